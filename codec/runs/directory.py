@@ -1,0 +1,284 @@
+"""The directory of a training run: its config, its log, its checkpoints, its result.
+
+RUN/config.yaml                    everything resolved
+RUN/log.jsonl                      one line a logging step
+RUN/tensorboard/                   the same numbers, and audio and pictures
+RUN/checkpoints/step-00001000/     whole or absent
+RUN/final/                         the result
+"""
+
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from codec.runs.errors import UserError
+from codec.runs.files import (
+    remove_directory,
+    remove_leftovers,
+    whole_directory,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from codec.runs.launcher import rank
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+_CHECKPOINT = re.compile(r"step-(\d{8,})")
+_SCORE = "score.json"
+
+
+class RunDirectory:
+    """Reads and writes one run directory; with several processes only the first one writes.
+
+    `keep_last` checkpoints are kept, and the best one by the score given to `save` (lower is better).
+    """
+
+    def __init__(self, path: str | os.PathLike[str], keep_last: int = 2) -> None:
+        if keep_last < 1:
+            raise UserError(f"keep_last is {keep_last}: a run keeps at least one checkpoint to go on from")
+        self.path = Path(path)
+        self.keep_last = keep_last
+        self._writes = rank() == 0
+        self._log_descriptor: int | None = None
+        self._tensorboard: SummaryWriter | None = None
+        self._tensorboard_failed = False
+        self._resumed_step: int | None = None
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def log_path(self) -> Path:
+        return self.path / "log.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        """Where the result goes: write it with `whole_directory`, then its existence means "finished"."""
+        return self.path / "final"
+
+    # ---- config
+
+    def write_config(self, config: Any, may_change: Collection[str] = ()) -> None:
+        """Write `config.yaml` from a mapping or a dataclass, or check that the run there was started with the
+        same.
+
+        Fields in `may_change` (dotted names: `"output"`, `"optimizer.learning_rate"`; a name covers what is
+        below it) may differ from the run that is there; the file then takes the new values.
+
+        Raises UserError naming the fields that differ.
+        """
+        plain = plain_config(config)
+        if self.config_path.exists():
+            there = yaml.safe_load(self.config_path.read_text(encoding="utf-8")) or {}
+            if there == plain:
+                return
+            differing = [
+                text
+                for name, text in _differences(there, plain)
+                if not any(_covers(free, name) for free in may_change)
+            ]
+            if differing:
+                raise UserError(
+                    f"{self.path} holds a run with another config ({'; '.join(differing)}): "
+                    "give this run another output directory, or set these fields back to go on with that run"
+                )
+        if self._writes:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.config_path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+    # ---- log
+
+    def resume(self, step: int) -> None:
+        """Say where the run goes on: after `step` updates, 0 for a fresh start. Call it once, before logging.
+
+        Log lines past that step are dropped, they will be written again; so is what killed processes left
+        half written.
+        """
+        self._resumed_step = step
+        if not self._writes:
+            return
+        for directory in (self.path, self.checkpoints):
+            remove_leftovers(directory)
+        if self.log_path.exists():
+            lines = _whole_lines(self.log_path.read_bytes())
+            kept = [line for line in lines if _step_of_line(line) <= step]
+            write_bytes(self.log_path, b"".join(kept))
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one line to `log.jsonl`, and the numbers in it to TensorBoard.
+
+        Tensors of one element and numpy scalars are taken as numbers. NaN and infinities are written as null,
+        for JSON has no word for them.
+        """
+        if not self._writes:
+            return
+        numbers = {name: _number(value) for name, value in values.items()}
+        line = {"step": step} | {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in numbers.items()
+        }
+        if self._log_descriptor is None:
+            self._log_descriptor = self._open_log()
+        # One write call: a reader, or a kill, finds whole lines but for a crash of the machine.
+        os.write(self._log_descriptor, (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8"))
+        if self.tensorboard is not None:
+            for name, value in numbers.items():
+                if isinstance(value, int | float):
+                    self.tensorboard.add_scalar(name, value, step)
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The lines of `log.jsonl`; a half line at the end is passed over."""
+        if not self.log_path.exists():
+            return []
+        return [json.loads(line) for line in _whole_lines(self.log_path.read_bytes())]
+
+    @property
+    def tensorboard(self) -> "SummaryWriter | None":
+        """For audio and pictures; None on other processes than the first and where it is not installed."""
+        if self._tensorboard is None and self._writes and not self._tensorboard_failed:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                self._tensorboard_failed = True
+                return None
+            # Events past the resumed step are hidden, as their log lines are dropped.
+            purge_step = None if self._resumed_step is None else self._resumed_step + 1
+            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=purge_step)
+        return self._tensorboard
+
+    def close(self) -> None:
+        """Flush and close the log and TensorBoard; logging again opens them again."""
+        if self._log_descriptor is not None:
+            os.close(self._log_descriptor)
+            self._log_descriptor = None
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+            self._tensorboard = None
+
+    def _open_log(self) -> int:
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self.log_path.exists():
+            content = self.log_path.read_bytes()
+            whole = b"".join(_whole_lines(content))
+            if whole != content:
+                write_bytes(self.log_path, whole)
+        return os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    # ---- checkpoints
+
+    def save(self, step: int, save_fn: Callable[[Path], None], score: float | None = None) -> Path:
+        """Write `checkpoints/step-…/` by calling `save_fn(directory)`, then delete checkpoints no longer
+        kept.
+
+        `score` (a validation loss, lower is better) makes the checkpoint a candidate for the best one. On
+        other processes than the first nothing is called or written: gather sharded tensors before.
+        """
+        path = self.checkpoints / f"step-{step:08d}"
+        if not self._writes:
+            return path
+        with whole_directory(path) as directory:
+            save_fn(directory)
+            if score is not None and math.isfinite(score):
+                write_json(directory / _SCORE, {"score": float(score)})
+        kept = {*self._all_checkpoints()[-self.keep_last :], self.best(), path}
+        for checkpoint in self._all_checkpoints():
+            if checkpoint not in kept:
+                remove_directory(checkpoint)
+        return path
+
+    def latest(self) -> Path | None:
+        """The checkpoint with the most steps, whole by construction; None when there is none."""
+        return max(self._all_checkpoints(), key=checkpoint_step, default=None)
+
+    def best(self) -> Path | None:
+        """The checkpoint with the lowest score, the earliest of equals; None when none was scored."""
+        scored = [path for path in self._all_checkpoints() if (path / _SCORE).is_file()]
+        return min(
+            scored,
+            key=lambda path: (
+                json.loads((path / _SCORE).read_text(encoding="utf-8"))["score"],
+                checkpoint_step(path),
+            ),
+            default=None,
+        )
+
+    def _all_checkpoints(self) -> list[Path]:
+        if not self.checkpoints.is_dir():
+            return []
+        found = [path for path in self.checkpoints.iterdir() if _CHECKPOINT.fullmatch(path.name)]
+        return sorted(found, key=checkpoint_step)
+
+
+def checkpoint_step(path: Path) -> int:
+    """Number of updates behind a checkpoint, from its name."""
+    match = _CHECKPOINT.fullmatch(path.name)
+    if match is None:
+        raise UserError(f"{path} is not a checkpoint of a run: expected a directory named like step-00001000")
+    return int(match[1])
+
+
+def plain_config(config: Any) -> dict[str, Any]:
+    """A config (mapping or dataclass) as YAML reads it: dicts, lists, strings, numbers, booleans, None."""
+    plain = _plain(config)
+    if not isinstance(plain, dict):
+        raise TypeError(f"a config is a mapping or a dataclass, not a {type(config).__name__}")
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a config cannot hold a {type(value).__name__}")
+
+
+def _differences(there: Any, here: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """(dotted name, "name: there -> here") of every leaf that differs."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        found = []
+        for name in dict.fromkeys([*there, *here]):
+            found += _differences(there.get(name), here.get(name), f"{prefix}.{name}" if prefix else name)
+        return found
+    return [] if there == here else [(prefix, f"{prefix} was {_shown(there)}, is now {_shown(here)}")]
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _covers(free: str, name: str) -> bool:
+    return name == free or name.startswith(f"{free}.")
+
+
+def _whole_lines(content: bytes) -> list[bytes]:
+    """The lines that end; the half line of a killed process is left out."""
+    return [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def _step_of_line(line: bytes) -> int:
+    return int(json.loads(line)["step"])
+
+
+def _number(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,178 @@
+"""Files and directories that appear whole or not at all, however the process ends.
+
+Everything is written under a temporary name that begins with a dot (`datasets.load_dataset` and shell globs
+pass over those) in the directory of its final name, flushed to the disk, and renamed.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import re
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# `.NAME.<hex>.new` is being written, `.NAME.<hex>.old` is being thrown away.
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{32}\.(?P<kind>new|old)")
+
+_AT_FDCWD = -100  # linux/fcntl.h: paths are relative to the working directory
+_RENAME_EXCHANGE = 2  # linux/fs.h
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file atomically: readers see the old content or all of the new one, never a part.
+
+    The parent directory must exist.
+    """
+    path = Path(path)
+    temporary = _temporary_sibling(path, "new")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def write_text(path: str | os.PathLike[str], content: str) -> None:
+    """Write a UTF-8 text file atomically, line endings as they are."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write a JSON file atomically, indented, with a newline at the end.
+
+    Raises ValueError for NaN and infinities, which JSON does not have.
+    """
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def whole_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty directory that becomes `path` when the block ends, replacing what was there.
+
+    Nothing appears when the block raises. On Linux the replacement is one atomic exchange; where the file
+    system cannot do that, `path` is missing for the moment between two renames, and `remove_leftovers` puts
+    the former directory back if the process died there.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_sibling(path, "new")
+    temporary.mkdir()
+    try:
+        yield temporary
+        _sync_tree(temporary)
+        _move_onto(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync(path.parent)
+
+
+def remove_directory(path: str | os.PathLike[str]) -> None:
+    """Delete a directory so that no reader ever finds half of it under its name."""
+    path = Path(path)
+    doomed = _temporary_sibling(path, "old")
+    # Marked first: a directory without this mark that bears an `.old` name is restored, not removed.
+    (path / _DOOMED).touch()
+    os.rename(path, doomed)
+    shutil.rmtree(doomed)
+
+
+def remove_leftovers(directory: str | os.PathLike[str], older_than_seconds: float = 0.0) -> None:
+    """Remove what killed processes left half written in `directory` (not below it).
+
+    Call it where no other process is writing, or with an age that no honest write reaches.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        return
+    for entry in list(directory.iterdir()):
+        match = _LEFTOVER.fullmatch(entry.name)
+        if match is None:
+            continue
+        try:
+            if time.time() - entry.lstat().st_mtime < older_than_seconds:
+                continue
+            target = directory / match["name"]
+            if match["kind"] == "old" and not (entry / _DOOMED).exists() and not target.exists():
+                os.rename(entry, target)  # killed between the two renames of a replacement
+            elif entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink()
+        except FileNotFoundError:
+            continue  # another process cleaned up at the same time
+
+
+_DOOMED = ".removed"
+
+
+def _temporary_sibling(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.{kind}")
+
+
+def _move_onto(source: Path, target: Path) -> None:
+    """Rename a directory to `target`; what was there is deleted."""
+    if not target.exists():
+        os.rename(source, target)
+        return
+    if _exchange(source, target):
+        shutil.rmtree(source)  # `source` now names the former directory
+        return
+    former = _temporary_sibling(target, "old")
+    os.rename(target, former)
+    try:
+        os.rename(source, target)
+    except BaseException:
+        os.rename(former, target)
+        raise
+    shutil.rmtree(former)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two paths in one step; False where the system or the file system cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM):
+        return False
+    raise OSError(code, os.strerror(code), str(second))
+
+
+def _sync_tree(directory: Path) -> None:
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            _sync(Path(folder, name))
+        _sync(Path(folder))
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or a directory entry to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (
+            errno.EINVAL,
+            errno.ENOTSUP,
+        ):  # some network file systems cannot sync a directory
+            raise
+    finally:
+        os.close(descriptor)
