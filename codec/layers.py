@@ -1,0 +1,199 @@
+"""Blocks over frames, shared by encoders, decoders and vocoders.
+
+Everything here is (batch, frames, dim): pointwise layers are then plain matrix products, and depthwise convolutions run
+as channels-last 2-D ones, several times faster on the CPU than `conv1d` on (batch, dim, frames).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec.masks import zero_beyond
+from codec.streaming import StreamState, windows_input
+
+
+class FrameConv(nn.Conv1d):
+    """A convolution along frames with `left` frames of context and `right` of look-ahead, zeros beyond the ends."""
+
+    def __init__(
+        self, in_dim: int, out_dim: int, kernel_size: int, lookahead: int | None = None, groups: int = 1
+    ):
+        super().__init__(in_dim, out_dim, kernel_size, groups=groups)
+        self.right = (kernel_size - 1) // 2 if lookahead is None else lookahead
+        self.left = kernel_size - 1 - self.right
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, state: StreamState | None = None) -> Tensor:
+        """(batch, frames, in_dim) -> (batch, frames, out_dim).
+
+        What lies beyond a row's length in the (batch, frames) `mask` counts as zero, so that a row does not feel the batch
+        it rides in. With a state, frames come out as soon as their look-ahead is there.
+        """
+        if self.right:
+            x = zero_beyond(x, mask)
+        x = windows_input(x, self, state, left=self.left, right=self.right)
+        if x.shape[1] < self.kernel_size[0]:
+            return x.new_zeros(x.shape[0], 0, self.out_channels)
+        x = x.transpose(1, 2).unsqueeze(2)  # (batch, in_dim, 1, frames), channels last in memory
+        x = F.conv2d(x, self.weight.unsqueeze(2), self.bias, groups=self.groups)
+        return x.squeeze(2).transpose(1, 2)  # (batch, frames, out_dim)
+
+
+class ConvNeXtBlock(nn.Module):
+    """ConvNeXt over frames: depthwise convolution, layer norm, pointwise expansion with GELU, layer scale, residual.
+
+    Layer names follow Vocos (arXiv 2306.00814, section 3.3).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden_dim: int,
+        layer_scale: float,
+        kernel_size: int = 7,
+        lookahead: int | None = None,
+    ):
+        super().__init__()
+        self.dwconv = FrameConv(dim, dim, kernel_size, lookahead, groups=dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.pwconv1 = nn.Linear(dim, hidden_dim)
+        self.pwconv2 = nn.Linear(hidden_dim, dim)
+        self.gamma = nn.Parameter(torch.full((dim,), layer_scale))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, state: StreamState | None = None) -> Tensor:
+        """(batch, frames, dim) -> (batch, frames, dim)."""
+        if state is not None and self.dwconv.right:
+            raise ValueError("a ConvNeXt block with look-ahead cannot stream")
+        h = self.dwconv(x, mask, state)
+        h = self.pwconv2(F.gelu(self.pwconv1(self.norm(h))))
+        return x + self.gamma * h
+
+
+class MaskedGroupNorm(nn.GroupNorm):
+    """Group norm over (batch, frames, dim) whose statistics are taken over a row's own frames only."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(batch, frames, dim) -> (batch, frames, dim)."""
+        batch, frames, dim = x.shape
+        groups = x.reshape(batch, frames, self.num_groups, dim // self.num_groups)
+        if mask is None:
+            mean = groups.mean(dim=(1, 3), keepdim=True)
+            variance = (groups - mean).square().mean(dim=(1, 3), keepdim=True)
+        else:
+            weight = mask[:, :, None, None].to(x.dtype)
+            count = (weight.sum(dim=1, keepdim=True) * groups.shape[3]).clamp_min(1)
+            mean = (groups * weight).sum(dim=(1, 3), keepdim=True) / count
+            variance = ((groups - mean).square() * weight).sum(dim=(1, 3), keepdim=True) / count
+        normed = ((groups - mean) * torch.rsqrt(variance + self.eps)).reshape(batch, frames, dim)
+        return normed * self.weight + self.bias
+
+
+class FrameNorm(nn.LayerNorm):
+    """Layer norm over channels with the call of `MaskedGroupNorm`: what a streaming block uses in its place."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(batch, frames, dim) -> (batch, frames, dim)."""
+        return super().forward(x)
+
+
+def block_norm(dim: int, streaming: bool) -> nn.Module:
+    """The norm of a residual or attention block: group norm over time, or layer norm where it must stream."""
+    return FrameNorm(dim, eps=1e-6) if streaming else MaskedGroupNorm(32, dim, eps=1e-6)
+
+
+class ResidualBlock(nn.Module):
+    """Norm, swish, kernel-3 convolution, twice, with dropout between; residual (HH-Codec's decoder, section 3.3)."""
+
+    def __init__(self, dim: int, dropout: float, streaming: bool):
+        super().__init__()
+        lookahead = 0 if streaming else None
+        self.norm1 = block_norm(dim, streaming)
+        self.conv1 = FrameConv(dim, dim, 3, lookahead)
+        self.norm2 = block_norm(dim, streaming)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = FrameConv(dim, dim, 3, lookahead)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, state: StreamState | None = None) -> Tensor:
+        """(batch, frames, dim) -> (batch, frames, dim)."""
+        h = self.conv1(F.silu(self.norm1(x, mask)), mask, state)
+        h = self.conv2(self.dropout(F.silu(self.norm2(h, mask))), mask, state)
+        return x + h
+
+
+class FrameAttention(nn.Module):
+    """Single-head self-attention without positions; over the whole utterance, or causal over a window of frames."""
+
+    def __init__(self, dim: int, window: int | None):
+        super().__init__()
+        self.window = window  # frames that a frame sees, itself included; None: all, both ways
+        self.norm = block_norm(dim, window is not None)
+        self.q = nn.Linear(dim, dim)
+        self.k = nn.Linear(dim, dim)
+        self.v = nn.Linear(dim, dim)
+        self.proj_out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, state: StreamState | None = None) -> Tensor:
+        """(batch, frames, dim) -> (batch, frames, dim); keys beyond a row's length are masked."""
+        h = self.norm(x, mask)
+        query, key, value = self.q(h), self.k(h), self.v(h)
+        past = 0
+        if state is not None:
+            if self.window is None:
+                raise ValueError("attention over the whole utterance cannot stream")
+            if (remembered := state.get(self)) is not None:
+                past = remembered[0].shape[1]
+                key, value = torch.cat([remembered[0], key], dim=1), torch.cat([remembered[1], value], dim=1)
+            keep = min(self.window - 1, key.shape[1])
+            state.put(self, (key[:, key.shape[1] - keep :], value[:, value.shape[1] - keep :]))
+        if x.shape[1] == 0:
+            return x
+        allowed = None
+        if self.window is not None:
+            # causality already hides what lies beyond a row's length from the row's own frames
+            distance = torch.arange(past, past + x.shape[1], device=x.device)[:, None] - torch.arange(
+                key.shape[1], device=x.device
+            )
+            allowed = (distance >= 0) & (distance < self.window)
+        elif mask is not None:
+            allowed = mask[:, None, :].expand(-1, x.shape[1], -1)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        return x + self.proj_out(attended)
+
+
+class RowLSTM(nn.Module):
+    """LSTM over frames that stops at each row's own length, with a residual connection.
+
+    Bidirectional: the input is repeated to the output's width before it is added (HH-Codec, section 3.1); the batch is
+    packed, so that the backward direction starts at a row's own last frame. One-directional: nothing behind a row's end can
+    reach it, so it runs unpacked, and it streams.
+    """
+
+    def __init__(self, dim: int, num_layers: int, bidirectional: bool):
+        super().__init__()
+        self.bidirectional = bidirectional
+        self.lstm = nn.LSTM(dim, dim, num_layers, batch_first=True, bidirectional=bidirectional)
+
+    @property
+    def out_dim(self) -> int:
+        """Width of the output."""
+        return self.lstm.hidden_size * (2 if self.bidirectional else 1)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, state: StreamState | None = None) -> Tensor:
+        """(batch, frames, dim) -> (batch, frames, out_dim)."""
+        if not self.bidirectional:
+            if x.shape[1] == 0:
+                return x
+            h, memory = self.lstm(x, None if state is None else state.get(self))
+            if state is not None:
+                state.put(self, memory)
+            return x + h
+        if state is not None:
+            raise ValueError("a bidirectional LSTM cannot stream")
+        skip = torch.cat([x, x], dim=-1)
+        if mask is None:
+            return skip + self.lstm(x)[0]
+        lengths = mask.sum(dim=1).clamp_min(1).cpu()
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        h, _ = nn.utils.rnn.pad_packed_sequence(
+            self.lstm(packed)[0], batch_first=True, total_length=x.shape[1]
+        )
+        return skip + h

@@ -1,0 +1,119 @@
+"""Log-mel spectrograms: one definition that encoder, decoder, vocoders, losses and metrics share."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+import torchaudio
+from torch import Tensor, nn
+
+from codec.precision import at_least_float32
+from codec.streaming import StreamState, windows_input
+
+
+@dataclass(frozen=True)
+class MelConfig:
+    """The mel spectrogram that a vocoder expects.
+
+    Sizes in samples, frequencies in Hz. Magnitudes are raised to `power` before the filter bank; the result is floored,
+    then logged (natural). `alignment` says where frame m is centred: "same" at (m + 1/2) * hop_length, "center" at
+    m * hop_length. `padding` fills the half windows beyond the ends.
+    """
+
+    sampling_rate: int = 24_000
+    n_fft: int = 1_000
+    hop_length: int = 250
+    n_mels: int = 100
+    f_min: float = 0.0
+    f_max: float = 12_000.0
+    mel_scale: Literal["slaney", "htk"] = "slaney"
+    norm: Literal["slaney"] | None = "slaney"
+    power: float = 1.0
+    floor: float = 1e-5
+    alignment: Literal["same", "center"] = "same"
+    padding: Literal["reflect", "zeros"] = "reflect"
+
+    @property
+    def left_padding(self) -> int:
+        """Samples before the first one that the first frame sees."""
+        return (self.n_fft - self.hop_length) // 2 if self.alignment == "same" else self.n_fft // 2
+
+    @property
+    def right_padding(self) -> int:
+        """Samples behind the last one that the last frame sees."""
+        return (
+            self.n_fft - self.hop_length - self.left_padding if self.alignment == "same" else self.n_fft // 2
+        )
+
+    def frames(self, samples: int | Tensor) -> int | Tensor:
+        """Frames of `samples` samples; with "same" alignment, `samples` counts in whole hops."""
+        return samples // self.hop_length + (1 if self.alignment == "center" else 0)
+
+
+class LogMel(nn.Module):
+    """Natural-log mel spectrogram of a waveform, in float32 whatever the autocast (STFT and log lose too much in 16 bits)."""
+
+    def __init__(self, config: MelConfig):
+        super().__init__()
+        self.config = config
+        # constants of the definition, not weights: never saved, rebuilt with the module
+        self.register_buffer("window", torch.empty(config.n_fft), persistent=False)
+        self.register_buffer("filters", torch.empty(config.n_fft // 2 + 1, config.n_mels), persistent=False)
+        if not self.window.is_meta:
+            self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        """Fill in window and filter bank; `from_pretrained` builds modules without data and calls this again."""
+        config = self.config
+        filters = torchaudio.functional.melscale_fbanks(
+            config.n_fft // 2 + 1,
+            config.f_min,
+            config.f_max,
+            config.n_mels,
+            config.sampling_rate,
+            norm=config.norm,
+            mel_scale=config.mel_scale,
+        )
+        self.window.copy_(torch.hann_window(config.n_fft))
+        self.filters.copy_(filters)
+
+    def forward(self, waveform: Tensor, state: StreamState | None = None) -> Tensor:
+        """(batch, samples) -> (batch, frames, n_mels).
+
+        With a state, `waveform` is the next chunk of a stream ("zeros" padding only); the frames whose windows are
+        complete come out.
+        """
+        config = self.config
+        with torch.autocast(waveform.device.type, enabled=False):
+            x = at_least_float32(waveform)
+            if state is None and config.padding == "reflect":
+                x = reflect_pad(x, config.left_padding, config.right_padding)
+            else:
+                x = windows_input(
+                    x,
+                    self,
+                    state,
+                    left=config.left_padding,
+                    right=config.right_padding,
+                    stride=config.hop_length,
+                )
+            if x.shape[1] < config.n_fft:
+                return x.new_zeros(x.shape[0], 0, config.n_mels)
+            window, filters = self.window.to(x.dtype), self.filters.to(x.dtype)
+            spectrum = torch.stft(
+                x, config.n_fft, config.hop_length, window=window, center=False, return_complex=True
+            ).abs()  # (batch, bins, frames)
+            if config.power != 1.0:
+                spectrum = spectrum**config.power
+            mel = spectrum.transpose(1, 2) @ filters  # (batch, frames, n_mels)
+            return mel.clamp_min(config.floor).log()
+
+
+def reflect_pad(x: Tensor, left: int, right: int) -> Tensor:
+    """Reflect (batch, samples) at both ends; what is too short to reflect is first extended by zeros."""
+    needed = max(left, right) + 1
+    if x.shape[1] >= needed:
+        return F.pad(x, (left, right), mode="reflect")
+    padded = F.pad(x, (0, needed - x.shape[1]))
+    return F.pad(padded, (left, right), mode="reflect")[:, : left + x.shape[1] + right]

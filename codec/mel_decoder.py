@@ -1,0 +1,126 @@
+"""Quantized latent to mel: context blocks and ConvNeXt at the frame rate, then a learned upsampling and finer ConvNeXt."""
+
+import torch
+from torch import Tensor, nn
+
+from codec.configuration import MelDecoderConfig
+from codec.layers import ConvNeXtBlock, FrameAttention, FrameConv, ResidualBlock, block_norm
+from codec.masks import lengths_from_mask, mask_from_lengths
+from codec.mel import MelConfig
+from codec.streaming import StreamState
+
+
+class MelDecoder(nn.Module):
+    """The decoder of HH-Codec (arXiv 2507.18897, section 3.3), ending at any vocoder's mel.
+
+    Published up to the last ConvNeXt block; then a transposed convolution to `upsample` times the frame rate, a few narrow
+    ConvNeXt blocks there, linear interpolation to the vocoder's own mel frames, and a linear head. (Interpolating straight
+    into a pointwise head can only draw piecewise-linear mels.) Where the mel's rate is the fine rate already, nothing is
+    interpolated.
+    """
+
+    def __init__(self, config: MelDecoderConfig, latent_dim: int, hop_length: int, mel: MelConfig):
+        super().__init__()
+        self.config = config
+        self.mel_config = mel
+        self.hop_length = hop_length
+        self.fine_hop = hop_length // config.upsample  # samples between frames at the fine rate
+        self.interpolates = not (mel.alignment == "same" and mel.hop_length == self.fine_hop)
+        dim, streaming = config.dim, config.streams
+        lookahead = 0 if streaming else None
+        window = config.attention_window
+        self.embed = FrameConv(latent_dim, dim, config.kernel_size, config.lookahead)
+        self.context = nn.ModuleList(
+            [
+                *(ResidualBlock(dim, config.dropout, streaming) for _ in range(config.residual_blocks)),
+                FrameAttention(dim, window),
+                *(ResidualBlock(dim, config.dropout, streaming) for _ in range(config.residual_blocks)),
+            ]
+        )
+        self.context_norm = block_norm(dim, streaming)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.convnext = nn.ModuleList(
+            ConvNeXtBlock(dim, config.hidden_ratio * dim, config.layer_scale, config.kernel_size, lookahead)
+            for _ in range(config.blocks)
+        )
+        self.final_norm = nn.LayerNorm(dim, eps=1e-6)
+        # a transposed convolution whose kernel is its stride is a linear layer to `upsample` frames side by side
+        self.upsample = nn.Linear(dim, config.upsample * config.fine_dim)
+        self.fine = nn.ModuleList(
+            ConvNeXtBlock(
+                config.fine_dim,
+                config.hidden_ratio * config.fine_dim,
+                config.layer_scale,
+                config.kernel_size,
+                lookahead,
+            )
+            for _ in range(config.fine_blocks)
+        )
+        self.fine_norm = nn.LayerNorm(config.fine_dim, eps=1e-6)
+        self.head = nn.Linear(config.fine_dim, mel.n_mels)
+
+    def mel_mask(self, frame_mask: Tensor) -> Tensor:
+        """(batch, frames) -> (batch, mel frames): which mel frames belong to a row of so many codec frames."""
+        frames = frame_mask.shape[1]
+        if not self.interpolates:
+            return frame_mask.repeat_interleave(self.config.upsample, dim=1)
+        return mask_from_lengths(self.mel_frames(lengths_from_mask(frame_mask)), int(self.mel_frames(frames)))
+
+    def mel_frames(self, frames: int | Tensor) -> int | Tensor:
+        """Mel frames the vocoder needs to give `frames * hop_length` samples."""
+        samples = frames * self.hop_length
+        hop = self.mel_config.hop_length
+        extra = 1 if self.mel_config.alignment == "center" else 0
+        return (samples + hop - 1) // hop + extra
+
+    def forward(
+        self, latent: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
+    ) -> Tensor:
+        """(batch, frames, latent_dim) -> (batch, mel frames, n_mels), natural log."""
+        config = self.config
+        x = self.embed(latent, frame_mask, state)
+        for block in self.context:
+            x = block(x, frame_mask, state)
+        x = self.norm(self.context_norm(x, frame_mask))
+        for block in self.convnext:
+            x = block(x, frame_mask, state)
+        x = self.upsample(self.final_norm(x))
+        x = x.reshape(
+            x.shape[0], x.shape[1] * config.upsample, config.fine_dim
+        )  # (batch, fine frames, fine_dim)
+        fine_mask = None if frame_mask is None else frame_mask.repeat_interleave(config.upsample, dim=1)
+        for block in self.fine:
+            x = block(x, fine_mask, state)
+        x = self.fine_norm(x)
+        if self.interpolates:
+            if state is not None:
+                raise ValueError("a decoder that interpolates its mel frames cannot stream")
+            x = self._interpolate(x, fine_mask)
+        return self.head(x) * config.mel_std + config.mel_mean
+
+    def _interpolate(self, x: Tensor, fine_mask: Tensor | None) -> Tensor:
+        """Linear interpolation to the vocoder's frame centres, clamped to each row's own frames.
+
+        A fixed grid in samples: unlike `interpolate(size=...)`, it does not depend on the length.
+        """
+        batch, fine_frames, dim = x.shape
+        mel_frames = int(self.mel_frames(fine_frames // self.config.upsample))
+        offset = 0.5 if self.mel_config.alignment == "same" else 0.0
+        centres = (
+            torch.arange(mel_frames, device=x.device, dtype=torch.float64) + offset
+        ) * self.mel_config.hop_length
+        position = (centres / self.fine_hop - 0.5)[None]  # (1, mel frames), in fine frames
+        last = (
+            torch.full((batch, 1), fine_frames - 1, device=x.device)
+            if fine_mask is None
+            else (lengths_from_mask(fine_mask)[:, None] - 1).clamp_min(0)
+        )
+        position = torch.minimum(position.clamp_min(0), last.double())  # (batch, mel frames)
+        below = position.floor().long()
+        above = torch.minimum(below + 1, last)
+        share = (position - below).to(x.dtype)[..., None]
+
+        def take(index: Tensor) -> Tensor:
+            return x.gather(1, index[..., None].expand(-1, -1, dim))
+
+        return take(below) * (1 - share) + take(above) * share

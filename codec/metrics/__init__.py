@@ -1,0 +1,59 @@
+"""How good codes and decoded speech are: metrics that know nothing of corpora or language models."""
+
+from codec.metrics.codebook import CodebookStatistics, CodebookUse
+from codec.metrics.dependencies import MissingDependency
+from codec.metrics.intelligibility import stoi
+from codec.metrics.intervals import Interval, bootstrap_mean, bootstrap_ratio
+from codec.metrics.listening import pesq_wide_band
+from codec.metrics.mel import DEV_LOG_MEL, decoded_mel_l1, log_mel, log_mel_l1
+from codec.metrics.pitch import VoicingScore, compare_f0, voicing
+from codec.metrics.recognizers import (
+    PocketSphinxRecognizer,
+    Recognizer,
+    TransformersRecognizer,
+    open_recognizer,
+)
+from codec.metrics.stft import STFTDistance, multi_resolution_stft
+from codec.metrics.transcripts import EditCounts, character_errors, normalize_transcript, word_errors
+from codec.metrics.waveforms import (
+    WAVEFORM_METRICS,
+    Column,
+    UsableMetrics,
+    WaveformMetric,
+    score_waveforms,
+    usable_metrics,
+)
+
+__all__ = [
+    "DEV_LOG_MEL",
+    "WAVEFORM_METRICS",
+    "CodebookStatistics",
+    "CodebookUse",
+    "Column",
+    "EditCounts",
+    "Interval",
+    "MissingDependency",
+    "PocketSphinxRecognizer",
+    "Recognizer",
+    "STFTDistance",
+    "TransformersRecognizer",
+    "UsableMetrics",
+    "VoicingScore",
+    "WaveformMetric",
+    "bootstrap_mean",
+    "bootstrap_ratio",
+    "character_errors",
+    "compare_f0",
+    "decoded_mel_l1",
+    "log_mel",
+    "log_mel_l1",
+    "multi_resolution_stft",
+    "normalize_transcript",
+    "open_recognizer",
+    "pesq_wide_band",
+    "score_waveforms",
+    "stoi",
+    "usable_metrics",
+    "voicing",
+    "word_errors",
+]

@@ -1,0 +1,57 @@
+"""The codecs by name."""
+
+from typing import Any
+
+from codec.configuration import HHCodecConfig
+
+_VOCOS_MEL_24KHZ = {
+    # charactr/vocos-mel-24khz was trained on these
+    "n_fft": 1_024,
+    "hop_length": 256,
+    "mel_scale": "htk",
+    "norm": None,
+    "floor": 1e-7,
+    "alignment": "center",
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # exactly 24 Hz, published widths, with Vocos in BigVGAN's place: runs on a CPU
+    "hh-codec-24hz-vocos": {
+        "encoder": {"kind": "seanet", "ratios": [5, 5, 5, 8]},
+        "vocoder": {"kind": "vocos", "mel": _VOCOS_MEL_24KHZ},
+    },
+    # exactly 24 Hz, small, built of parts that stream
+    "hh-codec-tiny": {
+        "encoder": {"kind": "log-mel"},
+        "quantizer": {"codebook_size": 2_048, "dim": 128, "hidden_dim": 256, "gradient": "straight-through"},
+        "decoder": {
+            "dim": 288,
+            "lookahead": 2,
+            "attention_window": 48,
+            "residual_blocks": 0,
+            "dropout": 0.0,
+            "blocks": 4,
+            "layer_scale": 0.3,
+            "fine_dim": 192,
+            "fine_blocks": 2,
+        },
+        "vocoder": {
+            "kind": "vocos",
+            "dim": 256,
+            "hidden_dim": 512,
+            "blocks": 5,
+            "lookahead": 2,
+            "mel_mean": -5.9,
+            "mel_std": 1.8,
+        },
+        "chunk_seconds": None,
+        "overlap_seconds": None,
+    },
+}
+
+
+def preset_config(name: str) -> HHCodecConfig:
+    """The configuration of the preset `name`; KeyError lists the names when there is none."""
+    if name not in PRESETS:
+        raise KeyError(f"no preset {name!r}; there are {', '.join(sorted(PRESETS))}")
+    return HHCodecConfig(name=name, **PRESETS[name])

@@ -1,0 +1,92 @@
+"""The published encoder of HH-Codec: SEANet on the waveform, then a bidirectional LSTM (arXiv 2507.18897, section 3.1)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from codec.configuration import SEANetConfig
+from codec.layers import RowLSTM
+from codec.masks import lengths_from_mask, mask_from_lengths
+from codec.streaming import StreamState
+
+
+class CausalConv(nn.Module):
+    """Convolution over samples that sees only the past; the start is reflected, as in EnCodec.
+
+    A row shorter than its reflection is first extended by zeros: what lies behind a row must therefore be zero already.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, kernel_size: int, stride: int = 1, *, folded: bool):
+        super().__init__()
+        conv = nn.Conv1d(in_dim, out_dim, kernel_size, stride)
+        self.conv = conv if folded else weight_norm(conv)
+        self.padding = kernel_size - stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, in_dim, samples) -> (batch, out_dim, samples / stride), for whole strides."""
+        if self.padding:
+            missing = max(0, self.padding + 1 - x.shape[-1])
+            start = F.pad(x[..., : self.padding + 1], (0, missing))[..., 1:].flip(-1)
+            x = torch.cat([start, x], dim=-1)
+        return self.conv(x)
+
+
+class ResidualUnit(nn.Module):
+    """ELU, kernel-3 convolution to half the width, ELU, 1x1 back; a 1x1 convolution as shortcut."""
+
+    def __init__(self, dim: int, kernel_size: int, *, folded: bool):
+        super().__init__()
+        self.conv1 = CausalConv(dim, dim // 2, kernel_size, folded=folded)
+        self.conv2 = CausalConv(dim // 2, dim, 1, folded=folded)
+        self.shortcut = CausalConv(dim, dim, 1, folded=folded)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, dim, samples) -> (batch, dim, samples)."""
+        return self.shortcut(x) + self.conv2(F.elu(self.conv1(F.elu(x))))
+
+
+class SEANetEncoder(nn.Module):
+    """Waveform to latent."""
+
+    def __init__(self, config: SEANetConfig, *, folded: bool):
+        super().__init__()
+        self.config = config
+        dim = config.num_filters
+        self.first = CausalConv(1, dim, config.kernel_size, folded=folded)
+        self.units = nn.ModuleList()
+        self.downsamples = nn.ModuleList()
+        for ratio in config.ratios:
+            self.units.append(ResidualUnit(dim, config.residual_kernel_size, folded=folded))
+            self.downsamples.append(CausalConv(dim, 2 * dim, 2 * ratio, ratio, folded=folded))
+            dim *= 2
+        self.lstm = RowLSTM(dim, config.lstm_layers, config.bidirectional)
+        self.last = CausalConv(self.lstm.out_dim, config.dim, config.last_kernel_size, folded=folded)
+
+    def forward(
+        self, waveform: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
+    ) -> Tensor:
+        """(batch, samples in whole hops, zero beyond each row's frames) -> (batch, frames, dim)."""
+        if state is not None:
+            raise ValueError("this encoder cannot stream: its LSTM looks at the whole utterance")
+        lengths = None if frame_mask is None else lengths_from_mask(frame_mask) * self.config.hop_length
+        x = self.first(waveform[:, None])  # (batch, filters, samples)
+        for ratio, unit, downsample in zip(self.config.ratios, self.units, self.downsamples, strict=True):
+            # causal: what is behind a row's end reaches the row only where a very short row is reflected
+            x = self._zero_beyond(F.elu(unit(x)), lengths)
+            x = downsample(x)
+            lengths = None if lengths is None else lengths // ratio
+        x = self.lstm(x.transpose(1, 2), frame_mask).transpose(1, 2)  # (batch, 2 * dim, frames)
+        x = self.last(self._zero_beyond(F.elu(x), lengths))
+        return x.transpose(1, 2)
+
+    @staticmethod
+    def _zero_beyond(x: Tensor, lengths: Tensor | None) -> Tensor:
+        if lengths is None:
+            return x
+        return x.masked_fill(~mask_from_lengths(lengths, x.shape[-1])[:, None], 0.0)
+
+    @property
+    def output_layer(self) -> nn.Module:
+        """The affine layer that ends the encoder, for its initialisation from data."""
+        return self.last.conv

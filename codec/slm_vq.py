@@ -1,0 +1,119 @@
+"""SLM-VQ: a frozen random codebook behind a learnable MLP, one codebook at inference (arXiv 2507.18897, section 3.2).
+
+The codebook is drawn once from N(0, 1/dim) and never trained; an MLP maps it to the effective codebook, so that every code
+moves with every gradient and none dies (SimVQ, arXiv 2411.02038). Gradients pass the nearest-neighbour step by the
+rotation trick (arXiv 2410.06424) or straight through. In training only, a second quantizer codes what the first leaves; it
+joins the VQ loss, never the decoder. (The paper's figure draws one MLP a quantizer; its code shares one, and so do we.)
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec.configuration import SLMVQConfig
+from codec.masks import masked_mean
+from codec.precision import at_least_float32
+
+ROWS_AT_ONCE = 4096  # of the distance matrix: bounds its memory for long batches
+
+
+@dataclass
+class SLMVQOutput:
+    """What the quantizer gives in training."""
+
+    latent: (
+        Tensor  # (batch, frames, dim) quantized by the first quantizer, carries the gradient to the encoder
+    )
+    codes: Tensor  # (batch, frames) int64 of the first quantizer
+    loss: Tensor  # scalar, summed over the quantizers
+    commitment: Tensor  # scalar: mean squared distance of encoder output and code, first quantizer (watch it for growth)
+
+
+class SLMVQ(nn.Module):
+    """The quantizer; exported, it holds the effective codebook and nothing else."""
+
+    def __init__(self, config: SLMVQConfig, *, exported: bool):
+        super().__init__()
+        self.config = config
+        self.exported = exported
+        size, dim = config.codebook_size, config.dim
+        if exported:
+            self.register_buffer("codebook", torch.zeros(size, dim))
+            return
+        for layer in range(config.training_quantizers):
+            self.register_buffer(f"frozen_codebook_{layer}", torch.randn(size, dim) * dim**-0.5)
+        self.code_transform = nn.Sequential(
+            nn.Linear(dim, config.hidden_dim), nn.ReLU(), nn.Linear(config.hidden_dim, dim)
+        )
+
+    def effective_codebook(self, layer: int = 0) -> Tensor:
+        """(codebook_size, dim): what a code means. A constant once exported; differentiable in training."""
+        if self.exported:
+            return self.codebook
+        return self.code_transform(self.get_buffer(f"frozen_codebook_{layer}"))
+
+    def encode(self, latent: Tensor) -> Tensor:
+        """(batch, frames, dim) -> (batch, frames) int64 codes, nearest in L2."""
+        with torch.autocast(latent.device.type, enabled=False), torch.no_grad():
+            return nearest(at_least_float32(latent), self.effective_codebook())
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """(batch, frames) int64 -> (batch, frames, dim)."""
+        return F.embedding(codes, self.effective_codebook())
+
+    def forward(self, latent: Tensor, mask: Tensor | None = None, total: Tensor | None = None) -> SLMVQOutput:
+        """(batch, frames, dim), (batch, frames) -> quantized latent, codes, VQ loss.
+
+        The loss is summed over the frames of the mask and divided by `total`, their number unless given.
+        """
+        if self.exported:
+            raise RuntimeError(
+                "an exported codec cannot train its quantizer: its codebook transform has been folded"
+            )
+        # 16 bits cannot tell near neighbours apart: the quantizer always works in float32
+        with torch.autocast(latent.device.type, enabled=False):
+            residual = at_least_float32(latent)
+            loss = residual.new_zeros(())
+            outputs: list[SLMVQOutput] = []
+            for layer in range(self.config.training_quantizers):
+                codebook = self.effective_codebook(layer)
+                codes = nearest(residual, codebook)
+                quantized = F.embedding(codes, codebook)
+                towards_codes = masked_mean((residual - quantized.detach()).square().mean(-1), mask, total)
+                towards_latent = masked_mean((residual.detach() - quantized).square().mean(-1), mask, total)
+                loss = loss + towards_latent + self.config.commitment * towards_codes
+                if self.config.gradient == "rotation":
+                    passed = rotate_to(residual, quantized)
+                else:
+                    passed = residual + (quantized - residual).detach()
+                outputs.append(SLMVQOutput(passed, codes, loss, towards_codes.detach()))
+                residual = residual - passed.detach()
+        return SLMVQOutput(outputs[0].latent, outputs[0].codes, loss, outputs[0].commitment)
+
+
+@torch.no_grad()
+def nearest(x: Tensor, codebook: Tensor) -> Tensor:
+    """Index of the codebook row nearest to each vector: (..., dim), (codes, dim) -> (...) int64.
+
+    |x - c|^2 = |x|^2 - 2 x.c + |c|^2, and |x|^2 is the same for all codes.
+    """
+    flat = x.reshape(-1, x.shape[-1])
+    half_norms = 0.5 * codebook.square().sum(dim=-1)
+    found = [(rows @ codebook.T - half_norms).argmax(dim=-1) for rows in flat.split(ROWS_AT_ONCE)]
+    return torch.cat(found).reshape(x.shape[:-1]) if found else flat.new_zeros(x.shape[:-1], dtype=torch.long)
+
+
+def rotate_to(x: Tensor, target: Tensor) -> Tensor:
+    """Value `target`, gradient of the rotation and scaling that carries `x` onto it (arXiv 2410.06424, section 4.2).
+
+    The rotation is a product of two reflections, constant for the gradient.
+    """
+    norm_x = x.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    norm_target = target.norm(dim=-1, keepdim=True)
+    u = (x / norm_x).detach()
+    v = (target / norm_target.clamp_min(1e-6)).detach()
+    w = F.normalize(u + v, dim=-1).detach()
+    rotated = x - 2 * (x * w).sum(-1, keepdim=True) * w + 2 * (x * u).sum(-1, keepdim=True) * v
+    return rotated * (norm_target / norm_x).detach()

@@ -1,0 +1,52 @@
+"""Small codecs with every part that the presets have, untrained but calibrated, for tests of laws."""
+
+from typing import Any
+
+import torch
+
+from codec import HHCodecModel, export_codec
+from codec.configuration import HHCodecConfig
+from codec.presets import PRESETS
+
+SMALL_PARTS: dict[str, dict[str, Any]] = {
+    "hh-codec-24hz-vocos": {
+        "encoder": {"num_filters": 4, "dim": 32},
+        "quantizer": {"codebook_size": 64, "dim": 32, "hidden_dim": 48},
+        "decoder": {"dim": 64, "blocks": 2, "fine_dim": 32, "fine_blocks": 1},
+        "vocoder": {"dim": 48, "hidden_dim": 64, "blocks": 2},
+    },
+    "hh-codec-tiny": {
+        "encoder": {"mel_dim": 24, "frame_dim": 32, "dim": 16, "mel_blocks": 1, "frame_blocks": 2},
+        "quantizer": {"codebook_size": 64, "dim": 16, "hidden_dim": 24},
+        "decoder": {"dim": 32, "blocks": 2, "attention_window": 7, "residual_blocks": 1, "fine_dim": 24},
+        "vocoder": {"dim": 32, "hidden_dim": 48, "blocks": 2},
+    },
+}
+
+
+def small_config(preset: str, **overrides: Any) -> HHCodecConfig:
+    """The preset's configuration with narrow parts; `overrides` replace top-level fields."""
+    fields = dict(PRESETS[preset])
+    for part, narrow in SMALL_PARTS[preset].items():
+        fields[part] = {**fields.get(part, {}), **narrow}
+    return HHCodecConfig(name=f"small-{preset}", **{**fields, **overrides})
+
+
+def small_codec(preset: str, exported: bool = True, seed: int = 0, **overrides: Any) -> HHCodecModel:
+    """A codec of `small_config` whose codes vary with its input."""
+    torch.manual_seed(seed)
+    model = HHCodecModel(small_config(preset, **overrides)).eval()
+    model.calibrate(speech_like(2, 48_000, seed=seed)[:, None])
+    return export_codec(model) if exported else model
+
+
+def speech_like(rows: int, samples: int, seed: int = 0) -> torch.Tensor:
+    """(rows, samples): harmonics with a wandering pitch under a slow envelope, and some noise."""
+    generator = torch.Generator().manual_seed(seed)
+    time = torch.arange(samples) / 24_000
+    wander = torch.rand(rows, 1, generator=generator) * 3 + 1
+    pitch = 120 + 60 * torch.rand(rows, 1, generator=generator) + 30 * torch.sin(wander * time)
+    phase = 2 * torch.pi * torch.cumsum(pitch, dim=1) / 24_000
+    voice = sum(torch.sin(k * phase) / k for k in range(1, 12))
+    envelope = 0.5 + 0.5 * torch.sin(2 * torch.pi * (2 + wander) * time)
+    return 0.2 * envelope * voice + 0.01 * torch.randn(rows, samples, generator=generator)
