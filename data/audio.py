@@ -1,0 +1,314 @@
+"""Audio files in, mono waveforms out: everything libsndfile reads, at any rate, of any length.
+
+What comes out is float32 in (samples,): integers scaled to [-1, 1), floats as they are (a clipped recording
+stays clipped), channels averaged. What cannot be used is an AudioError with its reason: a missing or empty
+file, no audio, no samples, a file that ends before its header says so, NaN or infinities.
+"""
+
+import math
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codec.runs import UserError
+from data.resampling import Resampler, resampling_kernel
+
+if TYPE_CHECKING:
+    from soundfile import SoundFile
+
+# One read fills at most this many values over all channels: 4 MiB of float32.
+_VALUES_PER_READ = 2**20
+# Float files hold about [-1, 1], or a little more; what lies far outside are integers written as floats.
+_LOUDEST = 64.0
+_RATES = (1_000, 1_000_000)
+# libsndfile answers with the largest count where the header does not say how long the file is.
+_UNKNOWN_FRAMES = 2**62
+
+AUDIO_EXTENSIONS = frozenset(
+    [
+        ".wav",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".aiff",
+        ".aif",
+        ".aifc",
+        ".au",
+        ".snd",
+        ".caf",
+        ".w64",
+        ".rf64",
+        ".sph",
+        ".nist",
+        ".voc",
+    ]
+)
+
+
+class AudioError(UserError):
+    """One line that names an audio source and says what is wrong with it."""
+
+
+class AudioObject(Protocol):
+    """Audio that is not a file of its own, such as a row of a Hugging Face dataset; `str()` names it."""
+
+    def open_audio(self) -> BinaryIO:
+        """A seekable stream of an encoded audio file."""
+        ...
+
+
+AudioSource = str | os.PathLike[str] | AudioObject
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header says."""
+
+    frames: int
+    sampling_rate: int
+    channels: int
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.sampling_rate
+
+    def samples(self, sampling_rate: int, speed: float = 1.0) -> int:
+        """Length of the waveform that `read_audio` gives for the same arguments."""
+        orig, new = _rates(self.sampling_rate, sampling_rate, speed)
+        return -(-self.frames * new // orig)
+
+
+def audio_info(source: AudioSource) -> AudioInfo:
+    """Length, rate and channels of an audio file, from its header where that says it.
+
+    Raises AudioError when it cannot be opened.
+    """
+    with _opened(source) as file:
+        frames = file.frames
+        if not 0 <= frames < _UNKNOWN_FRAMES:
+            frames = sum(len(part) for part in _parts(file, source))
+        return AudioInfo(frames, file.samplerate, file.channels)
+
+
+def read_audio(source: AudioSource, sampling_rate: int, speed: float = 1.0) -> Tensor:
+    """The whole waveform (samples,), float32, mono, at `sampling_rate`.
+
+    `speed` plays the recording that much faster, its pitch raised with it. Raises AudioError.
+    """
+    return torch.cat(list(_resampled(source, sampling_rate, speed)))
+
+
+def read_blocks(
+    source: AudioSource, sampling_rate: int, block_seconds: float, speed: float = 1.0
+) -> Iterator[Tensor]:
+    """The same samples as `read_audio` in blocks of `block_seconds` (the last may be shorter), in bounded
+    memory.
+
+    Raises AudioError, possibly after some blocks.
+    """
+    size = max(1, round(block_seconds * sampling_rate))
+    pending: list[Tensor] = []
+    held = 0
+    for piece in _resampled(source, sampling_rate, speed):
+        while held + len(piece) >= size:
+            head, piece = piece[: size - held], piece[size - held :]
+            yield torch.cat([*pending, head])
+            pending, held = [], 0
+        if len(piece):
+            pending.append(piece)
+            held += len(piece)
+    if held:
+        yield torch.cat(pending)
+
+
+def read_segment(source: AudioSource, sampling_rate: int, start: int, count: int) -> Tensor:
+    """Samples [start, start + count) of what `read_audio` gives, reading only the part of the file they need.
+
+    Fewer samples come back where the file ends. Raises AudioError.
+    """
+    with _opened(source) as file:
+        total = file.frames
+        if not 0 <= total < _UNKNOWN_FRAMES:
+            return read_audio(source, sampling_rate)[start : start + count]
+        if file.samplerate == sampling_rate:
+            return _read_range(file, source, start, min(start + count, total))
+        kernel = resampling_kernel(file.samplerate, sampling_rate)
+        stop = min(start + count, kernel.output_length(total))
+        if stop <= start:
+            return torch.zeros(0)
+        first, last = start // kernel.new, -(-stop // kernel.new)  # steps
+        begin, end = first * kernel.orig - kernel.width, last * kernel.orig + kernel.width
+        inside = _read_range(file, source, max(begin, 0), min(end, total))
+        padded = torch.nn.functional.pad(inside, (max(-begin, 0), max(end - total, 0)))
+        return kernel.apply(padded)[start - first * kernel.new : stop - first * kernel.new]
+
+
+def write_audio(
+    path: str | os.PathLike[str], waveform: Tensor | np.ndarray | Iterable[Tensor], sampling_rate: int
+) -> None:
+    """Write a mono waveform: (samples,), perhaps with leading dimensions of 1, or blocks of (samples,) one
+    by one.
+
+    The name says the format, 16 bits where that is WAV or FLAC. What lies outside [-1, 1] is clipped. The
+    file appears whole or not at all. Raises UserError for a name of no known format.
+    """
+    import soundfile
+
+    path = Path(path)
+    blocks = [torch.as_tensor(waveform)] if isinstance(waveform, Tensor | np.ndarray) else waveform
+    temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
+    try:
+        with soundfile.SoundFile(temporary, "w", sampling_rate, channels=1) as file:
+            for block in blocks:
+                samples = block.detach().to("cpu", torch.float32).reshape(-1)
+                file.write(samples.clamp(-1.0, 1.0).numpy())
+        os.replace(temporary, path)
+    except (soundfile.SoundFileError, TypeError, ValueError) as error:
+        where = "" if path.parent.is_dir() else f"no directory {path.parent}"
+        raise UserError(f"{path}: cannot be written as audio ({where or _reason(error)})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _rates(file_rate: int, sampling_rate: int, speed: float) -> tuple[int, int]:
+    """Two numbers in the ratio of the rates that the resampler goes between."""
+    if speed == 1.0:
+        return file_rate, sampling_rate
+    # Rounded, by a sample in hours at most, to a pattern that repeats within a second.
+    ratio = (Fraction(speed).limit_denominator(1000) * file_rate / sampling_rate).limit_denominator(
+        sampling_rate
+    )
+    return ratio.numerator, ratio.denominator
+
+
+def _resampled(source: AudioSource, sampling_rate: int, speed: float) -> Iterator[Tensor]:
+    """The waveform in pieces of whatever size is at hand."""
+    with _opened(source) as file:
+        orig, new = _rates(file.samplerate, sampling_rate, speed)
+        resampler = Resampler(*((1, 1) if orig == new else (orig, new)))
+        for part in _parts(file, source):
+            yield resampler.push(part)
+        yield resampler.finish()
+
+
+def _parts(file: "SoundFile", source: AudioSource) -> Iterator[Tensor]:
+    """A file's samples at its own rate; checks that there are any, and as many as the header promises."""
+    promised, taken = file.frames, 0
+    per_read = max(1, min(_VALUES_PER_READ // file.channels, promised))
+    while len(part := _read(file, source, per_read, taken)):
+        taken += len(part)
+        yield part
+    if taken < promised < _UNKNOWN_FRAMES:
+        raise AudioError(
+            f"{source}: truncated: its header promises {promised / file.samplerate:.2f} s, "
+            f"it holds {taken / file.samplerate:.2f} s"
+        )
+    if taken == 0:
+        raise AudioError(f"{source}: holds no samples")
+
+
+def _read_range(file: "SoundFile", source: AudioSource, start: int, stop: int) -> Tensor:
+    """Samples [start, stop) of the file at its own rate."""
+    import soundfile
+
+    if stop <= start:
+        return torch.zeros(0)
+    try:
+        if file.format == "MP3":
+            # A jump lands only about there, and misses what earlier frames have kept for later ones.
+            for position in range(0, start, _VALUES_PER_READ):
+                _read(file, source, min(_VALUES_PER_READ, start - position), position)
+        else:
+            file.seek(start)
+    except soundfile.SoundFileError as error:
+        raise AudioError(f"{source}: broken at {start / file.samplerate:.2f} s ({_reason(error)})") from None
+    part = _read(file, source, stop - start, start)
+    if len(part) < stop - start:
+        raise AudioError(
+            f"{source}: truncated: it ends before the {file.frames / file.samplerate:.2f} s promised"
+        )
+    return part
+
+
+def _read(file: "SoundFile", source: AudioSource, frames: int, position: int) -> Tensor:
+    """The next frames as a mono waveform, fewer at the end; `position` is where they begin, for the
+    message.
+    """
+    import soundfile
+
+    try:
+        values = file.read(frames, dtype="float32", always_2d=True)  # (frames, channels)
+    except soundfile.SoundFileError as error:
+        raise AudioError(
+            f"{source}: truncated or broken after {position / file.samplerate:.2f} s ({_reason(error)})"
+        ) from None
+    mono = torch.from_numpy(values[:, 0] if values.shape[1] == 1 else values.mean(axis=1))
+    # The sum is NaN or infinite if any sample is: one pass, and a second only to say where.
+    if len(mono) and not math.isfinite(float(mono.sum())) and not bool(torch.isfinite(mono).all()):
+        where = (position + int((~torch.isfinite(mono)).nonzero()[0])) / file.samplerate
+        raise AudioError(f"{source}: holds NaN or infinite samples (the first at {where:.3f} s)")
+    if len(mono) and file.subtype in ("FLOAT", "DOUBLE"):
+        peak = float(mono.abs().max())
+        if peak > _LOUDEST:
+            raise AudioError(
+                f"{source}: float samples as large as {peak:.0f}: divide them by their full scale"
+            )
+    return mono
+
+
+def _opened(source: AudioSource) -> "SoundFile":
+    import soundfile
+
+    name: str | BinaryIO
+    if not isinstance(source, str | os.PathLike):
+        name = source.open_audio()
+    else:
+        path = Path(source)
+        name = str(path)
+        if not path.exists():
+            raise AudioError(f"{source}: no such file")
+        if path.is_dir():
+            raise AudioError(f"{source}: is a directory, not an audio file")
+        if path.stat().st_size == 0:
+            raise AudioError(f"{source}: is empty (0 bytes)")
+    try:
+        file = _sound_file()(name)
+    except (soundfile.SoundFileError, OSError, TypeError) as error:
+        raise AudioError(f"{source}: not audio that libsndfile reads ({_reason(error)})") from None
+    if not _RATES[0] <= file.samplerate <= _RATES[1]:
+        rate = file.samplerate
+        file.close()
+        raise AudioError(f"{source}: a sampling rate of {rate} Hz is outside {_RATES[0]} to {_RATES[1]} Hz")
+    return file
+
+
+@lru_cache(maxsize=1)
+def _sound_file() -> "type[SoundFile]":
+    """soundfile's class, kept from seeking to where it is after every read.
+
+    That costs time, and in an MP3, where a jump lands only about there, it garbles every read but the first.
+    """
+    import soundfile
+
+    class SequentialSoundFile(soundfile.SoundFile):
+        def seekable(self) -> bool:
+            return False
+
+    return SequentialSoundFile
+
+
+def _reason(error: Exception) -> str:
+    """libsndfile's own words without the file name, which the message has already."""
+    text = getattr(error, "error_string", "") or str(error)
+    return text.removeprefix("Error : ").rstrip(".")

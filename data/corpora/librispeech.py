@@ -1,0 +1,64 @@
+"""The layouts of LibriSpeech and LibriTTS: `<subset>/<speaker>/<chapter>/<utterance>.flac` (or .wav).
+
+Texts are in `<speaker>-<chapter>.trans.txt` (LibriSpeech) or in `<utterance>.normalized.txt` (LibriTTS).
+"""
+
+from pathlib import Path
+
+from codec.runs import UserError
+from data.audio import AUDIO_EXTENSIONS
+from data.corpora.utterance import Utterance, split_name
+
+
+def librispeech_subsets(root: Path) -> list[Path]:
+    """The folders named like `train-clean-100` or `dev-other`: those in `root`, or `root` itself; empty if
+    none.
+    """
+    candidates = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
+    return [path for path in candidates if split_name(path.name) and "-" in path.name and _has_chapters(path)]
+
+
+def read_librispeech(root: Path) -> list[Utterance]:
+    """Every utterance of every subset; speaker and split from the folders' names, the language is English.
+
+    Raises UserError when no subset is there.
+    """
+    subsets = librispeech_subsets(root)
+    if not subsets:
+        raise UserError(
+            f"{root}: no folder of LibriSpeech's layout (train-clean-100/<speaker>/<chapter>/) in it"
+        )
+    utterances = []
+    for subset in subsets:
+        split = split_name(subset.name)
+        assert split is not None
+        for chapter in sorted(subset.glob("*/*/")):
+            texts = _chapter_texts(chapter)
+            utterances += [
+                Utterance(path.stem, str(path), texts.get(path.stem), chapter.parent.name, "en", split)
+                for path in chapter.iterdir()
+                if path.suffix.lower() in AUDIO_EXTENSIONS and not path.name.startswith(".")
+            ]
+    return utterances
+
+
+def _chapter_texts(chapter: Path) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for path in chapter.glob("*.trans.txt"):
+        for line in path.read_text(encoding="utf-8").split("\n"):
+            identity, _, text = line.strip().partition(" ")
+            if text:
+                texts[identity] = text
+    for path in chapter.glob("*.normalized.txt"):
+        text = path.read_text(encoding="utf-8").strip()
+        if text:
+            texts[path.name.removesuffix(".normalized.txt")] = text
+    return texts
+
+
+def _has_chapters(subset: Path) -> bool:
+    """Whether a folder holds <speaker>/<chapter>/, both of which are numbers in these corpora."""
+    return any(
+        chapter.is_dir() and chapter.name.isdigit() and chapter.parent.name.isdigit()
+        for chapter in subset.glob("*/*")
+    )

@@ -1,0 +1,227 @@
+"""From a corpus to a token dataset: sharded, resumable, on any number of processes."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from codec import CodecInfo
+from codec.runs import Progress, StopSignal, rank, world_size
+from data.audio import AudioError
+from data.corpora import Corpus
+from data.tokenization.directory import TokenDirectory
+from data.tokenization.encoding import BatchEncoder, PendingCodes
+from data.tokenization.headers import read_headers
+from data.tokenization.plan import Plan, Shard, TokenizeOptions, identity, make_plan
+from data.tokenization.reading import AudioBatch, BatchReader, Request, read_batches
+from data.tokenization.rows import TokenRow, parquet_bytes
+
+
+@dataclass(frozen=True)
+class TokenizeResult:
+    """How far the dataset is when this process has done its part."""
+
+    whole: bool  # False when stopped, or while other processes are still at work
+    stopped: bool  # by a signal
+    shards_left: int
+    metadata: dict[str, Any] | None = None  # of the whole dataset
+
+    def too_many_failures(self, max_failures: float) -> bool:
+        """Whether more than this share of the whole dataset's rows could not be made."""
+        if self.metadata is None:
+            return False
+        failures = self.metadata["failures"]
+        return failures > max_failures * (self.metadata["rows"] + failures)
+
+
+def tokenize_corpus(
+    model: Any,
+    corpus: Corpus,
+    output: str | os.PathLike[str],
+    options: TokenizeOptions | None = None,
+    workers: int | None = None,
+) -> TokenizeResult:
+    """Encode a corpus with a codec into the token dataset at `output`.
+
+    Process r of w (as the launcher says) makes shards r, r + w, ... and passes over those that exist, so a
+    killed run is just started again, with any number of processes; the files do not depend on kills or
+    processes. `workers` processes read audio for this one. What cannot be read goes to `failures.jsonl`.
+    SIGTERM and Ctrl-C end it after the batch; finished shards stay.
+
+    Raises UserError when `output` holds a dataset of another codec, corpus or options.
+    """
+    options = options or TokenizeOptions()
+    encoder = BatchEncoder(model, options.precision)
+    directory = TokenDirectory(output, identity(corpus, encoder.info, options))
+    if directory.prepare():
+        return TokenizeResult(True, False, 0, directory.metadata())
+    headers = read_headers(corpus.utterances, directory.path, dict(directory.identity))
+    plan = make_plan(corpus, headers, encoder.info, options)
+    with StopSignal() as stop:
+        todo = [
+            shard for shard in _own_order(plan.shards[rank() :: world_size()]) if not directory.has(shard)
+        ]
+        _encode_shards(
+            encoder, corpus, plan, directory, todo, default_workers() if workers is None else workers, stop
+        )
+        whole = directory.finish(plan.shards)
+    left = 0 if whole else sum(not directory.has(shard) for shard in plan.shards)
+    return TokenizeResult(whole, stop.requested, left, directory.metadata() if whole else None)
+
+
+def default_workers() -> int:
+    """Reader processes for this process: one reads at 1,000 to 2,000 times real time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores // max(1, 2 * world_size())))
+
+
+def _own_order(shards: Sequence[Shard]) -> list[Shard]:
+    """The shards from a random one on: processes started by hand, each as the only one, then share the
+    work.
+    """
+    start = int.from_bytes(os.urandom(4), "little") % max(1, len(shards))
+    return [*shards[start:], *shards[:start]]
+
+
+def _encode_shards(
+    encoder: BatchEncoder,
+    corpus: Corpus,
+    plan: Plan,
+    directory: TokenDirectory,
+    shards: Sequence[Shard],
+    workers: int,
+    stop: StopSignal,
+) -> None:
+    if not shards:
+        return
+    reader = BatchReader(corpus.utterances, plan, encoder.info.sampling_rate)
+    requests = _Requests(plan, directory, shards)
+    seconds = plan.samples / encoder.info.sampling_rate
+    total = float(sum(seconds[shard.start : shard.stop].sum() for shard in shards))
+    draft: _Draft | None = None
+    with Progress(total=total, unit="audio s", label="tokenizing") as progress:
+        for encoded in _encoded(encoder, reader, read_batches(reader, requests, workers, encoder.on_gpu)):
+            request = encoded.batch.request
+            if draft is None or draft.shard != request.shard:
+                draft = _Draft(request.shard, corpus, plan, encoder.info)
+            draft.add(encoded)
+            progress.update(float(seconds[request.rows].sum()))
+            if request.last:
+                directory.write_shard(draft.shard, *draft.finish())
+                draft = None
+            if stop.requested:
+                return
+
+
+class _Requests:
+    """The batches of all shards in turn; a shard that another process finished meanwhile is passed over."""
+
+    def __init__(self, plan: Plan, directory: TokenDirectory, shards: Sequence[Shard]) -> None:
+        self._plan, self._directory, self._shards = plan, directory, shards
+
+    def __iter__(self) -> Iterator[Request]:
+        for shard in self._shards:
+            if self._directory.has(shard):
+                continue
+            batches = self._plan.batches(shard)
+            for number, rows in enumerate(batches):
+                yield Request(shard, rows, last=number == len(batches) - 1)
+
+
+@dataclass
+class _EncodedBatch:
+    batch: AudioBatch
+    streams: list[np.ndarray] = field(default_factory=list)  # of batch.rows
+
+
+def _encoded(
+    encoder: BatchEncoder, reader: BatchReader, batches: Iterator[AudioBatch]
+) -> Iterator[_EncodedBatch]:
+    """Each batch with its codes, in order; on a GPU a batch is launched before the former one's codes are
+    fetched.
+    """
+    waiting: tuple[AudioBatch, PendingCodes | None] | None = None
+    for batch in batches:
+        pending = None
+        if batch.waveforms is not None:
+            pending = encoder.encode(batch.waveforms, batch.lengths)
+        if waiting is not None:
+            yield _fetched(*waiting)
+        if batch.long:
+            waiting = None
+            yield _encode_long(encoder, reader, batch)
+        else:
+            waiting = batch, pending
+    if waiting is not None:
+        yield _fetched(*waiting)
+
+
+def _fetched(batch: AudioBatch, pending: PendingCodes | None) -> _EncodedBatch:
+    return _EncodedBatch(batch, pending.streams() if pending is not None else [])
+
+
+def _encode_long(encoder: BatchEncoder, reader: BatchReader, batch: AudioBatch) -> _EncodedBatch:
+    (row,) = batch.request.rows.tolist()
+    try:
+        codes = encoder.encode_long(reader.long_blocks(row))
+    except AudioError as error:
+        batch.failures[row] = str(error)
+        return _EncodedBatch(batch)
+    batch.rows, batch.lengths = [row], [codes.samples]
+    return _EncodedBatch(batch, [codes.stream])
+
+
+class _Draft:
+    """A shard in the making: rows come in the order of batches and leave in the order of the plan."""
+
+    def __init__(self, shard: Shard, corpus: Corpus, plan: Plan, codec: CodecInfo) -> None:
+        self.shard = shard
+        self._corpus, self._plan, self._codec = corpus, plan, codec
+        self._rows: dict[int, TokenRow] = {}
+        self._failures: dict[int, str] = {}
+
+    def add(self, encoded: _EncodedBatch) -> None:
+        batch = encoded.batch
+        self._failures |= batch.failures
+        for row, samples, stream in zip(batch.rows, batch.lengths, encoded.streams, strict=True):
+            utterance = self._corpus.utterances[self._plan.utterance[row]]
+            variant = self._plan.variants[self._plan.variant[row]]
+            self._rows[row] = TokenRow(
+                id=utterance.id + variant.suffix,
+                codes=stream,
+                seconds=samples / self._codec.sampling_rate,
+                text=utterance.text,
+                speaker=utterance.speaker,
+                language=utterance.language,
+                words=variant.words(utterance.words, self._codec.sampling_rate),
+            )
+
+    def finish(self) -> tuple[bytes, dict[str, Any]]:
+        """The file's bytes, and what the dataset's metadata needs to know of it."""
+        rows = [self._rows[number] for number in sorted(self._rows)]
+        failures = [
+            {
+                "id": self._corpus.utterances[self._plan.utterance[number]].id
+                + self._plan.variants[self._plan.variant[number]].suffix,
+                "reason": self._failures[number],
+            }
+            for number in sorted(self._failures)
+        ]
+        return parquet_bytes(rows, self._codec), {
+            "rows": len(rows),
+            "frames": sum(len(row.codes) for row in rows) // self._codec.num_quantizers,
+            "seconds": sum(row.seconds for row in rows),
+            "usage": _usage(rows, self._codec),
+            "failures": failures,
+        }
+
+
+def _usage(rows: Sequence[TokenRow], codec: CodecInfo) -> list[list[int]]:
+    """How often each code of each quantizer occurs."""
+    counts = [np.zeros(size, dtype=np.int64) for size in codec.codebook_sizes]
+    for row in rows:
+        for quantizer, count in enumerate(counts):
+            count += np.bincount(row.codes[quantizer :: codec.num_quantizers], minlength=len(count))
+    return [count.tolist() for count in counts]

@@ -1,0 +1,1 @@
+"""The command line, the recipes, and the scripts that made what is bundled."""

@@ -1,0 +1,7 @@
+"""`python -m recipes` is `codec-slm`, so that `accelerate launch -m recipes train-slm ...` works."""
+
+import sys
+
+from recipes.cli import main
+
+sys.exit(main())

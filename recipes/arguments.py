@@ -1,0 +1,138 @@
+"""Command-line arguments from a function's signature: types, defaults and help are said once, in the function.
+
+The input of a command is positional (`codec-slm tokenize CORPUS`), all other parameters are `--flags`. A parameter
+`config` of a dataclass type is spread out: its fields are flags of their own, nested ones as
+`--optimizer.learning_rate`, so that a YAML file for `--config` is a plain dump of the dataclass.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import re
+import typing
+from argparse import Action, ArgumentError
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import docstring_parser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+from recipes.field_comments import field_comments
+
+_CONFIG = "config"
+# Said the same way in all commands, whether required or not.
+_NEVER_POSITIONAL = ("codec", "model", "output", "text")
+
+
+def call_with_arguments(function: Callable[..., Any], arguments: Sequence[str], program: str) -> Any:
+    """Parse the arguments, call the function with them and return what it returns.
+
+    Raises UserError for arguments that do not fit, SystemExit(0) after `--help` and `--print_config`.
+    """
+    parser = build_parser(function, program)
+    try:
+        parsed = parser.parse_args(list(arguments))
+    except ArgumentError as error:
+        raise _user_error(error, parser, program) from None
+    values = parser.instantiate(parsed)
+    parameters = inspect.signature(function).parameters
+    config_type = _config_type(function)
+    if config_type is None:
+        return function(**{name: values[name] for name in parameters})
+    fields = {field.name: values[field.name] for field in dataclasses.fields(config_type) if field.init}
+    others = {name: values[name] for name in parameters if name != _CONFIG}
+    return function(**{_CONFIG: config_type(**fields)}, **others)
+
+
+def build_parser(function: Callable[..., Any], program: str) -> ArgumentParser:
+    """The parser of one command."""
+    documentation = docstring_parser.parse(function.__doc__ or "")
+    hints = typing.get_type_hints(function)
+    positional = _positional(function, hints)
+    several = positional is not None and typing.get_origin(hints[positional]) is list
+    shown = f" {positional.upper()}{' ...' if several else ''}" if positional else ""
+    parser = ArgumentParser(
+        prog=program,
+        usage=f"{program}{shown} [--config FILE] [--FLAG VALUE ...]",
+        description=documentation.description,
+        formatter_class=_HelpFormatter,
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML file with values for any of the flags below.")
+    skipped: set[str | int] = set()
+    if positional is not None:
+        about = {parameter.arg_name: parameter.description or "" for parameter in documentation.params}
+        parser.add_argument(
+            positional,
+            type=typing.get_args(hints[positional])[0] if several else hints[positional],
+            nargs="+" if several else None,
+            metavar=positional.upper(),
+            help=about.get(positional, ""),
+        )
+        skipped.add(positional)
+    config_type = _config_type(function)
+    if config_type is not None:
+        parser.add_class_arguments(config_type, nested_key=None)
+        _explain(parser, config_type)
+        skipped.add(_CONFIG)
+    parser.add_function_arguments(function, skip=skipped, as_group=False)
+    return parser
+
+
+class _HelpFormatter(DefaultHelpFormatter):
+    def _get_type_str(self, action: Action) -> str | None:
+        return _plain_types(super()._get_type_str(action) or "") or None
+
+
+def _plain_types(text: str) -> str:
+    """`<class 'pathlib.Path'>` as `path`, `typing.Literal['a', 'b']` as `one of 'a', 'b'`."""
+    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
+    text = re.sub(r"(?:typing\.)?Literal\[([^]]*)\]", r"one of \1", text)
+    return re.sub(r"\bPath\b", "path", text)
+
+
+def _config_type(function: Callable[..., Any]) -> type | None:
+    hint = typing.get_type_hints(function).get(_CONFIG)
+    return hint if isinstance(hint, type) and dataclasses.is_dataclass(hint) else None
+
+
+def _positional(function: Callable[..., Any], hints: dict[str, Any]) -> str | None:
+    """The first required parameter that names an input of the command."""
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is not parameter.empty or parameter.kind is parameter.KEYWORD_ONLY:
+            continue
+        kind = hints[name]
+        if typing.get_origin(kind) is list:
+            (kind,) = typing.get_args(kind)
+        if kind in (str, Path) and name not in _NEVER_POSITIONAL:
+            return name
+    return None
+
+
+def _explain(parser: ArgumentParser, config_type: type) -> None:
+    """Give flags without a help text what the source says of their field."""
+    comments = field_comments(config_type)
+    for action in parser._actions:
+        if action.dest in comments and not (action.help or "").strip():
+            action.help = comments[action.dest]
+
+
+def _user_error(error: ArgumentError, parser: ArgumentParser, program: str) -> Exception:
+    from codec.runs.errors import UserError
+
+    message = _plain_types(error.message or str(error))
+    if unknown := re.match(r"unrecognized arguments: (\S+)", message):
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        near = difflib.get_close_matches(unknown[1].partition("=")[0], flags, n=1)
+        message += f"; did you mean {near[0]}?" if near else ""
+    elif missing := re.match(r"the following arguments are required: (.*)", message):
+        shown = {
+            action.dest: "/".join(action.option_strings[:1]) or action.metavar for action in parser._actions
+        }
+        message = f"missing: {', '.join(str(shown.get(name, name)) for name in missing[1].split(', '))}"
+    elif wrong := re.match(r'Parser key "([^"]+)"(.*)', message, flags=re.DOTALL):
+        message = f"--{wrong[1]}{wrong[2]}".replace("Expected a ", "expected ").replace(
+            ". Got value: ", ", got "
+        )
+    return UserError(f"{message} ('{program} --help' lists the arguments)")

@@ -1,0 +1,144 @@
+"""`codec-slm COMMAND ...`: the table of commands, and what the outcome of one means to the shell.
+
+Only the standard library is imported here: `codec-slm --help` must not wait for torch.
+"""
+
+import difflib
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+_PROGRAM = "codec-slm"
+_BAD_INPUT = 2
+_INTERRUPTED = 128 + 2  # what shells call a process that SIGINT ended
+_BROKEN_PIPE = 128 + 13
+# The machine's trouble, not a mistake in the code: one line tells it all.
+_MACHINE_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command's function is ("module:function"), and the line that `--help` says of it."""
+
+    target: str
+    summary: str
+
+    def load(self) -> Any:
+        """Import the function."""
+        module, _, name = self.target.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+COMMANDS = {
+    "quickstart": Command(
+        "recipes.quickstart:quickstart", "the whole pipeline on the bundled corpus, in minutes on two cores"
+    ),
+    "encode": Command("recipes.commands.data:encode", "audio files to codes"),
+    "decode": Command("recipes.commands.data:decode", "codes to audio files"),
+    "reconstruct": Command("recipes.commands.data:reconstruct", "audio files to codes and back to audio"),
+    "tokenize": Command("recipes.commands.data:tokenize", "a corpus to a token dataset"),
+    "inspect": Command("recipes.commands.data:inspect", "one row of a token dataset as text and audio"),
+    "train-tokenizer": Command(
+        "recipes.commands.data:train_tokenizer", "a text tokenizer from a corpus's text"
+    ),
+    "train-codec": Command("recipes.commands.codec:train_codec_command", "train a codec"),
+    "export": Command(
+        "recipes.commands.codec:export_codec_command", "a codec's training run to a model directory"
+    ),
+    "train-slm": Command("recipes.commands.slm:train_slm_command", "train a speech language model"),
+    "speak": Command("recipes.commands.slm:speak_command", "text to speech"),
+    "continue": Command("recipes.commands.slm:continue_command", "speech to more speech"),
+    "transcribe": Command("recipes.commands.slm:transcribe_command", "speech to text"),
+    "evaluate-codec": Command("recipes.commands.evaluate:evaluate_codec", "how well a codec keeps speech"),
+    "evaluate-slm": Command(
+        "recipes.commands.evaluate:evaluate_slm", "how well a speech language model speaks"
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status.
+
+    0: done; 1: the machine's or the data's trouble; 2: bad input, said in one line; 130: interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = _dispatch(words)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; without this the interpreter complains once more while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except KeyboardInterrupt:
+        print(f"{_PROGRAM}: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except OSError as error:
+        if error.errno not in _MACHINE_TROUBLE:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{place}{error.strerror}", status=1)
+    except Exception as error:
+        if not _is_user_error(error):
+            raise
+        return _complain(str(error))
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(_overview())
+        return 0
+    if words[0] == "--version":
+        print(f"{_PROGRAM} {_version()}")
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        guess = f" Did you mean '{near[0]}'?" if near else ""
+        return _complain(f"there is no command '{name}'.{guess} '{_PROGRAM} --help' lists them all.")
+
+    from recipes.arguments import call_with_arguments  # after the cheap answers: it imports jsonargparse
+
+    outcome = call_with_arguments(COMMANDS[name].load(), rest, program=f"{_PROGRAM} {name}")
+    return outcome if type(outcome) is int else 0
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"usage: {_PROGRAM} COMMAND ...",
+            "",
+            "Speech in, 24 tokens a second out, a language model over those tokens and text, speech back.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            f"'{_PROGRAM} COMMAND --help' tells all about one of them.",
+        ]
+    )
+
+
+def _version() -> str:
+    try:
+        return version("codec-slm")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "(not installed)"
+
+
+def _is_user_error(error: Exception) -> bool:
+    # Importing codec.runs for its UserError would import torch; if nobody has, this is not one.
+    module = sys.modules.get("codec.runs.errors")
+    return module is not None and isinstance(error, module.UserError)
+
+
+def _complain(message: str, status: int = _BAD_INPUT) -> int:
+    line = " ".join(message.split())
+    print(f"{_PROGRAM}: error: {line}", file=sys.stderr)
+    return status

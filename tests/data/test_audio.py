@@ -1,0 +1,176 @@
+"""Reading audio: what comes out is the file's samples, or one line that says why not."""
+
+import io
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from codec.runs import UserError
+from data.audio import AudioError, audio_info, read_audio, read_blocks, read_segment, write_audio
+
+
+def tone(samples: int, rate: int = 24000, channels: int = 1) -> np.ndarray:
+    t = np.arange(samples)[:, None] / rate
+    return (0.4 * np.sin(2 * np.pi * 220 * t * (1 + np.arange(channels)))).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "step"),
+    [
+        ("a.wav", "PCM_16", 2**-15),
+        ("a.wav", "PCM_24", 2**-23),
+        ("a.wav", "PCM_32", 2**-23),
+        ("a.wav", "PCM_U8", 2**-7),
+        ("a.wav", "FLOAT", 0),
+        ("a.wav", "DOUBLE", 0),
+        ("a.flac", "PCM_16", 2**-15),
+        ("a.flac", "PCM_24", 2**-23),
+        ("a.aiff", "PCM_16", 2**-15),
+        ("a.ogg", "VORBIS", 0.02),
+        ("a.opus", "OPUS", 0.05),
+        ("a.mp3", "MPEG_LAYER_III", 0.05),
+    ],
+)
+def test_formats(tmp_path: Path, name: str, subtype: str, step: float) -> None:
+    samples = tone(24000)
+    soundfile.write(
+        tmp_path / name, samples, 24000, subtype=subtype, format="OGG" if name.endswith("opus") else None
+    )
+    read = read_audio(tmp_path / name, 24000)
+    assert read.dtype == torch.float32 and len(read) == audio_info(tmp_path / name).samples(24000) == 24000
+    middle = slice(1000, -1000) if step > 0.01 else slice(None)  # coders with loss blur the ends
+    np.testing.assert_allclose(read.numpy()[middle], samples[middle, 0], atol=step + 1e-9)
+
+
+def test_channels_are_averaged_and_rates_resampled(tmp_path: Path) -> None:
+    """8 channels at 192 kHz: a known outcome."""
+    samples = tone(192000, 192000, channels=8)
+    soundfile.write(tmp_path / "a.wav", samples, 192000, subtype="FLOAT")
+    read = read_audio(tmp_path / "a.wav", 24000)
+    assert len(read) == 24000 and audio_info(tmp_path / "a.wav").channels == 8
+    expected = tone(24000, 24000, channels=8).mean(axis=1)
+    np.testing.assert_allclose(read.numpy()[100:-100], expected[100:-100], atol=2e-3)
+
+
+@pytest.mark.parametrize("rate", [24000, 44100, 16000, 44101])
+@pytest.mark.parametrize(("name", "speed"), [("a.flac", 1.0), ("a.flac", 0.95), ("a.mp3", 1.0)])
+def test_blocks_are_the_whole(
+    tmp_path: Path, rate: int, name: str, speed: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = 48000 if (name, rate) == ("a.mp3", 44101) else rate
+    soundfile.write(tmp_path / name, tone(2 * rate + 123, rate, 2), rate)
+    whole = read_audio(tmp_path / name, 24000, speed)
+    assert len(whole) == audio_info(tmp_path / name).samples(24000, speed)
+    monkeypatch.setattr("data.audio._VALUES_PER_READ", 10_000)  # a file is read in many parts
+    for seconds in (0.01, 0.37, 1.0, 60.0):
+        blocks = list(read_blocks(tmp_path / name, 24000, seconds, speed))
+        size = round(seconds * 24000)
+        assert all(len(block) == size for block in blocks[:-1]) and 0 < len(blocks[-1]) <= size
+        torch.testing.assert_close(torch.cat(blocks), whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
+@pytest.mark.parametrize("rate", [24000, 16000, 44100])
+def test_segments_are_slices(tmp_path: Path, name: str, rate: int) -> None:
+    soundfile.write(tmp_path / name, tone(2 * rate, rate), rate)
+    whole = read_audio(tmp_path / name, 24000)
+    for start, count in [(0, 1), (0, 5000), (777, 4000), (len(whole) - 3000, 3000), (len(whole) - 10, 500)]:
+        segment = read_segment(tmp_path / name, 24000, start, count)
+        torch.testing.assert_close(segment, whole[start : start + count], rtol=0, atol=1e-6)
+    assert len(read_segment(tmp_path / name, 24000, len(whole) + 5, 10)) == 0
+
+
+def test_long_recordings_need_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    with soundfile.SoundFile(path, "w", 44100, 2) as file:
+        for _ in range(10):
+            file.write(np.zeros((60 * 44100, 2), dtype=np.int16))
+    tracemalloc.start()  # sees numpy's buffers, which is where a file arrives
+    samples = sum(len(block) for block in read_blocks(path, 24000, 10.0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert samples == 600 * 24000
+    assert peak < 32 * 2**20
+
+
+def broken(folder: Path, kind: str) -> Path:
+    path = folder / f"{kind}.wav"
+    if kind == "missing":
+        return path
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "empty":
+        path.touch()
+    elif kind == "text":
+        path.write_text("this is not audio\n" * 100)
+    elif kind == "no_samples":
+        soundfile.write(path, np.zeros(0, np.float32), 24000)
+    elif kind == "truncated":
+        path = path.with_suffix(".flac")
+        stream = io.BytesIO()
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, 24000)
+        soundfile.write(stream, noise, 24000, format="FLAC")
+        path.write_bytes(stream.getvalue()[: stream.tell() // 2])
+    elif kind in ("nan", "inf"):
+        samples = tone(24000)
+        samples[12000] = float(kind)
+        soundfile.write(path, samples, 24000, subtype="FLOAT")
+    elif kind == "full_scale_integers":
+        soundfile.write(path, tone(24000) * 32767, 24000, subtype="FLOAT")
+    elif kind == "slow":
+        soundfile.write(path, tone(100), 50)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing", "no such file"),
+        ("directory", "is a directory"),
+        ("empty", "is empty"),
+        ("text", "not audio"),
+        ("no_samples", "no samples"),
+        ("truncated", "truncated"),
+        ("nan", "NaN or infinite samples (the first at 0.500 s)"),
+        ("inf", "NaN or infinite samples (the first at 0.500 s)"),
+        ("full_scale_integers", "divide them"),
+        ("slow", "50 Hz"),
+    ],
+)
+def test_each_defect_has_its_line(tmp_path: Path, kind: str, words: str) -> None:
+    path = broken(tmp_path, kind)
+    with pytest.raises(AudioError) as error:
+        read_audio(path, 24000)
+    assert str(path) in str(error.value) and words in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(AudioError):
+        list(read_blocks(path, 24000, 0.1))
+
+
+def test_clipped_floats_stay_as_they_are(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(1000) * 5, 24000, subtype="FLOAT")
+    assert float(read_audio(tmp_path / "a.wav", 24000).abs().max()) > 1.5
+
+
+def test_write_and_read_back(tmp_path: Path) -> None:
+    waveform = torch.from_numpy(tone(3000)[:, 0])
+    write_audio(tmp_path / "a.wav", waveform[None, None], 24000)
+    torch.testing.assert_close(read_audio(tmp_path / "a.wav", 24000), waveform, rtol=0, atol=2**-15)
+    write_audio(tmp_path / "b.wav", waveform.split(700), 24000)
+    assert (tmp_path / "b.wav").read_bytes() == (tmp_path / "a.wav").read_bytes()
+    with pytest.raises(UserError, match=r"a\.xyz: cannot be written"):
+        write_audio(tmp_path / "a.xyz", waveform, 24000)
+    with pytest.raises(UserError, match="no directory"):
+        write_audio(tmp_path / "nowhere" / "a.wav", waveform, 24000)
+
+    def failing() -> Iterator[torch.Tensor]:
+        yield waveform
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_audio(tmp_path / "c.wav", failing(), 24000)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "b.wav"]

@@ -1,0 +1,313 @@
+"""The command line: arguments from signatures, one line for a mistake, statuses that scripts can rely on."""
+
+import errno
+import inspect
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from codec.runs import RunDirectory, UserError
+from recipes import cli
+from recipes.arguments import build_parser
+from recipes.field_comments import field_comments
+
+calls: list[object] = []
+
+
+def copy(
+    audio: list[Path], output: Path, format: Literal["wav", "flac"] = "wav", gain: float | None = None
+) -> None:
+    """Copy audio.
+
+    Args:
+        audio: the files to copy.
+        output: where to.
+        gain: in dB.
+    """
+    calls.append((audio, output, format, gain))
+
+
+def count(codec: str, corpus: str, *, limit: int = 10) -> int:
+    """Count a corpus and tell by the exit status."""
+    return limit
+
+
+def say(text: str, output: Path) -> None:
+    """Say a text."""
+    calls.append((text, output))
+
+
+@dataclass
+class Rate:
+    """How fast to learn."""
+
+    # The peak,
+    # in the middle.
+    learning_rate: float = 1e-3  # per step
+    betas: tuple[float, float] = (0.9, 0.95)
+
+    def __post_init__(self) -> None:
+        if self.learning_rate < 0:
+            raise UserError("optimizer.learning_rate is below 0")
+
+
+@dataclass
+class Source:
+    """A corpus and its share."""
+
+    path: str
+    weight: float | None = None
+
+
+@dataclass
+class BaseConfig:
+    """Of all runs."""
+
+    output: str  # the run directory
+    steps: int | None = None
+
+
+@dataclass
+class Config(BaseConfig):
+    """One run.
+
+    kind, nothing: how it
+        is done.
+    steps: of training, where this class differs from its base.
+
+    note: not a field.
+    """
+
+    sources: list[Source] = field(default_factory=list)
+    optimizer: Rate = field(default_factory=Rate)
+    decay: Rate | None = None  # unset: as before
+
+    # Not a comment of the next field.
+
+    kind: Literal["fast", "slow"] = "fast"
+
+
+def train(config: Config, dry: bool = False) -> None:
+    """Train something.
+
+    Args:
+        config: the run.
+        dry: only look.
+    """
+    calls.append((config, dry))
+
+
+def interrupted() -> None:
+    """Be interrupted."""
+    raise KeyboardInterrupt
+
+
+def disk_full() -> None:
+    """Meet a full disk."""
+    raise OSError(errno.ENOSPC, "No space left on device", "/data/x")
+
+
+def broken() -> None:
+    """Have a mistake in the code."""
+    raise ValueError("a mistake")
+
+
+@pytest.fixture(autouse=True)
+def commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls.clear()
+    functions = (copy, count, say, train, interrupted, disk_full, broken)
+    table = {f.__name__.replace("_", "-"): cli.Command(f"{__name__}:{f.__name__}", "") for f in functions}
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or sys.modules["__main__"])
+    monkeypatch.setattr(cli, "COMMANDS", table)
+
+
+def _error_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert cli.main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert captured.err.startswith("codec-slm: error: ")
+    return captured.err.removeprefix("codec-slm: error: ").rstrip("\n")
+
+
+# ---- arguments
+
+
+def test_the_input_is_positional_and_all_else_is_flags() -> None:
+    assert cli.main(["copy", "a.wav", "b c.wav", "--output", "out", "--gain", "-0.3"]) == 0
+    assert calls == [([Path("a.wav"), Path("b c.wav")], Path("out"), "wav", -0.3)]
+
+
+def test_text_is_a_flag() -> None:
+    assert cli.main(["say", "--text", "null: [1]", "--output", "out"]) == 0
+    assert calls == [("null: [1]", Path("out"))]
+
+
+def test_the_config_file_of_a_run_fed_back_is_the_same_config(tmp_path: Path) -> None:
+    config = Config(
+        output="runs/x",
+        sources=[Source("a b"), Source("c", 0.5)],
+        optimizer=Rate(1e-5, (0.8, 0.99)),
+        decay=Rate(3e-7),
+        kind="slow",
+    )
+    RunDirectory(tmp_path).write_config(config)
+    assert cli.main(["train", "--config", str(tmp_path / "config.yaml")]) == 0
+    RunDirectory(tmp_path / "default").write_config(Config("y"))
+    assert cli.main(["train", "--config", str(tmp_path / "default" / "config.yaml"), "--dry", "true"]) == 0
+    assert calls == [(config, False), (Config("y"), True)]
+
+
+def test_flags_overrule_the_config_file_field_by_field(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("output: x\noptimizer: {betas: [0.5, 0.6]}\nsources: [{path: a}]\n")
+    flags = ["--optimizer.learning_rate", "3e-4", "--steps=7", "--sources", "[{path: b, weight: 2}]"]
+    assert cli.main(["train", "--config", str(tmp_path / "c.yaml"), *flags]) == 0
+    assert calls == [(Config("x", 7, [Source("b", 2.0)], Rate(3e-4, (0.5, 0.6))), False)]
+
+
+def test_mistakes_are_one_line_with_the_cure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def error(*words: str) -> str:
+        return _error_of(capsys, *words)
+
+    assert (
+        error("copie")
+        == "there is no command 'copie'. Did you mean 'copy'? 'codec-slm --help' lists them all."
+    )
+    assert error("xyz") == "there is no command 'xyz'. 'codec-slm --help' lists them all."
+    assert error("copy", "a").startswith("missing: --output ('codec-slm copy --help'")
+    assert error("copy").startswith("missing: AUDIO, --output")
+    assert "--outptu b; did you mean --output?" in error("copy", "a", "--output", "b", "--outptu", "b")
+    assert error("copy", "a", "--output", "b", "--format", "mp3").startswith(
+        "--format: expected one of 'wav', 'flac', got mp3"
+    )
+    assert error("train", "--output", "b", "--optimizer.learning_rate", "fast").startswith(
+        "--optimizer.learning_rate: expected float, got fast"
+    )
+    assert (
+        error("train", "--output", "b", "--optimizer.learning_rate=-1")
+        == "optimizer.learning_rate is below 0"
+    )
+    assert "absent.yaml" in error("train", "--config", "absent.yaml")
+    (tmp_path / "c.yaml").write_text("output: x\nstepz: 3\n")
+    assert "stepz" in error("train", "--config", str(tmp_path / "c.yaml"))
+    assert calls == []
+
+
+def test_help_says_what_docstrings_and_comments_say(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        cli.main(["copy", "--help"])
+    assert leaving.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "usage: codec-slm copy AUDIO ...",
+        "the files to copy.",
+        "in dB. (type: float | null, default: null)",
+    ):
+        assert part in text
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "the run directory (required, type: str)",
+        "How fast to learn",
+        "The peak, in the middle. per step",
+    ):
+        assert part in text
+
+
+def test_comments_of_fields_are_found_where_they_were_written() -> None:
+    assert field_comments(Config) == {
+        "output": "the run directory",
+        "optimizer.learning_rate": "The peak, in the middle. per step",
+        "decay.learning_rate": "The peak, in the middle. per step",
+        "decay": "unset: as before",
+        "kind": "how it is done.",
+        "steps": "of training, where this class differs from its base.",
+    }
+
+
+# ---- outcomes
+
+
+def test_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["count", "x", "--codec", "c", "--limit", "1"]) == 1
+    assert cli.main(["interrupted"]) == 130
+    assert capsys.readouterr().err == "codec-slm: interrupted\n"
+    assert cli.main(["disk-full"]) == 1
+    assert capsys.readouterr().err == "codec-slm: error: /data/x: No space left on device\n"
+    with pytest.raises(ValueError, match="a mistake"):  # a bug keeps its traceback
+        cli.main(["broken"])
+
+
+def _run(*words: str, code: str = "") -> subprocess.Popen[str]:
+    command = ["-c", code] if code else ["-m", "recipes"]
+    return subprocess.Popen(
+        [sys.executable, *command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_the_overview_is_cheap_and_complete() -> None:
+    code = "import sys; from recipes.cli import main; main(['--help']); print(*sys.modules)"
+    output, errors = _run(code=code).communicate()
+    assert errors == ""
+    overview, modules = output.rstrip("\n").rsplit("\n", 1)
+    assert not {"torch", "numpy", "jsonargparse", "codec"} & set(modules.split())
+    # Read from the source's table, which this test's own table stands in front of.
+    names = subprocess.run(
+        [sys.executable, "-c", "from recipes.cli import COMMANDS; print(*COMMANDS)"],
+        capture_output=True,
+        text=True,
+    )
+    assert all(f"\n  {name} " in overview for name in names.stdout.split())
+
+
+def test_a_closed_pipe_is_not_an_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.run(
+        [sys.executable, "-m", "recipes"], stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert (process.returncode, process.stderr) == (141, "")
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback() -> None:
+    code = (
+        "import sys, time; from recipes import cli; sys.modules['long'] = sys.modules['__main__']\n"
+        "def work() -> None:\n    print('working', flush=True); time.sleep(60)\n"
+        "cli.COMMANDS = {'work': cli.Command('long:work', '')}; sys.exit(cli.main())"
+    )
+    process = _run("work", code=code)
+    assert process.stdout is not None and process.stdout.readline() == "working\n"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=100)
+    assert (process.returncode, errors) == (130, "codec-slm: interrupted\n")
+
+
+def test_an_unknown_command_from_the_shell() -> None:
+    process = _run("tokenise")
+    output, errors = process.communicate()
+    assert (process.returncode, output) == (2, "")
+    assert errors.startswith("codec-slm: error: there is no command 'tokenise'. Did you mean 'tokenize'?")
+
+
+# ---- the real table
+
+_COMMANDS = dict(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_every_command_has_a_function_and_explains_its_parameters(name: str) -> None:
+    function = _COMMANDS[name].load()
+    parser = build_parser(function, f"codec-slm {name}")
+    assert parser.description
+    parameters = set(inspect.signature(function).parameters)
+    explained = {action.dest for action in parser._actions if (action.help or "").strip()}
+    assert parameters - explained == set()
