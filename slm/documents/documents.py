@@ -1,0 +1,260 @@
+"""All documents of a training run, each a function of (seed, epoch, index)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from codec.runs import UserError
+from slm.documents.config import DocumentConfig
+from slm.documents.document import SPEECH, Document, DocumentWriter
+from slm.documents.draws import Draws, below, numbers, uniform
+from slm.documents.formats import FORMATS, Format, Row, RowSizes, write_speech, write_tts
+from slm.documents.mixture import rows_of_epoch, rows_per_epoch
+from slm.documents.rows import Companions, Source, TokenRows, measure
+from slm.vocabulary import Vocabulary
+
+# What the numbers of a document's stream decide, by counter.
+_FORMAT, _VOICE, _PROMPT, _PROMPT_ROW, _PROMPT_TEXT = range(5)
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """What every document of an epoch is going to be; all arrays are (documents,).
+
+    22 bytes a document: 100,000 hours of speech have some 60 million.
+    """
+
+    rows: np.ndarray  # int32, over all sources
+    repeats: np.ndarray  # int16, 1 for a row that comes for the second time in the epoch, …
+    formats: np.ndarray  # uint8, index into the formats' names
+    drawn: np.ndarray  # uint8, the format before a row without text or words had to take another
+    tags: np.ndarray  # int32, token id of the voice tag, or -1
+    prompts: np.ndarray  # int32, row of the prompt utterance, or -1
+    prompt_texts: np.ndarray  # bool, whether it comes with its text
+    lengths: np.ndarray  # int32, tokens
+    draws: Draws
+
+
+@dataclass(frozen=True)
+class DocumentCounts:
+    """What an epoch holds."""
+
+    documents: dict[str, int]  # by format
+    drawn: dict[str, int]  # by the format that was drawn; differs where rows lack text or words
+    voice_tags: int
+    prompts: int
+    tokens: int
+
+
+class Documents:
+    """The documents of several token datasets.
+
+    A document is `[voice tag] [prompt] body`, the prompt a whole document of another utterance of the same
+    speaker, `<|eos|>` included: `<|text|> t… <|speech|> s… <|eos|>`, or `<|speech|> s… <|eos|>` without its
+    text. Generation begins like a document: `[voice tag] [prompt] <|text|> t… <|speech|>`, so a voice is given
+    by its tag, by the codes of a recording with or without its text, or by both.
+
+    What a document looks like depends on the seed, the epoch and the row alone; in which order the
+    documents of an epoch come, on the seed, the epoch and the number of rows.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[TokenRows | Source],
+        vocabulary: Vocabulary,
+        config: DocumentConfig,
+        seed: int,
+    ):
+        """Reads the sizes of all rows; of texts and words only if a format needs them.
+
+        Raises:
+            UserError: nothing to make a document of, a dataset of another codec, an unknown format, weights
+                for some of the datasets only.
+        """
+        if unknown := [name for name in config.formats if name not in FORMATS]:
+            raise UserError(f"no document format is called {unknown[0]!r}; there are {', '.join(FORMATS)}")
+        self.sources = [source if isinstance(source, Source) else Source(source) for source in datasets]
+        for source in self.sources:
+            vocabulary.codec.check_same(source.dataset.info, what=f"the token dataset {source.dataset.name}")
+        self.vocabulary = vocabulary
+        self.config = config
+        self.seed = seed
+        self._formats = list(FORMATS.values())
+        wanted = [FORMATS[name] for name, weight in config.formats.items() if weight]
+        self.table = measure(
+            self.sources,
+            vocabulary,
+            with_text=any(format.needs_text for format in wanted),
+            with_words=any(format.needs_words for format in wanted),
+            with_voices=bool(
+                config.prompt_probability or (config.voice_tag_probability and vocabulary.voices)
+            ),
+        )
+        sizes = self.table.text + self.table.speech
+        self._usable = np.flatnonzero(sizes)  # the rows that hold anything
+        if not self._usable.size:
+            raise UserError(
+                "the token datasets hold nothing to make a document of: no codes, and no text that a "
+                "format asks for"
+            )
+        starts = np.searchsorted(self._usable, self.table.source_starts)
+        self._sizes = np.diff(starts).tolist()
+        tokens = np.diff(np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])[self.table.source_starts])
+        weights = [source.weight for source in self.sources]
+        self._rows_per_epoch = rows_per_epoch(self._sizes, tokens.tolist(), weights)
+        self._companions = Companions(self.table.voice) if config.prompt_probability else None
+        # By number of the voice; the last entry is for -1, no voice.
+        tags = [vocabulary.voice_id(name) for name in [*self.table.voice_names, None]]
+        self._tags = np.array([-1 if tag is None else tag for tag in tags], dtype=np.int32)
+        self._plans: dict[int, EpochPlan] = {}
+
+    def lengths(self, epoch: int) -> np.ndarray:
+        """Tokens of every document of an epoch, (documents,) int64, without building any."""
+        return self.plan(epoch).lengths.astype(np.int64)
+
+    def build(self, epoch: int, index: int) -> Document:
+        """One document of an epoch."""
+        plan = self.plan(epoch)
+        key = self._keys(plan.rows[index : index + 1], plan.repeats[index : index + 1])
+        out = DocumentWriter()
+        if plan.tags[index] >= 0:
+            out.control(int(plan.tags[index]))
+        if plan.prompts[index] >= 0:
+            out.weight_scale = self.config.prompt_loss_weight
+            write_prompt = write_tts if plan.prompt_texts[index] else write_speech
+            write_prompt(out, self._row(int(plan.prompts[index]), key, plan.draws))
+            out.weight_scale = 1.0
+        self._formats[plan.formats[index]].write(out, self._row(int(plan.rows[index]), key, plan.draws))
+        return self._corrupt(out.finish(), plan.draws.streams("corruption", key))
+
+    def counts(self, epoch: int) -> DocumentCounts:
+        """How many documents of which kind an epoch holds."""
+        plan = self.plan(epoch)
+
+        def by_name(formats: np.ndarray) -> dict[str, int]:
+            counts = np.bincount(formats, minlength=len(self._formats)).tolist()
+            return {format.name: count for format, count in zip(self._formats, counts, strict=True) if count}
+
+        return DocumentCounts(
+            documents=by_name(plan.formats),
+            drawn=by_name(plan.drawn),
+            voice_tags=int((plan.tags >= 0).sum()),
+            prompts=int((plan.prompts >= 0).sum()),
+            tokens=int(plan.lengths.sum()),
+        )
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """What the documents of an epoch are going to be."""
+        if epoch not in self._plans:
+            if len(self._plans) == 2:  # this epoch and the next: whoever reads ahead builds from both
+                del self._plans[min(self._plans)]
+            self._plans[epoch] = self._make_plan(epoch)
+        return self._plans[epoch]
+
+    def _make_plan(self, epoch: int) -> EpochPlan:
+        order = rows_of_epoch(self.seed, epoch, self._sizes, self._rows_per_epoch)
+        rows = self._usable[order.rows].astype(np.int32)
+        keys = self._keys(rows, order.repeats)
+        draws = Draws(self.seed, epoch)
+        streams = draws.streams("document", keys)
+
+        drawn = self._draw_formats(uniform(numbers(streams, _FORMAT)))
+        formats = self._feasible(drawn, rows)
+        voiced, prompted = (
+            np.array([getattr(f, name) for f in self._formats])[formats] for name in ("voiced", "prompted")
+        )
+        voiced &= uniform(numbers(streams, _VOICE)) < self.config.voice_tag_probability
+        tags = np.where(voiced, self._tags[self.table.voice[rows]], np.int32(-1))
+        prompted &= uniform(numbers(streams, _PROMPT)) < self.config.prompt_probability
+        prompts = self._draw_prompts(rows, prompted, uniform(numbers(streams, _PROMPT_ROW)))
+        prompt_texts = uniform(numbers(streams, _PROMPT_TEXT)) < self.config.prompt_text_probability
+        prompt_texts &= (self.table.text[prompts] > 0) & (prompts >= 0)
+
+        lengths = (tags >= 0).astype(np.int64)
+        lengths += np.where(prompts >= 0, self.table.speech[prompts] + 2, 0)
+        lengths += np.where(prompt_texts, self.table.text[prompts] + 1, 0)
+        for number, format in enumerate(self._formats):
+            chosen = np.flatnonzero(formats == number)
+            if chosen.size:
+                lengths[chosen] += format.length(
+                    self._row_sizes(rows[chosen], keys[chosen]), self.config, draws
+                )
+        return EpochPlan(
+            rows=rows,
+            repeats=order.repeats,
+            formats=formats,
+            drawn=drawn,
+            tags=tags,
+            prompts=prompts,
+            prompt_texts=prompt_texts,
+            lengths=lengths.astype(np.int32),
+            draws=draws,
+        )
+
+    def _keys(self, rows: np.ndarray, repeats: np.ndarray) -> np.ndarray:
+        """Names of the documents' random streams, (documents,) uint64.
+
+        A row that comes again in an epoch is another document.
+        """
+        return rows.astype(np.uint64) + repeats.astype(np.uint64) * np.uint64(len(self.table))
+
+    def _draw_formats(self, fractions: np.ndarray) -> np.ndarray:
+        weights = np.cumsum([self.config.formats.get(format.name, 0.0) for format in self._formats])
+        return np.searchsorted(weights / weights[-1], fractions, side="right").astype(np.uint8)
+
+    def _feasible(self, drawn: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The formats that rows can take, where they cannot take those that were drawn."""
+        formats = drawn.copy()
+        for number, format in enumerate(self._formats):
+            lacking = np.flatnonzero((drawn == number) & ~self._can_take(format, rows))
+            for other in format.otherwise:
+                formats[lacking] = self._formats.index(FORMATS[other])
+                lacking = lacking[~self._can_take(FORMATS[other], rows[lacking])]
+        return formats
+
+    def _can_take(self, format: Format, rows: np.ndarray) -> np.ndarray:
+        able = np.ones(len(rows), dtype=bool)
+        for needed, sizes in (
+            (format.needs_text, self.table.text),
+            (format.needs_speech, self.table.speech),
+            (format.needs_words, self.table.units),
+        ):
+            if needed:
+                able &= sizes[rows] > 0
+        return able
+
+    def _draw_prompts(self, rows: np.ndarray, prompted: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+        if self._companions is None:
+            return np.full(len(rows), -1, dtype=np.int32)
+        prompts = self._companions.draw(rows, fractions)
+        longest = (
+            self.config.prompt_seconds * self.vocabulary.codec.frame_rate * self.vocabulary.num_quantizers
+        )
+        fits = (self.table.speech[prompts] > 0) & (self.table.speech[prompts] <= longest)
+        return np.where(prompted & fits, prompts, -1).astype(np.int32)
+
+    def _row_sizes(self, rows: np.ndarray, keys: np.ndarray) -> RowSizes:
+        table = self.table
+        return RowSizes(
+            keys, *(sizes[rows].astype(np.int64) for sizes in (table.text, table.speech, table.units))
+        )
+
+    def _row(self, row: int, key: np.ndarray, draws: Draws) -> Row:
+        source = int(np.searchsorted(self.table.source_starts, row, side="right")) - 1
+        index = row - int(self.table.source_starts[source])
+        return Row(self.sources[source].dataset, index, key, self.vocabulary, self.config, draws)
+
+    def _corrupt(self, document: Document, stream: np.ndarray) -> Document:
+        """Replaces some speech tokens that the model sees by random ones of the same quantizer."""
+        if not self.config.corruption:
+            return document
+        drawn = numbers(stream, np.arange(len(document)))
+        hit = np.flatnonzero((uniform(drawn) < self.config.corruption) & (document.modality == SPEECH))
+        vocabulary = self.vocabulary
+        quantizers = np.searchsorted(vocabulary.speech_offsets, document.targets[hit], side="right") - 1
+        sizes = np.array(vocabulary.codec.codebook_sizes)[quantizers]
+        input_ids = document.targets.copy()
+        # The upper bits decided whether, the lower decide what.
+        input_ids[hit] = vocabulary.speech_offsets[quantizers] + below(drawn[hit], sizes)
+        return replace(document, input_ids=input_ids)

@@ -1,0 +1,78 @@
+"""How well a speech language model speaks: error rates, endings, durations and speed over many sentences."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from codec.metrics import EditCounts, Interval, bootstrap_mean, bootstrap_ratio
+
+# Speech shorter or longer than the reference by these factors has skipped words or babbled on.
+PLAUSIBLE_DURATION = (0.5, 2.0)
+
+
+@dataclass(frozen=True)
+class SpokenSentence:
+    """One sentence as a model spoke it."""
+
+    seconds: float  # of audio
+    ended: bool  # the model itself came to the end; False where a guard cut it off
+    computing_seconds: float  # text in to waveform out
+    reference_seconds: float | None = None  # what the same sentence takes elsewhere, such as a synthesiser
+    words: EditCounts | None = None  # between the sentence and what a recogniser heard
+    characters: EditCounts | None = None
+
+    @property
+    def duration_ratio(self) -> float:
+        """Seconds over the reference's; NaN without a reference."""
+        return self.seconds / self.reference_seconds if self.reference_seconds else float("nan")
+
+    @property
+    def plausible(self) -> bool:
+        """Whether it ended by itself at a plausible length; always False without a reference."""
+        low, high = PLAUSIBLE_DURATION
+        return self.ended and low <= self.duration_ratio <= high
+
+
+@dataclass(frozen=True)
+class SpeechSummary:
+    """All sentences of one voice or system together; NaN where nothing was measured."""
+
+    sentences: int
+    seconds: float
+    word_error_rate: Interval
+    character_error_rate: Interval
+    ended: Interval  # share that ended by itself
+    plausible: float  # share that ended by itself within half to twice the reference's length
+    duration_ratio: float  # median over sentences
+    longest_ratio: float
+    shortest_ratio: float
+    real_time: float  # seconds of audio a second of computing
+
+
+def summarize_speech(sentences: Sequence[SpokenSentence]) -> SpeechSummary:
+    """Corpus error rates with bootstrap intervals over sentences, and what else can be said of them together."""
+    ratios = [sentence.duration_ratio for sentence in sentences if not math.isnan(sentence.duration_ratio)]
+    seconds = sum(sentence.seconds for sentence in sentences)
+    computing = sum(sentence.computing_seconds for sentence in sentences)
+    nothing = float("nan")
+    return SpeechSummary(
+        sentences=len(sentences),
+        seconds=seconds,
+        word_error_rate=_error_rate([sentence.words for sentence in sentences]),
+        character_error_rate=_error_rate([sentence.characters for sentence in sentences]),
+        ended=bootstrap_mean(np.array([sentence.ended for sentence in sentences], float)),
+        plausible=sum(sentence.plausible for sentence in sentences) / len(ratios) if ratios else nothing,
+        duration_ratio=median(ratios) if ratios else nothing,
+        longest_ratio=max(ratios, default=nothing),
+        shortest_ratio=min(ratios, default=nothing),
+        real_time=seconds / computing if computing else nothing,
+    )
+
+
+def _error_rate(counts: Sequence[EditCounts | None]) -> Interval:
+    measured = [count for count in counts if count is not None]
+    errors = np.array([count.errors for count in measured], float)
+    return bootstrap_ratio(errors, np.array([count.length for count in measured], float))

@@ -1,0 +1,48 @@
+"""Losses on the validation splits, and sums over processes."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from slm.block_stream import stack
+from slm.blocks import PackedBlocks
+from slm.loss import LossSums, PackedLanguageModel
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@torch.no_grad()
+def validate(
+    model: PackedLanguageModel,
+    sets: dict[str, PackedBlocks],
+    accelerator: "Accelerator",
+    blocks_per_forward: int,
+    most_blocks: int,
+) -> dict[str, LossSums]:
+    """Losses of each set, over its first `most_blocks` blocks; the same for any number of processes.
+
+    `model` is not wrapped for training; it is left in the mode it came in.
+    """
+    was_training = model.training
+    model.eval()
+    sums = {}
+    for name, blocks in sets.items():
+        own = range(accelerator.process_index, min(len(blocks), most_blocks), accelerator.num_processes)
+        total = torch.zeros(LossSums.SIZE, dtype=torch.float64)
+        for start in range(0, len(own), blocks_per_forward):
+            batch = stack([blocks[index] for index in own[start : start + blocks_per_forward]], accelerator.device)
+            with accelerator.autocast():
+                output = model(**batch)
+            total += LossSums.vector(output, batch["loss_weights"].sum())
+        sums[name] = LossSums.of(sum_over_processes(total, accelerator))
+    model.train(was_training)
+    return sums
+
+
+def sum_over_processes(values: Tensor, accelerator: "Accelerator") -> Tensor:
+    """float64 values of the CPU, summed over all processes; the same on all of them."""
+    if accelerator.num_processes == 1:
+        return values
+    return accelerator.reduce(values.to(accelerator.device), "sum").cpu()

@@ -1,0 +1,308 @@
+"""One vocabulary for text and speech, and the arithmetic between codes and token ids.
+
+Token ids, in order: text (as the text tokenizer numbers it), `<|text|> <|speech|> <|eos|> <|pad|>`, voice
+tags `<|voice:NAME|>`, speech tokens `<|s0|> …` (quantizer q > 0: `<|q1_s0|> …`), and `<|reserved_0|> …` up
+to a multiple of 128, so that `len(vocabulary)` is the number of rows of the model's embedding.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+from tokenizers import AddedToken, Encoding, Tokenizer
+
+from codec import CodecInfo
+from codec.runs import UserError, write_json
+from slm.text_model import SPACE, tokenizer_from_sentencepiece
+from slm.words import split_words
+
+CONTROL_TOKENS = ("<|text|>", "<|speech|>", "<|eos|>", "<|pad|>")
+MULTIPLE = 128
+SPEECH_FILE = "speech.json"
+TOKENIZER_FILE = "tokenizer.json"
+_FORMAT_VERSION = 1
+
+
+class Vocabulary:
+    """Text tokens, control tokens, voice tags and speech tokens of one language model.
+
+    Attributes:
+        codec: the codec whose codes the speech tokens are.
+        codec_location: where to load that codec from: a directory, a hub id or the name of a bundled one.
+        num_quantizers: how many of the codec's quantizers have tokens: the first ones.
+        num_text: text tokens are `0 … num_text - 1`.
+        text_id, speech_id, eos_id, pad_id: the control tokens.
+        voices: voice name -> token id.
+        speech_offsets: (num_quantizers,) int64, the token id of code 0 of each quantizer.
+        speech_start, speech_end: half-open range of all speech token ids.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, speech: dict):
+        """`tokenizer`: with all tokens added; `speech`: what `speech.json` holds."""
+        self.codec = CodecInfo.from_dict(speech["codec"])
+        self.codec_location: str = speech["codec_location"]
+        self.num_quantizers: int = speech["num_quantizers"]
+        self.num_text: int = speech["num_text"]
+        self.text_id, self.speech_id, self.eos_id, self.pad_id = (
+            speech["control"][t] for t in CONTROL_TOKENS
+        )
+        self.voices: dict[str, int] = dict(speech["voices"])
+        self.speech_offsets = np.array(speech["speech_offsets"], dtype=np.int64)
+        self.speech_start = int(self.speech_offsets[0])
+        self.speech_end = self.speech_start + sum(self.codec.codebook_sizes[: self.num_quantizers])
+        self._speech = speech
+        self._tokenizer = tokenizer
+        # What a user writes is text, even if it spells a special token. The saved tokenizer, in the hands
+        # of a client of its own, reads `<|eos|>` as the token; this object never does.
+        self._tokenizer.encode_special_tokens = True
+        # SentencePiece writes spaces as U+2581 and so cannot tell the two apart: ours goes through its bytes.
+        self._space_ids: list[int] | None = None
+        if speech["text_model"] == "sentencepiece":
+            ids = tokenizer.get_vocab()
+            self._space_ids = [ids[f"<0x{byte:02X}>"] for byte in SPACE.encode()]
+
+    def __reduce__(self) -> tuple[type["Vocabulary"], tuple[Tokenizer, dict]]:
+        return Vocabulary, (self._tokenizer, self._speech)  # a pickled Tokenizer forgets how it encodes
+
+    @classmethod
+    def build(
+        cls,
+        text_model: str | Path,
+        codec: CodecInfo,
+        voices: Sequence[str] = (),
+        max_quantizers: int | None = None,
+        codec_location: str | None = None,
+    ) -> "Vocabulary":
+        """A vocabulary on top of a text tokenizer.
+
+        Args:
+            text_model: a SentencePiece `.model` file (`codec-slm train-tokenizer` makes one), or a
+                pretrained fast tokenizer of `transformers` (directory or hub id), which is extended.
+            codec: the codec whose codes become tokens.
+            voices: names that get a tag, `<|voice:NAME|>`.
+            max_quantizers: give tokens to the first quantizers only; all unless set.
+            codec_location: where the codec can be loaded from; its name unless set.
+
+        Raises:
+            UserError: no usable text tokenizer, or names that cannot be tokens.
+        """
+        path = Path(text_model)
+        is_sentencepiece = path.suffix == ".model" or path.is_file()
+        tokenizer = (
+            tokenizer_from_sentencepiece(path) if is_sentencepiece else _pretrained_tokenizer(str(text_model))
+        )
+        num_text = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        num_quantizers = min(max_quantizers or codec.num_quantizers, codec.num_quantizers)
+        sizes = codec.codebook_sizes[:num_quantizers]
+        _check_voices(voices)
+
+        tags = [f"<|voice:{name}|>" for name in voices]
+        tokens = [*CONTROL_TOKENS, *tags, *(f"<|s{code}|>" for code in range(sizes[0]))]
+        for quantizer, size in enumerate(sizes[1:], start=1):
+            tokens.extend(f"<|q{quantizer}_s{code}|>" for code in range(size))
+        reserved = -(num_text + len(tokens)) % MULTIPLE
+        tokens.extend(f"<|reserved_{k}|>" for k in range(reserved))
+        tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in tokens])
+        if taken := [t for i, t in enumerate(tokens) if tokenizer.token_to_id(t) != num_text + i]:
+            raise UserError(
+                f"{text_model}: already has the token {taken[0]}; to go on from a speech language model, "
+                "give its checkpoint as the model to start from"
+            )
+
+        first_speech = num_text + len(CONTROL_TOKENS) + len(tags)
+        speech = {
+            "format_version": _FORMAT_VERSION,
+            "codec": codec.to_dict(),
+            "codec_location": codec_location or codec.name,
+            "frame_rate": codec.frame_rate,
+            "num_quantizers": num_quantizers,
+            "text_model": "sentencepiece" if is_sentencepiece else "pretrained",
+            "num_text": num_text,
+            "control": {token: num_text + i for i, token in enumerate(CONTROL_TOKENS)},
+            "voices": {name: num_text + len(CONTROL_TOKENS) + i for i, name in enumerate(voices)},
+            "speech_offsets": list(accumulate(sizes[:-1], initial=first_speech)),
+            "size": num_text + len(tokens),
+        }
+        return cls(tokenizer, speech)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path) -> "Vocabulary":
+        """Reads what `save_pretrained` wrote; raises UserError when the directory holds no such thing."""
+        directory = Path(directory)
+        try:
+            speech = json.loads((directory / SPEECH_FILE).read_text(encoding="utf-8"))
+            tokenizer = Tokenizer.from_str((directory / TOKENIZER_FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{directory}: not a speech language model, {Path(error.filename).name} is missing"
+            ) from None
+        except Exception as error:  # tokenizers raises bare Exceptions for what it cannot read
+            raise UserError(f"{directory}: its tokenizer cannot be read ({error})") from None
+        if speech.get("format_version") != _FORMAT_VERSION:
+            raise UserError(
+                f"{directory / SPEECH_FILE}: format {speech.get('format_version')}, this version reads "
+                f"{_FORMAT_VERSION}"
+            )
+        if tokenizer.get_vocab_size(with_added_tokens=True) != speech["size"]:
+            raise UserError(f"{directory}: {TOKENIZER_FILE} and {SPEECH_FILE} are not of the same model")
+        return cls(tokenizer, speech)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Writes `tokenizer.json`, `tokenizer_config.json` and `speech.json` into a model's directory.
+
+        `transformers` 4.57 and 5 load the tokenizer from it with `AutoTokenizer`, and so do clients that
+        know neither this project nor version 5 (which would write a `tokenizer_class` of its own).
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._tokenizer.save(str(directory / TOKENIZER_FILE))
+        write_json(
+            directory / "tokenizer_config.json",
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "eos_token": "<|eos|>",
+                "pad_token": "<|pad|>",
+                "clean_up_tokenization_spaces": False,
+                "model_max_length": int(1e30),
+            },
+        )
+        write_json(directory / SPEECH_FILE, self._speech)
+
+    def __len__(self) -> int:
+        """Number of tokens, a multiple of 128: the rows of the model's embedding."""
+        return self._speech["size"]
+
+    def voice_id(self, name: str | None) -> int | None:
+        """The tag of a voice, or None for a voice that has none."""
+        return self.voices.get(name) if name is not None else None
+
+    # Text
+
+    def encode_text(self, text: str) -> np.ndarray:
+        """Token ids of a text, (tokens,) int32; whatever it contains is text, special tokens too."""
+        if self._space_ids is None or SPACE not in text:
+            return np.array(self._encode(text).ids, dtype=np.int32)
+        parts = [self.encode_text(part) for part in text.split(SPACE)]
+        space = np.array(self._space_ids, dtype=np.int32)
+        return np.concatenate([parts[0], *(ids for part in parts[1:] for ids in (space, part))])
+
+    def encode_words(self, text: str) -> list[np.ndarray]:
+        """The ids of `encode_text`, one (tokens,) int32 array for each piece of `split_words(text)`."""
+        ids, starts = self.encode_text_and_words(text)
+        return np.split(ids, starts[1:]) if len(starts) else []
+
+    def encode_text_and_words(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of `encode_text`, and where in them each piece of `split_words` starts, (pieces,) int64.
+
+        A token that reaches over a cut belongs to the piece in which it starts.
+        """
+        pieces = split_words(text)
+        if self._space_ids is not None:  # every byte of the text is in a token
+            ids = self.encode_text(text)
+            before = np.cumsum(self.text_bytes[ids]) - self.text_bytes[ids]
+            sizes = [len(piece.encode()) for piece in pieces]
+        else:
+            encoding = self._encode(text)
+            ids = np.array(encoding.ids, dtype=np.int32)
+            before = np.array([start for start, _ in encoding.offsets], dtype=np.int64)
+            sizes = [len(piece) for piece in pieces]
+        return ids, np.searchsorted(before, np.cumsum(sizes, dtype=np.int64) - sizes)
+
+    def count_text(self, texts: Sequence[str]) -> np.ndarray:
+        """Lengths of `encode_text` of many texts, (texts,) int32, without making the ids."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        counts = np.array([len(encoding) for encoding in encodings], dtype=np.int32)
+        if self._space_ids is not None:
+            for index, text in enumerate(texts):
+                if SPACE in text:
+                    counts[index] = len(self.encode_text(text))
+        return counts
+
+    def decode_text(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of token ids; those that are no text tokens are left out."""
+        return self._tokenizer.decode([i for i in np.asarray(ids).tolist() if i < self.num_text])
+
+    @cached_property
+    def text_bytes(self) -> np.ndarray:
+        """UTF-8 bytes of each token, (len(self),) int32, 0 for what is no text: for bits per byte."""
+        by_bytes = self._space_ids is None and "ByteLevel" in json.dumps(
+            json.loads(self._tokenizer.to_str())["decoder"]
+        )
+        counts = np.zeros(len(self), dtype=np.int32)
+        special = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
+        for token, index in self._tokenizer.get_vocab(with_added_tokens=True).items():
+            if index >= self.num_text or index in special:
+                continue
+            if by_bytes:  # one character a byte
+                counts[index] = len(token)
+            elif len(token) == 6 and token.startswith("<0x"):
+                counts[index] = 1
+            else:
+                counts[index] = len(token.replace(SPACE, " ").encode())
+        return counts
+
+    def _encode(self, text: str) -> Encoding:
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError):
+            raise UserError(f"not valid Unicode text: {text!r}") from None
+
+    # Speech
+
+    def codes_to_ids(self, stream: np.ndarray, num_quantizers: int | None = None) -> np.ndarray:
+        """Token ids of a stream of codes.
+
+        Args:
+            stream: (frames * num_quantizers,) uint16, frame-major.
+            num_quantizers: codes a frame in the stream; the codec's unless set. Quantizers without tokens
+                are left out (`max_quantizers`).
+
+        Returns:
+            (frames * self.num_quantizers,) int32.
+        """
+        if (num_quantizers or self.codec.num_quantizers) == 1:
+            return np.add(stream, self.speech_start, dtype=np.int32, casting="unsafe")
+        codes = np.asarray(stream).reshape(-1, num_quantizers or self.codec.num_quantizers)[
+            :, : self.num_quantizers
+        ]
+        return (codes + self.speech_offsets[: codes.shape[1]]).astype(np.int32).reshape(-1)
+
+    def ids_to_codes(self, ids: np.ndarray) -> np.ndarray:
+        """Codes of speech token ids, (tokens,) uint16: a stream of `self.num_quantizers` codes a frame.
+
+        Raises:
+            ValueError: an id that is no speech token.
+        """
+        ids = np.asarray(ids, dtype=np.int64)
+        if ids.size and (ids.min() < self.speech_start or ids.max() >= self.speech_end):
+            raise ValueError(
+                f"not all of these are speech tokens ({self.speech_start} to {self.speech_end - 1})"
+            )
+        quantizers = np.searchsorted(self.speech_offsets, ids, side="right") - 1
+        return (ids - self.speech_offsets[quantizers]).astype(np.uint16)
+
+
+def _pretrained_tokenizer(name: str) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{name}: neither a SentencePiece .model file nor a tokenizer to load ({reason})"
+        ) from None
+    if not tokenizer.is_fast:
+        raise UserError(f"{name}: only fast tokenizers (tokenizer.json) can be extended")
+    return Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+
+
+def _check_voices(voices: Sequence[str]) -> None:
+    if isinstance(voices, str) or len(set(voices)) != len(voices):
+        raise UserError("voices must be a list of different names")
+    for name in voices:
+        if not name or "|>" in name:
+            raise UserError(f"{name!r} cannot be the name of a voice")
