@@ -1,0 +1,74 @@
+"""A codec's output for one recording, step by step, so that each step can be scored."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from codec.mel import LogMel, MelConfig
+from codec.metrics import decoded_mel_l1
+
+
+@dataclass
+class Reconstruction:
+    """What a codec made of one recording."""
+
+    codes: Tensor  # (num_quantizers, frames) int64
+    audio: Tensor  # (frames * hop_length,)
+    mel: Tensor | None  # (mel frames, n_mels) of the decoder; None for codecs without a mel inside
+    vocoded: Tensor | None  # (frames * hop_length,) of the vocoder on the recording's own mel: the ceiling
+
+
+class Reconstructor:
+    """Puts recordings through a codec one by one, batch 1: no padding, so codes are those of the recording alone.
+
+    Args:
+        codec: what `load_codec` gives.
+        device: where it runs.
+    """
+
+    def __init__(self, codec: Any, device: str | torch.device):
+        self.codec = codec.to(device)
+        self.device = torch.device(device)
+        self.hop_length: int = codec.config.hop_length
+        vocoder = getattr(codec.config, "vocoder_config", None)
+        # the definition of the mel between decoder and vocoder; None for codecs that have no such thing
+        self.mel_config: MelConfig | None = vocoder.mel if vocoder is not None else None
+        self._front_end = LogMel(self.mel_config).to(device) if self.mel_config is not None else None
+
+    @torch.inference_mode()
+    def encode(self, waveform: Tensor) -> Tensor:
+        """(samples,) -> codes (num_quantizers, frames) on the device."""
+        return self.codec.encode(waveform.to(self.device)[None, None]).audio_codes[0]
+
+    @torch.inference_mode()
+    def decode(self, codes: Tensor) -> Any:
+        """Codes (num_quantizers, frames) -> the codec's own output, with `audio_values` (1, 1, samples)."""
+        return self.codec.decode(codes[None])
+
+    @torch.inference_mode()
+    def reconstruct(self, waveform: Tensor) -> Reconstruction:
+        """All of it for one recording (samples,)."""
+        codes = self.encode(waveform)
+        output = self.decode(codes)
+        mel = getattr(output, "mel", None)
+        return Reconstruction(
+            codes=codes.cpu(),
+            audio=output.audio_values[0, 0].float().cpu(),
+            mel=None if mel is None else mel[0].float().cpu(),
+            vocoded=self._vocode(waveform, codes.shape[-1]),
+        )
+
+    def mel_l1(self, waveform: Tensor, mel: Tensor | None) -> float:
+        """Log-mel L1 before the vocoder, in the vocoder's definition; NaN where the codec gave no mel."""
+        if mel is None or self.mel_config is None:
+            return float("nan")
+        return decoded_mel_l1(waveform, mel, self.mel_config.sampling_rate, self.mel_config)
+
+    def _vocode(self, waveform: Tensor, frames: int) -> Tensor | None:
+        if self._front_end is None:
+            return None
+        padded = F.pad(waveform.to(self.device), (0, frames * self.hop_length - len(waveform)))
+        return self.codec.vocode(self._front_end(padded[None]), None, frames)[0, 0].float().cpu()

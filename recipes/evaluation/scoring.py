@@ -1,0 +1,206 @@
+"""Scores waveforms in worker processes: waveform metrics and speech recognition, in the order of the tasks."""
+
+import multiprocessing
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+import numpy as np
+import torch
+
+from codec.metrics import (
+    WAVEFORM_METRICS,
+    EditCounts,
+    MissingDependency,
+    Recognizer,
+    WaveformMetric,
+    character_errors,
+    open_recognizer,
+    score_waveforms,
+    usable_metrics,
+    word_errors,
+)
+from codec.metrics.dependencies import require
+from codec.metrics.recognizers import POCKETSPHINX
+from codec.runs import UserError
+
+NO_RECOGNIZER = "none"
+_TASKS_AHEAD = 4  # waveforms waiting for each worker: bounds the memory on corpora of any size
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class ScoringTask:
+    """One waveform and what it is compared with."""
+
+    estimate: np.ndarray  # (samples,) float32
+    sampling_rate: int
+    reference: np.ndarray | None = None  # (samples',) float32, not longer; None: no waveform metrics
+    text: str | None = None  # what was said; None: no speech recognition
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What came out for one task."""
+
+    values: dict[str, float] = field(default_factory=dict)  # by column key
+    transcript: str | None = None  # what the recogniser heard
+    words: EditCounts | None = None
+    characters: EditCounts | None = None
+
+
+class Scorer:
+    """Runs tasks through metrics and a recogniser.
+
+    Args:
+        metrics: names from `WAVEFORM_METRICS`; what is not installed is named in `skipped`.
+        asr: "pocketsphinx", "none", or a Hugging Face model, which runs in this process on `device`.
+        processes: workers; 1 works in this process.
+        language: for a multilingual Hugging Face model.
+
+    Raises UserError for an unknown metric or a model that cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[str] | None,
+        asr: str = POCKETSPHINX,
+        processes: int = 2,
+        device: str | torch.device = "cpu",
+        language: str | None = None,
+    ):
+        usable = usable_metrics(_metrics_by_name(metrics))
+        self.columns = usable.columns
+        self.skipped = dict(usable.skipped)
+        self.asr: str | None = None if asr == NO_RECOGNIZER else asr
+        self._local: Recognizer | None = None
+        in_worker = False
+        if self.asr is not None:
+            try:
+                require("jiwer", "the word error rate")
+                if self.asr == POCKETSPHINX:
+                    require(POCKETSPHINX, "speech recognition with pocketsphinx")
+                    in_worker = True
+                else:
+                    self._local = open_recognizer(self.asr, device, language)
+            except MissingDependency as missing:
+                self.skipped["word and character error rate"] = str(missing)
+                self.asr = None
+        names = tuple(metric.name for metric in usable.metrics)
+        self._bench: _Workbench | None = None
+        self._pool: ProcessPoolExecutor | None = None
+        if processes <= 1:
+            self._bench = _Workbench(names, in_worker)
+        elif names or in_worker:
+            self._pool = ProcessPoolExecutor(
+                processes,
+                # not a fork: this process has threads of torch, and perhaps a GPU
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(names, in_worker),
+            )
+        else:
+            self._bench = _Workbench((), False)
+        self._ahead = _TASKS_AHEAD * max(1, processes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def run(self, tasks: Iterable[tuple[Key, ScoringTask]]) -> Iterator[tuple[Key, Scores]]:
+        """Score (key, task) pairs as they come; results keep their order."""
+        waiting: deque[_Waiting[Key]] = deque()
+        for key, task in tasks:
+            waiting.append(_Waiting(key, task, self._submit(task)))
+            if len(waiting) > self._ahead:
+                yield self._finish(waiting.popleft())
+        while waiting:
+            yield self._finish(waiting.popleft())
+
+    def _submit(self, task: ScoringTask) -> "Future[Scores]":
+        if self._pool is not None:
+            try:
+                return self._pool.submit(_score_in_worker, task)
+            except BrokenProcessPool as broken:
+                raise _worker_died() from broken
+        assert self._bench is not None
+        done: Future[Scores] = Future()
+        done.set_result(self._bench.score(task))
+        return done
+
+    def _finish(self, item: "_Waiting[Key]") -> tuple[Key, Scores]:
+        try:
+            scores = item.future.result()
+        except BrokenProcessPool as broken:
+            raise _worker_died() from broken
+        if self._local is not None and item.task.text is not None:
+            heard = self._local.transcribe(torch.from_numpy(item.task.estimate), item.task.sampling_rate)
+            scores = _with_transcript(scores, item.task.text, heard)
+        return item.key, scores
+
+
+@dataclass(frozen=True)
+class _Waiting(Generic[Key]):
+    key: Key
+    task: ScoringTask
+    future: "Future[Scores]"
+
+
+class _Workbench:
+    """What one worker holds."""
+
+    def __init__(self, metrics: tuple[str, ...], with_pocketsphinx: bool):
+        self.metrics = _metrics_by_name(metrics)
+        self.recognizer = open_recognizer(POCKETSPHINX) if with_pocketsphinx else None
+
+    def score(self, task: ScoringTask) -> Scores:
+        estimate = torch.from_numpy(task.estimate)
+        values: dict[str, float] = {}
+        if task.reference is not None:
+            reference = torch.from_numpy(task.reference)
+            values = score_waveforms(reference, estimate, task.sampling_rate, self.metrics)
+        scores = Scores(values)
+        if self.recognizer is None or task.text is None:
+            return scores
+        return _with_transcript(scores, task.text, self.recognizer.transcribe(estimate, task.sampling_rate))
+
+
+_worker_bench: _Workbench | None = None
+
+
+def _start_worker(metrics: tuple[str, ...], with_pocketsphinx: bool) -> None:
+    global _worker_bench
+    torch.set_num_threads(1)  # the workers share the cores by being several
+    _worker_bench = _Workbench(metrics, with_pocketsphinx)
+
+
+def _score_in_worker(task: ScoringTask) -> Scores:
+    assert _worker_bench is not None
+    return _worker_bench.score(task)
+
+
+def _with_transcript(scores: Scores, text: str, heard: str) -> Scores:
+    return Scores(scores.values, heard, word_errors(text, heard), character_errors(text, heard))
+
+
+def _metrics_by_name(names: Sequence[str] | None) -> tuple[WaveformMetric, ...]:
+    known = {metric.name: metric for metric in WAVEFORM_METRICS}
+    if names is None:
+        return WAVEFORM_METRICS
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"no metric {', '.join(unknown)}; there are {', '.join(known)}")
+    return tuple(known[name] for name in names)
+
+
+def _worker_died() -> UserError:
+    return UserError("a scoring process died, probably for want of memory: try again with --processes 1")

@@ -1,0 +1,137 @@
+"""What reports are made of: Markdown tables, spectrograms, code histograms, training curves."""
+
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from codec.metrics import Column, Interval, log_mel
+from codec.metrics.mel import DEV_LOG_MEL, resampled
+from codec.runs import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table: the first column to the left, the others to the right; a `|` in a cell is escaped."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def number(value: float | None, column: Column) -> str:
+    """A value as its column shows it; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value * 100:.1f} %" if column.percent else f"{value:.{column.digits}f}"
+
+
+def rate_with_interval(interval: Interval) -> str:
+    """An error rate and its interval, in percent: `28.1 % (23.9–32.4)`."""
+    if math.isnan(interval.value):
+        return "–"
+    return f"{interval.value:.1%} ({interval.low * 100:.1f}–{interval.high * 100:.1f})".replace("%", " %")
+
+
+@dataclass(frozen=True)
+class SpectrogramRow:
+    """One panel: a natural-log mel (frames, n_mels) and how many seconds it spans."""
+
+    title: str
+    mel: Tensor
+    seconds: float
+
+
+def waveform_row(title: str, waveform: Tensor, sampling_rate: int) -> SpectrogramRow:
+    """A panel from a waveform (samples,)."""
+    mel = log_mel(resampled(waveform, sampling_rate, DEV_LOG_MEL.sampling_rate))
+    return SpectrogramRow(title, mel, len(waveform) / sampling_rate)
+
+
+def spectrogram_picture(path: str | os.PathLike[str], rows: Sequence[SpectrogramRow]) -> None:
+    """Panels below each other on one time axis and one colour scale, as a PNG."""
+    figure = _figure(10.0, 2.2 * len(rows) + 0.4)
+    axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
+    low = min(float(row.mel.min()) for row in rows)
+    high = max(float(row.mel.max()) for row in rows)
+    for axis, row in zip(axes, rows, strict=True):
+        axis.imshow(
+            row.mel.T.numpy(),
+            origin="lower",
+            aspect="auto",
+            extent=(0.0, row.seconds, 0.0, row.mel.shape[1]),
+            vmin=max(low, high - 10.0),  # 87 dB: what lies below is not heard
+            vmax=high,
+            cmap="magma",
+        )
+        axis.set_title(row.title, loc="left", fontsize=10)
+        axis.set_ylabel("mel band")
+    axes[-1].set_xlim(0.0, max(row.seconds for row in rows))
+    axes[-1].set_xlabel("seconds")
+    _save(figure, path)
+
+
+def code_histogram(path: str | os.PathLike[str], counts: Sequence[np.ndarray]) -> None:
+    """How often each code is used, most frequent first, one line a quantizer; the even share is dotted."""
+    figure = _figure(8.0, 4.0)
+    axis: Axes = figure.subplots()
+    for quantizer, count in enumerate(counts):
+        total = max(1, int(count.sum()))
+        share = np.sort(count[count > 0])[::-1] / total
+        label = f"{len(share):,} of {len(count):,} codes in use"
+        axis.plot(
+            np.arange(1, len(share) + 1),
+            share,
+            label=label if len(counts) == 1 else f"quantizer {quantizer}: {label}",
+        )
+        axis.axhline(1.0 / len(count), color="grey", linestyle=":", linewidth=1.0)
+    axis.set_yscale("log")
+    axis.set_xlabel("code, by frequency")
+    axis.set_ylabel("share of all frames")
+    axis.legend()
+    axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a plot of curves."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    label: str
+    marker: bool = False  # few points: show them
+
+
+def curves_picture(path: str | os.PathLike[str], panels: Mapping[str, Sequence[Curve]], x_label: str) -> None:
+    """Curves side by side, one panel a y label, as a PNG."""
+    figure = _figure(5.5 * len(panels), 3.8)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (y_label, curves) in zip(axes, panels.items(), strict=True):
+        for curve in curves:
+            axis.plot(curve.x, curve.y, label=curve.label, marker="o" if curve.marker else None, markersize=3)
+        axis.set_xlabel(x_label)
+        axis.set_ylabel(y_label)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    # a Figure of its own, not pyplot: no window, no global state, safe beside other plots of the process
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: "Figure", path: str | os.PathLike[str]) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    write_bytes(Path(path), buffer.getvalue())

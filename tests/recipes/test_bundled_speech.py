@@ -1,0 +1,142 @@
+"""Synthetic speech with word times, the aligner, and the sample corpus that ships."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import recipes.bundled
+from codec.runs import UserError
+from data.corpora import open_corpus
+
+SAMPLE = Path(recipes.bundled.__file__).parent / "sample_corpus"
+
+
+@pytest.fixture(scope="module")
+def slt():
+    from recipes.bundled.flite import FliteVoice
+
+    try:
+        return FliteVoice("slt")
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def test_sample_corpus_is_what_the_quickstart_needs():
+    corpus = open_corpus(SAMPLE)
+    assert len(corpus.utterances) == 40
+    assert {(u.speaker, u.split) for u in corpus.utterances} == set(
+        itertools.product(("flite-slt", "flite-rms"), ("train", "validation"))
+    )
+    assert sum(file.stat().st_size for file in SAMPLE.rglob("*") if file.is_file()) < 4_000_000
+    for utterance in corpus.utterances:
+        info = soundfile.info(utterance.path)
+        assert (info.samplerate, info.channels, info.subtype) == (24000, 1, "PCM_16")
+        assert [word.word for word in utterance.words] == utterance.text.split()
+        times = [time for word in utterance.words for time in (word.start, word.end)]
+        assert times == sorted(times)
+        assert times[0] > 0 and times[-1] <= info.duration + 1e-4
+
+
+def test_sample_corpus_says_the_same_in_both_layouts():
+    manifest, ljspeech = (
+        open_corpus(SAMPLE, format=layout).utterances for layout in ("manifest", "ljspeech")
+    )
+    assert [(u.id, u.text, u.split) for u in manifest] == [(u.id, u.text, u.split) for u in ljspeech]
+    assert [Path(u.path).resolve() for u in manifest] == [Path(u.path).resolve() for u in ljspeech]
+
+
+def test_words_are_where_the_sound_is():
+    """Before the first word and behind the last one there is near silence, inside words there is not."""
+    for utterance in open_corpus(SAMPLE).utterances:
+        samples, rate = soundfile.read(utterance.path)
+
+        def level(start, end, samples=samples, rate=rate):
+            return np.sqrt(np.mean(samples[int(start * rate) : int(end * rate)] ** 2))
+
+        inside = min(level(word.start, word.end) for word in utterance.words)
+        outside = max(level(0, utterance.words[0].start - 0.03), level(utterance.words[-1].end + 0.05, 1e9))
+        assert outside < 0.25 * inside, utterance.id
+
+
+def test_flite_times_follow_the_written_words(slt):
+    text = "Dr. Brown's well-known cat, born in 1842, slept."
+    speech = slt.synthesize(text)
+    assert [word.word for word in speech.words] == text.split()
+    times = [time for word in speech.words for time in (word.start, word.end)]
+    assert times == sorted(times) and times[-1] <= speech.seconds
+    by_word = {word.word: word.end - word.start for word in speech.words}
+    assert by_word["1842,"] > 3 * by_word["in"]  # eighteen forty two
+    assert np.array_equal(speech.samples, slt.synthesize(text).samples)
+
+
+def test_flite_refuses_what_it_cannot_map(slt):
+    with pytest.raises(ValueError, match="nothing for '--'"):
+        slt.synthesize("Wait -- for me.")
+
+
+def test_24_khz_keeps_duration_and_cuts_the_tail(slt):
+    from recipes.bundled.synthesize import TRAILING_SILENCE, to_24_khz
+
+    speech = slt.synthesize("The lamp is warm.")
+    samples, words = to_24_khz(speech)
+    end = min(speech.seconds, speech.words[-1].end + TRAILING_SILENCE)
+    assert len(samples) / 24000 == pytest.approx(end, abs=1e-3)
+    assert [word.word for word in words] == ["The", "lamp", "is", "warm."]
+
+
+def test_synthesize_writes_a_corpus_that_data_reads(slt, tmp_path):
+    from recipes.bundled.synthesize import synthesize
+
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text(
+        '{"id": "a", "text": "Good morning to you."}\n'
+        '{"id": "b", "text": "Oh -- no."}\n'
+        '{"id": "c", "text": "It rained."}\n'
+    )
+    numbers = synthesize(texts, "slt", tmp_path / "corpus", start=0, hours=1.0, validation=1, processes=1)
+    assert (numbers["utterances"], numbers["failed"], numbers["next text"]) == (2, 1, 3)
+    utterances = open_corpus(tmp_path / "corpus").utterances
+    assert [(u.id, u.split, u.speaker) for u in utterances] == [
+        ("a", "validation", "flite-slt"),
+        ("c", "train", "flite-slt"),
+    ]
+
+
+def test_aligner_finds_the_times_that_the_synthesiser_knows():
+    pytest.importorskip("pocketsphinx")
+    from recipes.bundled.align_recordings import Aligner, read_16_khz
+
+    aligner = Aligner()
+    errors = []
+    for utterance in open_corpus(SAMPLE).utterances[::6]:
+        found = aligner.align(read_16_khz(Path(utterance.path)), utterance.text)
+        assert found.rejected is None
+        assert [word.word for word in found.words] == [word.word for word in utterance.words]
+        errors += [
+            abs(a - b)
+            for mine, true in zip(found.words, utterance.words, strict=True)
+            for a, b in ((mine.start, true.start), (mine.end, true.end))
+        ]
+    assert np.median(errors) < 0.02
+    assert np.mean(errors) < 0.03
+
+
+def test_aligner_rejects_a_wrong_transcript_and_keeps_silent_tokens():
+    pytest.importorskip("pocketsphinx")
+    from recipes.bundled.align_recordings import Aligner, read_16_khz
+
+    utterance = open_corpus(SAMPLE).utterances[0]
+    audio = read_16_khz(Path(utterance.path))
+    aligner = Aligner()
+    right = aligner.align(audio, utterance.text.replace(" on ", " -- on "))
+    dash = right.words[2]
+    assert right.rejected is None and dash.word == "--" and dash.start == dash.end == right.words[1].end
+    wrong = aligner.align(
+        audio, "Seventeen extraordinary elephants marched through Philadelphia on Wednesday morning."
+    )
+    assert wrong.rejected is not None or wrong.score < 2 * right.score
+    with pytest.raises(UserError, match="numbers"):
+        aligner.align(audio, "He has 3 cats.")

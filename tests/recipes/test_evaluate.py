@@ -1,0 +1,215 @@
+"""evaluate-codec: known numbers through the whole chain, whatever the number of workers; what is left on disk."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec import HHCodecModel, export_codec, preset_config
+from codec.metrics import DEV_LOG_MEL, log_mel, usable_metrics
+from codec.runs import UserError
+from data import open_corpus, write_audio
+from recipes.cli import main
+from recipes.evaluation.codec_evaluation import CODEC, RECORDING, VOCODER, evaluate
+from recipes.evaluation.codec_report import results_table, summary
+from recipes.evaluation.scoring import Scorer, ScoringTask
+
+RATE = 24_000
+
+
+def tone(seconds: float, pitch: float) -> Tensor:
+    """Harmonics in syllables over a breath of noise: enough for every metric to be defined."""
+    times = np.arange(int(seconds * RATE)) / RATE
+    source = sum(np.cos(2 * np.pi * pitch * k * times + k * k) / k for k in range(1, 40))
+    syllables = np.clip(np.sin(2 * np.pi * 2 * times), 0, 1)
+    noise = np.random.default_rng(int(pitch)).standard_normal(len(times))
+    return torch.from_numpy(0.1 * source * syllables + 0.002 * noise).float()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two recordings to evaluate on, one to train on, and one that is broken."""
+    directory = tmp_path_factory.mktemp("a corpus")
+    (directory / "wavs").mkdir()
+    lines = []
+    for i, (seconds, pitch) in enumerate([(2.03, 110.0), (1.51, 190.0), (1.0, 150.0)]):
+        write_audio(directory / "wavs" / f"u{i}.wav", tone(seconds, pitch), RATE)
+        lines.append(f"u{i}|one two three|one two three")
+    (directory / "wavs" / "u3.wav").write_text("not audio")
+    (directory / "metadata.csv").write_text("\n".join([*lines, "u3|four|four"]) + "\n")
+    (directory / "train.txt").write_text("u2\n")
+    (directory / "dev.txt").write_text("u0\nu1\nu3\n")
+    return directory
+
+
+class HalvingCodec(nn.Module):
+    """Gives every recording back at half its level; its mel is right, and its vocoder perfect."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(
+            sampling_rate=RATE,
+            hop_length=1_000,
+            codebook_sizes=[4],
+            vocoder_config=SimpleNamespace(mel=DEV_LOG_MEL),
+        )
+
+    def encode(self, input_values: Tensor) -> Any:
+        self.padded = F.pad(input_values[0, 0], (0, -input_values.shape[-1] % 1_000))
+        frames = len(self.padded) // 1_000
+        return SimpleNamespace(audio_codes=torch.arange(frames).remainder(4)[None, None])
+
+    def decode(self, audio_codes: Tensor) -> Any:
+        return SimpleNamespace(audio_values=0.5 * self.padded[None, None], mel=log_mel(self.padded)[None])
+
+    def vocode(self, mel: Tensor, mask: None, frames: int) -> Tensor:
+        return self.padded[None, None]
+
+
+def test_a_codec_that_halves_the_level_costs_ln_2(corpus: Path) -> None:
+    utterances = open_corpus(corpus).split("validation")
+    with Scorer(["log_mel_l1", "multi_resolution_stft"], asr="none", processes=1) as scorer:
+        result = evaluate(HalvingCodec(), utterances, scorer, gain=2.0)
+    assert result.systems == [VOCODER, CODEC]  # nothing to say of the recordings without a recogniser
+    assert result.mean(CODEC, "log_mel_l1") == (pytest.approx(math.log(2), abs=0.02), 2)
+    assert result.mean(CODEC, "multi_resolution_stft")[0] == pytest.approx(0.5 + math.log(2), abs=0.02)
+    # only the last frames differ: they see zeros behind the recording where the reference is reflected
+    assert result.mean(CODEC, "log_mel_l1_before_vocoder")[0] < 0.02
+    assert result.mean(VOCODER, "log_mel_l1")[0] == 0
+    assert [failure["id"] for failure in result.failures] == ["u3"]
+    assert result.frames == 49 + 37 and result.seconds == pytest.approx(2.03 + 1.51, abs=1e-3)
+    codes = summary(result, {"codec": {"frame_rate": 24.0}})
+    assert codes["codebooks"][0]["used"] == 4
+    assert codes["bitrate"]["nominal"] == 48 and codes["bitrate"]["entropy"] == pytest.approx(48, abs=0.1)
+
+
+def test_workers_change_nothing_and_keep_the_order() -> None:
+    names = [metric.name for metric in usable_metrics().metrics]
+    rng = np.random.default_rng(0)
+    tasks = []
+    for i in range(6):
+        reference = tone(0.6 + 0.02 * i, 100.0 + 10 * i).numpy()
+        estimate = reference + 0.01 * rng.standard_normal(len(reference)).astype(np.float32)
+        text = "one two" if i == 3 else None
+        tasks.append((i, ScoringTask(estimate, RATE, reference, text)))
+    results = []
+    for processes in (1, 2):
+        with Scorer(names, asr="pocketsphinx", processes=processes) as scorer:
+            results.append(list(scorer.run(iter(tasks))))
+    assert results[0] == results[1]
+    assert [key for key, _ in results[0]] == list(range(6))
+    assert all(scores.values["stoi"] > 0 for _, scores in results[0])
+    assert [scores.words is not None for _, scores in results[0]] == [i == 3 for i in range(6)]
+
+
+def test_error_rates_are_those_of_the_corpus(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors are added up before they are divided, and the recordings have their own row."""
+
+    class Deaf:
+        name, heard = "deaf", iter(["one two three", "one", "one three", "one two three", "one", "one three"])
+
+        def transcribe(self, waveform: Tensor, sampling_rate: int) -> str:
+            return next(self.heard)
+
+    monkeypatch.setattr("recipes.evaluation.scoring.open_recognizer", lambda *_: Deaf())
+    utterances = open_corpus(corpus).split("validation")
+    with Scorer([], asr="some/model", processes=1) as scorer:
+        result = evaluate(HalvingCodec(), utterances, scorer)
+    assert [(row.system, row.scores.words.errors) for row in result.rows] == [
+        (RECORDING, 0),
+        (VOCODER, 2),
+        (CODEC, 1),
+        (RECORDING, 0),
+        (VOCODER, 2),
+        (CODEC, 1),
+    ]
+    assert result.error_rate(CODEC, "words").value == pytest.approx(1 / 3)
+    assert result.error_rate(VOCODER, "words").value == pytest.approx(2 / 3)
+    assert result.error_rate(CODEC, "characters").value == pytest.approx(4 / 13)
+    table = results_table(result).splitlines()
+    assert table[0] == "|  | WER ↓ | CER ↓ |"
+    assert table[-1].startswith("| codec | 33.3 % (33.3–33.3) | 30.8 %")
+
+
+@pytest.fixture(scope="module")
+def codec_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    directory = tmp_path_factory.mktemp("codecs") / "an untrained codec"
+    export_codec(HHCodecModel(preset_config("hh-codec-tiny")).eval()).save_pretrained(directory)
+    return directory
+
+
+def test_the_command_leaves_tables_pictures_and_audio(
+    corpus: Path, codec_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "my results"
+    arguments = ["evaluate-codec", str(corpus), "--codec", str(codec_directory), "--output", str(output)]
+    assert main([*arguments, "--metrics=[log_mel_l1,stoi]", "--asr", "none", "--processes", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "log-mel L1 before vocoder" in printed and str(output / "report.md") in printed
+
+    results = json.loads((output / "results.json").read_text())
+    assert results["codec"]["name"] == "hh-codec-tiny" and len(results["codec"]["fingerprint"]) == 16
+    assert results["utterances"] == 2 and [f["id"] for f in results["failures"]] == ["u3"]
+    assert results["bitrate"]["nominal"] == 24 * 11
+    assert set(results["systems"]) == {"vocoder on true mels", "codec"}
+    assert results["speed"]["together"] > 0
+
+    rows = pd.read_parquet(output / "utterances.parquet")
+    codec = rows[rows.system == "codec"]
+    assert list(codec.id) == ["u0", "u1"] and list(codec.frames) == [49, 37]
+    assert codec.log_mel_l1.mean() == pytest.approx(results["systems"]["codec"]["log_mel_l1"]["mean"])
+    page = (output / "report.md").read_text()
+    assert printed.split("\n\n")[0] in page and "u3" in page
+    for picture in ("codes.png", "spectrogram.png"):
+        assert (output / picture).read_bytes().startswith(b"\x89PNG")
+    assert len(list((output / "examples").glob("*.codec.wav"))) == 2
+
+
+def test_codes_alone_need_no_decoding(corpus: Path, codec_directory: Path, tmp_path: Path) -> None:
+    arguments = ["evaluate-codec", str(corpus), "--codec", str(codec_directory), "--output", str(tmp_path)]
+    assert main([*arguments, "--split", "train", "--metrics=[]", "--asr", "none"]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["frames"] == 24 and results["systems"] == {"codec": {}}
+    assert not (tmp_path / "examples").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--split", "test"], "has no test split: it has train (1), validation (3)"),
+        (["--metrics=[mos]", "--asr", "none"], "no metric mos; there are log_mel_l1"),
+        (["--limit", "0"], "limit is 0"),
+        (["--asr", "/nowhere/at-all"], "cannot load the speech recogniser /nowhere/at-all"),
+    ],
+)
+def test_bad_input_is_one_line(
+    flags: list[str],
+    complaint: str,
+    corpus: Path,
+    codec_directory: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["evaluate-codec", str(corpus), "--codec", str(codec_directory), "--output", str(tmp_path)]
+    assert main([*arguments, *flags]) == 2
+    error = capsys.readouterr().err
+    assert complaint in error.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_dead_worker_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Scorer(["multi_resolution_stft"], asr="none", processes=2) as scorer:
+        assert scorer._pool is not None
+        scorer._pool.submit(__import__("os")._exit, 1)
+        task = ScoringTask(tone(1.0, 100.0).numpy(), RATE, tone(1.0, 100.0).numpy())
+        with pytest.raises(UserError, match="--processes 1"):
+            list(scorer.run([(i, task) for i in range(20)]))

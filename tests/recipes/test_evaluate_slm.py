@@ -1,0 +1,181 @@
+"""evaluate-slm: sums and rates by hand, bits against a loop, and the command on an untrained model."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import sentencepiece
+import torch
+
+from codec import CodecInfo, HHCodecModel, export_codec, preset_config
+from codec.metrics import EditCounts
+from codec.runs import UserError
+from data import Utterance, write_audio
+from recipes.cli import main
+from recipes.evaluation.sentences import References, Sentence, read_sentences
+from slm.checkpoint import SpeakingHabits, save_checkpoint
+from slm.configuration import ModelConfig
+from slm.likelihood import SpokenText, bits_for
+from slm.metrics import SpokenSentence, summarize_speech
+from slm.model import build_model
+from slm.speech_lm import SpeechLM
+from slm.vocabulary import Vocabulary
+
+RATE = 24_000
+
+
+def test_summary_of_sentences_by_hand() -> None:
+    sentences = [
+        SpokenSentence(2.0, True, 0.5, 2.0, EditCounts(1, 0, 0, 4), EditCounts(2, 1, 0, 20)),
+        SpokenSentence(6.0, True, 0.5, 2.0, EditCounts(0, 1, 1, 6), EditCounts(0, 0, 3, 20)),
+        SpokenSentence(4.0, False, 1.0, 4.0, EditCounts(0, 0, 0, 2), EditCounts(0, 0, 0, 10)),
+    ]
+    summary = summarize_speech(sentences)
+    assert summary.word_error_rate.value == 3 / 12 and summary.character_error_rate.value == 6 / 50
+    assert summary.ended.value == pytest.approx(2 / 3)
+    assert summary.plausible == pytest.approx(1 / 3)  # one is too long, one was cut
+    assert (summary.shortest_ratio, summary.duration_ratio, summary.longest_ratio) == (1.0, 1.0, 3.0)
+    assert summary.real_time == 12.0 / 2.0
+    alone = summarize_speech([SpokenSentence(1.0, True, 0.0)])
+    assert math.isnan(alone.word_error_rate.value) and math.isnan(alone.duration_ratio)
+    assert math.isnan(alone.plausible) and math.isnan(alone.real_time)
+
+
+def test_sentences_and_their_references(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("Hello there.\n\n  It rains. \n")
+    assert read_sentences(tmp_path / "lines.txt") == [
+        Sentence("0001", "Hello there."),
+        Sentence("0003", "It rains."),
+    ]
+    (tmp_path / "rows.jsonl").write_text('{"id": "a", "text": "Hello"}\n{"text": "It rains"}\n')
+    assert [s.id for s in read_sentences(tmp_path / "rows.jsonl")] == ["a", "0002"]
+    (tmp_path / "bad.jsonl").write_text('{"id": "a"}\n')
+    with pytest.raises(UserError, match="bad.jsonl, line 1: expected an object"):
+        read_sentences(tmp_path / "bad.jsonl")
+    (tmp_path / "empty.txt").write_text("\n")
+    for name, complaint in [("empty.txt", "holds no sentence"), ("none.txt", "no such file")]:
+        with pytest.raises(UserError, match=complaint):
+            read_sentences(tmp_path / name)
+    references = References(
+        [
+            Utterance("1", "a.wav", text="hello, THERE", speaker="slt"),
+            Utterance("2", "b.wav", text="Hello there!", speaker="rms"),
+            Utterance("3", "c.wav"),
+        ]
+    )
+    assert references.find("Hello there.", "rms").id == "2"
+    assert references.find("Hello there.", "kathleen").id == "1"
+    assert references.find("It rains.", "slt") is None
+
+
+def speech(seconds: float, pitch: float) -> torch.Tensor:
+    times = np.arange(int(seconds * RATE)) / RATE
+    source = sum(np.cos(2 * np.pi * pitch * k * times) / k for k in range(1, 30))
+    return torch.from_numpy(0.1 * source * np.clip(np.sin(2 * np.pi * 2 * times), 0, 1)).float()
+
+
+@pytest.fixture(scope="module")
+def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model over characters, with two voices, and an untrained codec beside it."""
+    folder = tmp_path_factory.mktemp("an untrained model")
+    torch.manual_seed(0)
+    codec = export_codec(HHCodecModel(preset_config("hh-codec-tiny")).eval())
+    codec.save_pretrained(folder / "codec")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["Hello there, it rains. " * 3] * 20),
+        model_prefix=str(folder / "characters"),
+        model_type="char",
+        vocab_size=290,
+        hard_vocab_limit=False,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        byte_fallback=True,
+        minloglevel=2,
+    )
+    vocabulary = Vocabulary.build(
+        folder / "characters.model", CodecInfo.of(codec), ["slt", "rms"], codec_location=str(folder / "codec")
+    )
+    shape = ModelConfig(layers=1, hidden_size=32, head_dim=16, max_positions=512, speech_embeddings="random")
+    habits = SpeakingHabits(formats=["tts", "asr"], seconds_per_character=[0.04, 0.06, 0.1])
+    save_checkpoint(folder / "slm", build_model(shape, vocabulary, seed=0), vocabulary, habits)
+    return folder / "slm"
+
+
+def test_bits_are_those_of_every_token_by_itself(model_directory: Path) -> None:
+    language_model = SpeechLM.from_pretrained(model_directory)
+    vocabulary = language_model.vocabulary
+    rng = np.random.default_rng(0)
+    recordings = [
+        SpokenText(rng.integers(0, 2_048, 30).astype(np.uint16), "Hello there.", "rms"),
+        SpokenText(rng.integers(0, 2_048, 17).astype(np.uint16), "It rains", "nobody"),
+    ]
+    bits = bits_for(language_model, recordings)
+
+    text_bits, speech_bits, text_bytes = 0.0, 0.0, 0
+    for recording in recordings:
+        tag = [vocabulary.voices[recording.speaker]] if recording.speaker in vocabulary.voices else []
+        text = vocabulary.encode_text(recording.text).tolist()
+        tokens = [*tag, vocabulary.text_id, *text, vocabulary.speech_id]
+        spoken = vocabulary.codes_to_ids(recording.codes).tolist()
+        with torch.no_grad():
+            logits = language_model.model(torch.tensor([[*tokens, *spoken]])).logits[0].log_softmax(-1)
+        for place, token in enumerate([*tokens, *spoken][1:]):
+            cost = -float(logits[place, token]) / math.log(2)
+            text_bits += cost if len(tag) <= place < len(tag) + len(text) else 0
+            speech_bits += cost if place >= len(tokens) - 1 else 0
+        text_bytes += len(recording.text.encode())
+    assert bits["text/bits_per_byte"] == pytest.approx(text_bits / text_bytes, rel=1e-4)
+    assert bits["speech/bits_per_token"] == pytest.approx(speech_bits / 47, rel=1e-4)
+    assert bits["speech/bits_per_second"] == pytest.approx(24 * speech_bits / 47, rel=1e-4)
+
+
+def test_the_command_on_an_untrained_model(
+    model_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sentences.txt").write_text("Hello there.\nIt rains.\nNobody says this.\n")
+    manifest = []
+    for i, (text, speaker) in enumerate(
+        [("Hello there.", "slt"), ("Hello there.", "rms"), ("It rains", "slt")]
+    ):
+        write_audio(tmp_path / f"{i}.wav", speech(1.0 + 0.5 * i, 100.0 + 30 * i), RATE)
+        manifest.append(json.dumps({"id": f"r{i}", "audio": f"{i}.wav", "text": text, "speaker": speaker}))
+    (tmp_path / "manifest.jsonl").write_text("\n".join(manifest) + "\n")
+    output = tmp_path / "what it said"
+    arguments = ["evaluate-slm", str(tmp_path / "sentences.txt"), "--model", str(model_directory)]
+    arguments += ["--output", str(output), "--references", str(tmp_path / "manifest.jsonl")]
+    assert main([*arguments, "--processes", "1"]) == 0
+    assert str(output / "report.md") in capsys.readouterr().out
+
+    results = json.loads((output / "results.json").read_text())
+    systems = ["reference recordings", "references through the codec", "model, voice slt", "model, voice rms"]
+    assert list(results["systems"]) == systems
+    assert results["without_reference"] == ["0003"]
+    assert set(results["bits"]) >= {"text/bits_per_byte", "speech/bits_per_token", "speech/bits_per_second"}
+    # an untrained model knows nothing: about log2 of its vocabulary for every token
+    assert results["bits"]["speech/bits_per_token"] == pytest.approx(math.log2(2_500), abs=1.5)
+
+    rows = pd.read_parquet(output / "sentences.parquet").set_index(["system", "id"])
+    assert rows.loc[("model, voice slt", "0001"), "reference_seconds"] == pytest.approx(1.0)
+    assert rows.loc[("model, voice rms", "0001"), "reference_seconds"] == pytest.approx(1.5)
+    assert rows.loc[("model, voice rms", "0002"), "reference_seconds"] == pytest.approx(
+        2.0
+    )  # said by slt alone
+    assert list(rows.loc["references through the codec"].seconds) == [1.0, 2.0, 1.5]
+    spoken = rows.loc["model, voice rms"]
+    assert len(spoken) == 3 and all((output / path).is_file() for path in spoken.audio)
+    page = (output / "report.md").read_text()
+    assert "the ceiling" in page and "1 sentences have no reference" in page
+
+
+def test_a_voice_that_is_not_there(
+    model_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sentences.txt").write_text("Hello.\n")
+    arguments = ["evaluate-slm", str(tmp_path / "sentences.txt"), "--model", str(model_directory)]
+    arguments += ["--output", str(tmp_path / "out"), "--asr", "none", "--voices", "[kathleen]"]
+    assert main(arguments) == 2
+    assert "no voice 'kathleen'; it has: slt, rms" in capsys.readouterr().err
