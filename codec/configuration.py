@@ -7,6 +7,14 @@ from typing import Any, Literal, TypeVar
 from transformers import PreTrainedConfig
 
 from codec.mel import MelConfig
+from codec.windows import Window
+
+PARTS = (
+    "encoder",
+    "quantizer",
+    "decoder",
+    "vocoder",
+)  # of every model: what can be frozen, and taken from elsewhere
 
 Part = TypeVar("Part")
 
@@ -42,9 +50,8 @@ class LogMelEncoderConfig:
 
     kind: Literal["log-mel"] = "log-mel"
     mel: MelConfig = field(default_factory=lambda: MelConfig(padding="zeros"))
-    mel_mean: float = (
-        -5.9
-    )  # of the training corpora's log-mel: what enters the first layer has mean 0, deviation 1
+    # of the training corpora's log-mel: what enters the first layer has mean 0, deviation 1
+    mel_mean: float = -5.9
     mel_std: float = 1.8
     mel_dim: int = 192
     mel_blocks: int = 2
@@ -65,8 +72,8 @@ class LogMelEncoderConfig:
 
     @property
     def streams(self) -> bool:
-        """Whether chunked equals whole without windows."""
-        return True
+        """Whether chunked equals whole without windows: the first samples of a stream cannot be reflected."""
+        return self.mel.padding == "zeros"
 
 
 @dataclass(frozen=True)
@@ -87,9 +94,8 @@ class MelDecoderConfig:
 
     dim: int = 768
     kernel_size: int = 7
-    lookahead: int | None = (
-        None  # frames, in the first convolution; None: half the kernel, in every convolution
-    )
+    # frames, in the first convolution; None: half the kernel, in every convolution
+    lookahead: int | None = None
     attention_window: int | None = None  # frames; None: the whole utterance
     residual_blocks: int = 2  # before the attention, and again behind it
     dropout: float = 0.1
@@ -118,9 +124,8 @@ class VocosConfig:
     hidden_dim: int = 1_536
     blocks: int = 8
     kernel_size: int = 7
-    lookahead: int | None = (
-        None  # mel frames, in the first convolution; None: half the kernel, in every convolution
-    )
+    # mel frames, in the first convolution; None: half the kernel, in every convolution
+    lookahead: int | None = None
     layer_scale: float | None = None  # None: 1 / blocks, as published
     mel_mean: float = 0.0  # what enters the first layer is (mel - mean) / std
     mel_std: float = 1.0
@@ -140,8 +145,9 @@ class HHCodecConfig(PreTrainedConfig):
         quantizer: fields of `SLMVQConfig`.
         decoder: fields of `MelDecoderConfig`.
         vocoder: fields of `VocosConfig`.
-        chunk_seconds, overlap_seconds: audio longer than `chunk_seconds` is encoded in windows of that length, of which
-            `overlap_seconds` on each side are context; None for codecs that stream, where chunked equals whole.
+        chunk_seconds, overlap_seconds: audio longer than `chunk_seconds` is coded in windows of that length, of
+            which `overlap_seconds` on each side are context; None for codecs that stream, where chunked equals
+            whole.
         exported: the codebook transform is folded and what only training needs is gone.
         fingerprint: 16 hex digits that name the meaning of a code; set by `export`.
     """
@@ -179,24 +185,45 @@ class HHCodecConfig(PreTrainedConfig):
         self._check()
 
     def _check(self) -> None:
-        latent, codebook = self.encoder_config.dim, self.quantizer_config.dim
-        if latent != codebook:
+        """Raise ValueError, naming what does not fit together."""
+        encoder, upsample = self.encoder_config, self.decoder_config.upsample
+        if encoder.dim != self.quantizer_config.dim:
             raise ValueError(
-                f"the encoder's latent has {latent} dimensions, the quantizer's codebook {codebook}"
+                f"the encoder's latent has {encoder.dim} dimensions, "
+                f"the quantizer's codebook {self.quantizer_config.dim}"
             )
-        if self.streams and self.chunk_seconds is not None:
+        if isinstance(encoder, LogMelEncoderConfig) and (
+            encoder.mel.alignment != "same" or encoder.mel.sampling_rate != self.sampling_rate
+        ):
             raise ValueError(
-                "a codec that streams needs no windows: set chunk_seconds and overlap_seconds to null"
+                f"the encoder's mel must have alignment 'same' and the vocoder's sampling rate, {self.sampling_rate}"
             )
-        if not self.encoder_config.streams and (self.chunk_seconds is None or self.overlap_seconds is None):
+        if self.hop_length % upsample:
+            raise ValueError(
+                f"the decoder cannot upsample {upsample} times: the hop is {self.hop_length} samples"
+            )
+        if self.streams:
+            if self.chunk_seconds is not None or self.overlap_seconds is not None:
+                raise ValueError(
+                    "a codec that streams needs no windows: set chunk_seconds and overlap_seconds to null"
+                )
+        elif self.window is None:
             raise ValueError("a codec that does not stream needs chunk_seconds and overlap_seconds")
+
+    @property
+    def window(self) -> Window | None:
+        """The windows in which long audio is coded; None for a codec that streams."""
+        if self.chunk_seconds is None or self.overlap_seconds is None:
+            return None
+        rate = self.frame_rate
+        return Window(frames=round(self.chunk_seconds * rate), overlap=round(self.overlap_seconds * rate))
 
     @property
     def encoder_config(self) -> SEANetConfig | LogMelEncoderConfig:
         """The encoder's fields, typed."""
-        return part_from(
-            SEANetConfig if self.encoder["kind"] == "seanet" else LogMelEncoderConfig, self.encoder
-        )
+        if self.encoder["kind"] == "seanet":
+            return part_from(SEANetConfig, self.encoder)
+        return part_from(LogMelEncoderConfig, self.encoder)
 
     @property
     def quantizer_config(self) -> SLMVQConfig:
@@ -240,12 +267,14 @@ class HHCodecConfig(PreTrainedConfig):
 
     @property
     def streams(self) -> bool:
-        """Whether chunked equals whole, for encoder, decoder and vocoder."""
-        return self.encoder_config.streams and self.decoder_config.streams and self.vocoder_config.streams
+        """Whether chunked equals whole, for encoder, decoder, vocoder, and from decoder to vocoder."""
+        decoder, vocoder = self.decoder_config, self.vocoder_config
+        interpolates = vocoder.mel.hop_length * decoder.upsample != self.hop_length
+        return self.encoder_config.streams and decoder.streams and vocoder.streams and not interpolates
 
 
 def part_from(cls: type[Part], values: dict[str, Any] | None) -> Part:
-    """Build the dataclass `cls` from a dictionary (as read from JSON); unknown fields are a ValueError that names them."""
+    """Build the dataclass `cls` from a dictionary as read from JSON; ValueError names fields it does not have."""
     values = dict(values or {})
     known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - known):

@@ -1,4 +1,4 @@
-"""Distillation: the quantized stream is pulled towards the features of a speech SSL model (arXiv 2507.18897, section 3.4).
+"""Distillation: the quantized stream is pulled towards a speech SSL model's features (arXiv 2507.18897, section 3.4).
 
 The published targets drift in time against the stream by up to four frames, for both are counted from their starts at
 rates that are not quite multiples; here both sides are placed by the time they are centred at.
@@ -8,28 +8,35 @@ import torch
 import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoFeatureExtractor, AutoModel, PreTrainedModel
 
-from codec.masks import masked_mean
+from codec.masks import mask_from_lengths, masked_mean, zero_beyond
+from codec.precision import at_least_float32
+from codec.quiet import without_progress_bars
 from codec.runs import UserError
 
 TEACHER_RATE = 16_000  # Hz: every public speech SSL model's sampling rate
 
 
 class SSLTeacher:
-    """A frozen speech SSL model: waveform to features placed in time. Not a module, so that no checkpoint contains it."""
+    """A frozen speech SSL model: waveform to features placed in time. No module, so that no checkpoint contains it."""
 
     def __init__(self, name_or_path: str, layer: int | None, device: torch.device | str = "cpu"):
         try:
-            self.model: PreTrainedModel = (
-                AutoModel.from_pretrained(name_or_path).eval().requires_grad_(False).to(device)
-            )
+            with without_progress_bars():
+                self.model: PreTrainedModel = AutoModel.from_pretrained(name_or_path)
         except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
             raise UserError(
-                f"cannot load the teacher {name_or_path}: give a Hugging Face speech model ({error})"
+                f"cannot load the teacher {name_or_path}, a Hugging Face speech model: {reason}"
             ) from error
+        self.model.eval().requires_grad_(False).to(device)  # type: ignore[arg-type]  # `to` is typed as unbound
+        states = self.model.config.num_hidden_layers + 1
+        if layer is not None and not -states <= layer < states:
+            raise UserError(f"teacher_layer is {layer}: {name_or_path} has hidden states 0 to {states - 1}")
         self.layer = layer
         self.stride, self.receptive_field = _convolution_geometry(self.model)
+        self.normalizes = _wants_normalized(name_or_path)
 
     @property
     def dim(self) -> int:
@@ -37,14 +44,21 @@ class SSLTeacher:
         return int(self.model.config.hidden_size)
 
     @torch.no_grad()
-    def __call__(self, waveform: Tensor, sampling_rate: int, centres: Tensor) -> Tensor:
-        """(batch, samples) -> features (batch, len(centres), dim) at the given times in seconds, by linear interpolation.
+    def __call__(self, waveform: Tensor, samples: Tensor, sampling_rate: int, centres: Tensor) -> Tensor:
+        """(batch, samples), each row's own (batch,) samples -> features (batch, len(centres), dim) at times in seconds.
 
-        The mean over all hidden states as in the paper, or one layer.
+        The mean over all hidden states as in the paper, or one layer; between two features, linear interpolation.
         """
         audio = torchaudio.functional.resample(waveform.float(), sampling_rate, TEACHER_RATE)
-        audio = F.pad(audio, (0, self.receptive_field))  # a frame centred on every stretch of the recording
-        states = self.model(audio, output_hidden_states=True).hidden_states
+        lengths = (samples * TEACHER_RATE + sampling_rate - 1) // sampling_rate
+        own = mask_from_lengths(lengths, audio.shape[1])
+        if self.normalizes:
+            mean = (audio * own).sum(dim=1, keepdim=True) / lengths[:, None]
+            variance = ((audio - mean).square() * own).sum(dim=1, keepdim=True) / lengths[:, None]
+            audio = (audio - mean) * torch.rsqrt(variance + 1e-7)
+        # zeros behind, so that there is a feature centred on every stretch of the recording
+        audio = F.pad(audio * own, (0, self.receptive_field))
+        states = self.model(audio.to(self.model.dtype), output_hidden_states=True).hidden_states
         features = torch.stack(states).mean(dim=0) if self.layer is None else states[self.layer]
         position = (centres * TEACHER_RATE - self.receptive_field / 2) / self.stride
         position = position.clamp(0, features.shape[1] - 1)
@@ -71,9 +85,12 @@ class DistillationHead(nn.Module):
 
         -log sigmoid(cos), the cosine along time for each feature (SpeechTokenizer, arXiv 2308.16692, equation 3).
         """
-        predicted = self.conv_transpose(quantized.transpose(1, 2)).float()  # (batch, teacher_dim, 2 * frames)
+        own = zero_beyond(quantized, frame_mask).transpose(1, 2)  # (batch, dim, frames)
+        predicted = at_least_float32(self.conv_transpose(own))  # (batch, teacher_dim, 2 * frames)
         mask = frame_mask.repeat_interleave(2, dim=1)[:, None]
-        cosine = F.cosine_similarity(predicted * mask, features.transpose(1, 2).float() * mask, dim=-1)
+        cosine = F.cosine_similarity(
+            predicted * mask, features.transpose(1, 2).to(predicted.dtype) * mask, dim=-1
+        )
         loss = -F.logsigmoid(cosine).mean(dim=-1)  # (batch,)
         # a row weighs by its length, so that parts of a batch add up
         return masked_mean(loss[:, None].expand_as(frame_mask), frame_mask, total_frames)
@@ -97,3 +114,11 @@ def _convolution_geometry(model: PreTrainedModel) -> tuple[int, int]:
         field += (kernel - 1) * stride
         stride *= step
     return stride, field
+
+
+def _wants_normalized(name_or_path: str) -> bool:
+    """Whether the model was trained on waveforms of mean 0 and deviation 1, as its feature extractor says."""
+    try:
+        return bool(getattr(AutoFeatureExtractor.from_pretrained(name_or_path), "do_normalize", False))
+    except (OSError, ValueError):  # it has none
+        return False

@@ -26,7 +26,7 @@ class CodecInfo:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Self:
-        """The facts about a loaded codec; those without a stored fingerprint get one computed."""
+        """The facts about a loaded, exported codec."""
         config = model.config
         return cls(
             name=config.name,
@@ -51,7 +51,7 @@ class CodecInfo:
         return cls(**{**known, "codebook_sizes": tuple(known["codebook_sizes"])})
 
     def check_same(self, other: "CodecInfo", what: str) -> None:
-        """Raise UserError naming both fingerprints unless codes of `other` mean the same; `what` is whose codec `other` is."""
+        """Raise UserError naming both fingerprints unless codes of `other`, the codec of `what`, mean the same."""
         if self.fingerprint != other.fingerprint:
             raise UserError(
                 f"{what} was made with the codec {other.name} ({other.fingerprint}), not with {self.name} "
@@ -62,10 +62,13 @@ class CodecInfo:
 def fingerprint(model: PreTrainedModel) -> str:
     """16 hex digits of SHA-256 over encoder and quantizer weights and the config fields that decide what a code means.
 
-    Weights are taken as they are, in float32: call it on an exported model. Decoder and vocoder do not count.
+    Weights are taken as they are, in float32. Decoder and vocoder do not count.
+    Raises ValueError for a model that is not exported: folding and rounding are still to change its weights.
     """
     digest = hashlib.sha256()
     config = model.config
+    if not config.exported:
+        raise ValueError("only an exported codec has a fingerprint: use export_codec first")
     meaning = {
         key: getattr(config, key)
         for key in (

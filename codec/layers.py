@@ -25,8 +25,8 @@ class FrameConv(nn.Conv1d):
     def forward(self, x: Tensor, mask: Tensor | None = None, state: StreamState | None = None) -> Tensor:
         """(batch, frames, in_dim) -> (batch, frames, out_dim).
 
-        What lies beyond a row's length in the (batch, frames) `mask` counts as zero, so that a row does not feel the batch
-        it rides in. With a state, frames come out as soon as their look-ahead is there.
+        What lies beyond a row's length in the (batch, frames) `mask` counts as zero, so that a row does not feel the
+        batch it rides in. With a state, frames come out as soon as their look-ahead is there.
         """
         if self.right:
             x = zero_beyond(x, mask)
@@ -163,8 +163,8 @@ class RowLSTM(nn.Module):
     """LSTM over frames that stops at each row's own length, with a residual connection.
 
     Bidirectional: the input is repeated to the output's width before it is added (HH-Codec, section 3.1); the batch is
-    packed, so that the backward direction starts at a row's own last frame. One-directional: nothing behind a row's end can
-    reach it, so it runs unpacked, and it streams.
+    packed, so that the backward direction starts at a row's own last frame. One-directional: nothing behind a row's end
+    can reach it, so it runs unpacked, and it streams.
     """
 
     def __init__(self, dim: int, num_layers: int, bidirectional: bool):

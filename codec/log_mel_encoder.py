@@ -12,8 +12,8 @@ from codec.streaming import StreamState, windows_input
 class LogMelEncoder(nn.Module):
     """Log-mel at four frames a code, ConvNeXt, a strided convolution, ConvNeXt, LSTM.
 
-    All look-ahead sits in the first convolution (a network that is causal behind it can wait, and what it may know of the
-    future is the same), so that only one module has to delay its output in a stream.
+    All look-ahead sits in the first convolution (a network that is causal behind it can wait, and what it may know of
+    the future is the same), so that only one module has to delay its output in a stream.
     """
 
     def __init__(self, config: LogMelEncoderConfig):
@@ -57,6 +57,6 @@ class LogMelEncoder(nn.Module):
         return self.proj_out(self.final_norm(self.lstm(x, frame_mask, state)))
 
     @property
-    def output_layer(self) -> nn.Module:
+    def output_layer(self) -> nn.Linear:
         """The affine layer that ends the encoder, for its initialisation from data."""
         return self.proj_out

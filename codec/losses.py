@@ -18,9 +18,8 @@ class LossWeights:
 
     mel: float = 45.0  # L1 log-mel of the mel decoder (arXiv 2507.18897, section 3.4)
     waveform_mel: float = 0.0  # L1 log-mel of the final waveform; published 45
-    multi_scale: float = (
-        0.0  # L1 of log-mels and of log magnitudes of the final waveform over several window lengths
-    )
+    # L1 of log-mels and of log magnitudes of the final waveform over several window lengths
+    multi_scale: float = 0.0
     vq: float = 1_000.0
     distillation: float = 0.0  # against a speech SSL model; published 10
 
@@ -31,7 +30,7 @@ class LossWeights:
 
 
 def mel_l1(a: Tensor, b: Tensor, mask: Tensor, total: Tensor | float | None = None) -> Tensor:
-    """Mean over bands of |a - b|, (batch, mel frames, n_mels) each; summed over the mask's frames, divided by `total`."""
+    """Mean over bands of |a - b|, (batch, mel frames, n_mels) each, summed over the mask's frames; over `total`."""
     return masked_mean((a - b).abs().mean(dim=-1), mask, total)
 
 
@@ -91,6 +90,7 @@ class MultiScaleSpectralLoss(nn.Module):
         """(batch, samples) twice, each row's own (batch,) samples -> scalar."""
         loss = waveform.new_zeros(())
         for mel in self.mels:
+            assert isinstance(mel, LogMel)
             hop = mel.config.hop_length
             predicted, wanted = self._magnitudes(waveform, mel), self._magnitudes(target, mel)
             mask = _own_frames(wanted, samples, hop)

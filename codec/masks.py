@@ -10,7 +10,7 @@ def lengths_from_mask(mask: Tensor) -> Tensor:
 
 
 def mask_from_lengths(lengths: Tensor, frames: int | None = None) -> Tensor:
-    """(batch,) int64 -> (batch, frames) bool, True for the first `lengths[b]` frames; `frames` defaults to the longest."""
+    """(batch,) int64 -> (batch, frames) bool, True for the first `lengths[b]`; `frames`: the longest unless given."""
     frames = int(lengths.max()) if frames is None else frames
     return torch.arange(frames, device=lengths.device)[None, :] < lengths[:, None]
 
@@ -23,7 +23,7 @@ def zero_beyond(x: Tensor, mask: Tensor | None) -> Tensor:
 def masked_mean(values: Tensor, mask: Tensor | None, total: Tensor | float | None = None) -> Tensor:
     """Sum of (batch, frames) `values` under the mask, divided by `total` (how many that are, unless given).
 
-    With `total` counted over all processes and accumulation steps, the parts of a batch add up to the loss of the whole.
+    With `total` counted over all processes and accumulation steps, the parts of a batch add up to the whole's loss.
     """
     if mask is None:
         return values.mean() if total is None else values.sum() / total

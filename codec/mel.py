@@ -14,7 +14,7 @@ from codec.streaming import StreamState, windows_input
 
 @dataclass(frozen=True)
 class MelConfig:
-    """The mel spectrogram that a vocoder expects.
+    """The definition of a log-mel spectrogram: what an encoder starts from, or a vocoder expects.
 
     Sizes in samples, frequencies in Hz. Magnitudes are raised to `power` before the filter bank; the result is floored,
     then logged (natural). `alignment` says where frame m is centred: "same" at (m + 1/2) * hop_length, "center" at
@@ -42,17 +42,16 @@ class MelConfig:
     @property
     def right_padding(self) -> int:
         """Samples behind the last one that the last frame sees."""
-        return (
-            self.n_fft - self.hop_length - self.left_padding if self.alignment == "same" else self.n_fft // 2
-        )
-
-    def frames(self, samples: int | Tensor) -> int | Tensor:
-        """Frames of `samples` samples; with "same" alignment, `samples` counts in whole hops."""
-        return samples // self.hop_length + (1 if self.alignment == "center" else 0)
+        if self.alignment == "same":
+            return self.n_fft - self.hop_length - self.left_padding
+        return self.n_fft // 2
 
 
 class LogMel(nn.Module):
-    """Natural-log mel spectrogram of a waveform, in float32 whatever the autocast (STFT and log lose too much in 16 bits)."""
+    """Natural-log mel spectrogram of a waveform; float32 whatever the autocast, for 16 bits spoil STFT and log."""
+
+    window: Tensor
+    filters: Tensor
 
     def __init__(self, config: MelConfig):
         super().__init__()

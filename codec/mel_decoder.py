@@ -1,4 +1,6 @@
-"""Quantized latent to mel: context blocks and ConvNeXt at the frame rate, then a learned upsampling and finer ConvNeXt."""
+"""Quantized latent to mel: context and ConvNeXt blocks at the frame rate, learned upsampling, finer ConvNeXt blocks."""
+
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,14 +11,16 @@ from codec.masks import lengths_from_mask, mask_from_lengths
 from codec.mel import MelConfig
 from codec.streaming import StreamState
 
+Frames = TypeVar("Frames", int, Tensor)
+
 
 class MelDecoder(nn.Module):
     """The decoder of HH-Codec (arXiv 2507.18897, section 3.3), ending at any vocoder's mel.
 
-    Published up to the last ConvNeXt block; then a transposed convolution to `upsample` times the frame rate, a few narrow
-    ConvNeXt blocks there, linear interpolation to the vocoder's own mel frames, and a linear head. (Interpolating straight
-    into a pointwise head can only draw piecewise-linear mels.) Where the mel's rate is the fine rate already, nothing is
-    interpolated.
+    Published up to the last ConvNeXt block; then a transposed convolution to `upsample` times the frame rate, a few
+    narrow ConvNeXt blocks there, linear interpolation to the vocoder's own mel frames, and a linear head.
+    (Interpolating straight into a pointwise head can only draw piecewise-linear mels.) Where the mel's rate is the fine
+    rate already, nothing is interpolated.
     """
 
     def __init__(self, config: MelDecoderConfig, latent_dim: int, hop_length: int, mel: MelConfig):
@@ -61,13 +65,14 @@ class MelDecoder(nn.Module):
 
     def mel_mask(self, frame_mask: Tensor) -> Tensor:
         """(batch, frames) -> (batch, mel frames): which mel frames belong to a row of so many codec frames."""
-        frames = frame_mask.shape[1]
         if not self.interpolates:
             return frame_mask.repeat_interleave(self.config.upsample, dim=1)
-        return mask_from_lengths(self.mel_frames(lengths_from_mask(frame_mask)), int(self.mel_frames(frames)))
+        return mask_from_lengths(
+            self.mel_frames(lengths_from_mask(frame_mask)), self.mel_frames(frame_mask.shape[1])
+        )
 
-    def mel_frames(self, frames: int | Tensor) -> int | Tensor:
-        """Mel frames the vocoder needs to give `frames * hop_length` samples."""
+    def mel_frames(self, frames: Frames) -> Frames:
+        """Mel frames the vocoder needs to give `frames * hop_length` samples; a number, or a tensor of numbers."""
         samples = frames * self.hop_length
         hop = self.mel_config.hop_length
         extra = 1 if self.mel_config.alignment == "center" else 0
@@ -85,9 +90,8 @@ class MelDecoder(nn.Module):
         for block in self.convnext:
             x = block(x, frame_mask, state)
         x = self.upsample(self.final_norm(x))
-        x = x.reshape(
-            x.shape[0], x.shape[1] * config.upsample, config.fine_dim
-        )  # (batch, fine frames, fine_dim)
+        # (batch, fine frames, fine_dim)
+        x = x.reshape(x.shape[0], x.shape[1] * config.upsample, config.fine_dim)
         fine_mask = None if frame_mask is None else frame_mask.repeat_interleave(config.upsample, dim=1)
         for block in self.fine:
             x = block(x, fine_mask, state)
@@ -104,11 +108,10 @@ class MelDecoder(nn.Module):
         A fixed grid in samples: unlike `interpolate(size=...)`, it does not depend on the length.
         """
         batch, fine_frames, dim = x.shape
-        mel_frames = int(self.mel_frames(fine_frames // self.config.upsample))
+        mel_frames = self.mel_frames(fine_frames // self.config.upsample)
         offset = 0.5 if self.mel_config.alignment == "same" else 0.0
-        centres = (
-            torch.arange(mel_frames, device=x.device, dtype=torch.float64) + offset
-        ) * self.mel_config.hop_length
+        frame = torch.arange(mel_frames, device=x.device, dtype=torch.float64)
+        centres = (frame + offset) * self.mel_config.hop_length  # in samples
         position = (centres / self.fine_hop - 0.5)[None]  # (1, mel frames), in fine frames
         last = (
             torch.full((batch, 1), fine_frames - 1, device=x.device)

@@ -1,6 +1,6 @@
 """HH-Codec: speech to 24 codes a second and back, through mel (arXiv 2507.18897)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from codec.configuration import HHCodecConfig, LogMelEncoderConfig, SEANetConfig
+from codec.configuration import PARTS, HHCodecConfig, LogMelEncoderConfig, SEANetConfig
 from codec.layers import ConvNeXtBlock
 from codec.log_mel_encoder import LogMelEncoder
 from codec.masks import lengths_from_mask, mask_from_lengths
@@ -24,53 +24,53 @@ from codec.vocos import ISTFTHead, Vocos
 from codec.windows import Window, join_windows, windows_over
 
 STREAM_SECONDS = 10.0  # of audio in one step where a recording of any length is coded: bounds the memory
+ALWAYS_SET: Any = None  # ModelOutput insists on defaults; no output leaves a field with this one unset
 
 
 @dataclass
 class HHCodecEncoderOutput(ModelOutput):
     """What `encode` gives."""
 
-    audio_codes: Tensor | None = None  # (batch, num_quantizers, frames) int64
-    frame_mask: Tensor | None = None  # (batch, frames) bool, True for a row's own frames
+    audio_codes: Tensor = ALWAYS_SET  # (batch, num_quantizers, frames) int64
+    frame_mask: Tensor = ALWAYS_SET  # (batch, frames) bool, True for a row's own frames
 
 
 @dataclass
 class HHCodecLatentOutput(ModelOutput):
     """What `encode_to_latent` gives."""
 
-    latent: Tensor | None = None  # (batch, frames, dim) before the quantizer
-    frame_mask: Tensor | None = None  # (batch, frames) bool
+    latent: Tensor = ALWAYS_SET  # (batch, frames, dim) before the quantizer
+    frame_mask: Tensor = ALWAYS_SET  # (batch, frames) bool
 
 
 @dataclass
 class HHCodecDecoderOutput(ModelOutput):
     """What `decode` gives."""
 
-    audio_values: Tensor | None = None  # (batch, 1, frames * hop_length)
-    mel: Tensor | None = None  # (batch, mel frames, n_mels) natural-log mel, as the vocoder expects it
+    audio_values: Tensor = ALWAYS_SET  # (batch, 1, frames * hop_length)
+    # (batch, mel frames, n_mels) natural-log mel, as the vocoder expects it; None where audio was joined from windows
+    mel: Tensor | None = None
 
 
 @dataclass
 class HHCodecOutput(ModelOutput):
-    """What a training step gives."""
+    """What a training pass gives; a pass through some of the parts leaves the others' fields None."""
 
-    audio_values: Tensor | None = (
-        None  # (batch, 1, frames * hop_length); None when the vocoder was not asked for
-    )
+    frame_mask: Tensor = ALWAYS_SET  # (batch, frames)
+    audio_values: Tensor | None = None  # (batch, 1, frames * hop_length)
     mel: Tensor | None = None  # (batch, mel frames, n_mels) of the decoder
     audio_codes: Tensor | None = None  # (batch, num_quantizers, frames)
-    frame_mask: Tensor | None = None  # (batch, frames)
     quantized: Tensor | None = None  # (batch, frames, dim), for distillation
     vq_loss: Tensor | None = None  # scalar
-    commitment: Tensor | None = None  # scalar
+    commitment: Tensor | None = None  # scalar: mean squared distance of latent and code
 
 
 class HHCodecModel(PreTrainedModel):
     """Encoder -> SLM-VQ -> mel decoder -> vocoder.
 
     Three laws hold: a row's codes and audio do not depend on the batch it rides in; a recording of S samples has
-    ceil(S / hop_length) frames and T frames decode to T * hop_length samples; an exported model holds nothing that only
-    training needs.
+    ceil(S / hop_length) frames and T frames decode to T * hop_length samples; an exported model holds nothing that
+    only training needs.
     """
 
     config_class = HHCodecConfig
@@ -78,7 +78,7 @@ class HHCodecModel(PreTrainedModel):
     base_model_prefix = "hh_codec"
     main_input_name = "input_values"
     input_modalities = "audio"
-    PARTS = ("encoder", "quantizer", "decoder", "vocoder")
+    PARTS = PARTS
 
     def __init__(self, config: HHCodecConfig):
         super().__init__(config)
@@ -96,7 +96,7 @@ class HHCodecModel(PreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> "HHCodecModel":
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As in `transformers`, but in float32 unless told otherwise, whatever the weights are stored in.
 
         Codes come from nearest neighbours: in 16 bits they would differ.
@@ -118,15 +118,16 @@ class HHCodecModel(PreTrainedModel):
 
     # -- waveform to codes ------------------------------------------------------------------------------------------
 
+    @torch.no_grad()
     def encode(self, input_values: Tensor, padding_mask: Tensor | None = None) -> HHCodecEncoderOutput:
         """Code a batch: (batch, 1, samples), mask (batch, samples) -> codes (batch, 1, frames), frame mask.
 
-        The mask is true (or 1) for a row's own samples, a prefix. Codes beyond a row's own frames are 0. A row longer than
-        the config's `chunk_seconds` is coded in windows, by itself.
+        The mask is true (or 1) for a row's own samples, a prefix. Codes beyond a row's own frames are 0. A row longer
+        than the config's `chunk_seconds` is coded in windows, by itself.
         """
         waveform, lengths = self._rows(input_values, padding_mask)
         frame_mask = mask_from_lengths(lengths, waveform.shape[1] // self.config.hop_length)
-        window = self._window
+        window = self.config.window
         if window is None or frame_mask.shape[1] <= window.frames:
             codes = self.quantizer.encode(self.encoder(waveform, frame_mask))
         else:
@@ -152,15 +153,13 @@ class HHCodecModel(PreTrainedModel):
 
     @torch.no_grad()
     def encode_blocks(self, blocks: Iterable[Tensor]) -> Tensor:
-        """Code one recording that comes in blocks of any size, in bounded memory: (samples,) each -> (1, frames) int64.
+        """Code one recording that comes in blocks (samples,) of any size, in bounded memory -> (1, frames) int64.
 
         The codes are those of `encode` on the whole, and do not depend on how the recording is cut into blocks.
         """
-        if self.config.streams:
+        window, hop = self.config.window, self.config.hop_length
+        if window is None:
             return self._encode_stream(blocks)
-        window = self._window
-        assert window is not None
-        hop = self.config.hop_length
         codes = [
             self.quantizer.encode(self.encoder(self._pad_to_hop(piece.samples[None])))[
                 0, piece.keep_from : piece.keep_to
@@ -188,16 +187,16 @@ class HHCodecModel(PreTrainedModel):
     # -- codes to waveform ------------------------------------------------------------------------------------------
 
     def decode(self, audio_codes: Tensor, frame_mask: Tensor | None = None) -> HHCodecDecoderOutput:
-        """Codes (batch, 1, frames), frame mask (batch, frames) -> audio (batch, 1, frames * hop_length), zero behind a row.
+        """Codes (batch, 1, frames), mask (batch, frames) -> audio (batch, 1, frames * hop_length), zero behind a row.
 
         Rows longer than the config's `chunk_seconds` are decoded in windows, each row by itself; `mel` is then None.
         """
-        window = self._window
+        window = self.config.window
         if window is not None and audio_codes.shape[-1] > window.frames:
             return self._decode_in_windows(audio_codes, frame_mask)
-        return self.decode_latent(self.dequantize(audio_codes), frame_mask)
+        return self.decode_latent(self.codes_to_latent(audio_codes), frame_mask)
 
-    def dequantize(self, audio_codes: Tensor) -> Tensor:
+    def codes_to_latent(self, audio_codes: Tensor) -> Tensor:
         """Codes (batch, 1, frames) -> latent (batch, frames, dim)."""
         return self.quantizer.decode(audio_codes[:, 0])
 
@@ -218,14 +217,15 @@ class HHCodecModel(PreTrainedModel):
     def decode_blocks(self, audio_codes: Tensor) -> Iterator[Tensor]:
         """Decode one recording of any length in bounded memory: codes (1, frames) -> blocks of audio (samples,)."""
         codes = audio_codes[None].to(self.device)  # (1, 1, frames)
-        if not self.config.streams:
-            yield from self._decode_windows(codes)
+        window = self.config.window
+        if window is not None:
+            yield from self._decode_windows(codes, window)
             return
         state = StreamState()
         pieces = codes.split(int(STREAM_SECONDS * self.config.frame_rate), dim=-1)
         for index, piece in enumerate(pieces):
             state.final = index == len(pieces) - 1
-            yield self.vocoder(self.decoder(self.dequantize(piece), None, state), None, None, state)[0]
+            yield self.vocoder(self.decoder(self.codes_to_latent(piece), None, state), None, None, state)[0]
 
     def _decode_in_windows(self, audio_codes: Tensor, frame_mask: Tensor | None) -> HHCodecDecoderOutput:
         batch, _, frames = audio_codes.shape
@@ -238,19 +238,14 @@ class HHCodecModel(PreTrainedModel):
                 position += block.numel()
         return HHCodecDecoderOutput(audio_values=audio)
 
-    def _decode_windows(self, codes: Tensor) -> Iterator[Tensor]:
+    def _decode_windows(self, codes: Tensor, window: Window) -> Iterator[Tensor]:
         """Windows with context, cross-faded over one frame where they meet."""
-        window = self._window
-        assert window is not None
         hop = self.config.hop_length
-        yield from join_windows(
-            (
-                (self.decode_latent(self.dequantize(piece.samples[None, None])).audio_values[0, 0], piece)
-                for piece in windows_over([codes[0, 0]], window, 1)
-            ),
-            hop,
-            fade=hop,
+        decoded = (
+            (self.decode_latent(self.codes_to_latent(piece.samples[None, None])).audio_values[0, 0], piece)
+            for piece in windows_over([codes[0, 0]], window, 1)
         )
+        yield from join_windows(decoded, hop, fade=hop)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -259,12 +254,12 @@ class HHCodecModel(PreTrainedModel):
         input_values: Tensor,
         padding_mask: Tensor | None = None,
         synthesize: bool = True,
-        total_frames: Tensor | None = None,
+        total_frames: Tensor | float | None = None,
     ) -> HHCodecOutput:
         """One training pass in one window: (batch, 1, samples) -> mel, audio, codes, VQ loss.
 
-        `synthesize=False` leaves the vocoder out, for stages in which it does not train. The VQ loss is summed over the
-        batch's own frames and divided by `total_frames` (theirs unless given).
+        `synthesize=False` leaves the vocoder out, for stages in which it does not train. The VQ loss is summed over
+        the batch's own frames and divided by `total_frames` (their number unless given).
         """
         latent = self.encode_to_latent(input_values, padding_mask)
         mask = latent.frame_mask
@@ -296,26 +291,24 @@ class HHCodecModel(PreTrainedModel):
             part.train(name not in frozen and self.training)
 
     @torch.no_grad()
-    def calibrate(self, input_values: Tensor, padding_mask: Tensor | None = None) -> None:
+    def calibrate(
+        self,
+        input_values: Tensor,
+        padding_mask: Tensor | None = None,
+        parts: Collection[str] = ("encoder", "quantizer"),
+    ) -> None:
         """Scale the encoder's output and the effective codebook to mean 0, deviation 1/sqrt(dim), from one batch.
 
-        Before training only: without it all frames fall on one code.
+        Before training only, and only of `parts` that start from random weights: without it all frames fall on one
+        code.
         """
-        output = self.encode_to_latent(input_values, padding_mask)
-        latent = output.latent[output.frame_mask]
-        _standardize(self.encoder.output_layer, latent)
-        _standardize(self.quantizer.code_transform[-1], self.quantizer.effective_codebook())
+        if "encoder" in parts:
+            output = self.encode_to_latent(input_values, padding_mask)
+            _standardize(self.encoder.output_layer, output.latent[output.frame_mask])
+        if "quantizer" in parts:
+            _standardize(self.quantizer.output_layer, self.quantizer.effective_codebook())
 
     # -- shapes -----------------------------------------------------------------------------------------------------
-
-    @property
-    def _window(self) -> Window | None:
-        if self.config.chunk_seconds is None:
-            return None
-        rate = self.config.frame_rate
-        return Window(
-            frames=round(self.config.chunk_seconds * rate), overlap=round(self.config.overlap_seconds * rate)
-        )
 
     def _pad_to_hop(self, waveform: Tensor) -> Tensor:
         return F.pad(waveform, (0, -waveform.shape[-1] % self.config.hop_length))
@@ -330,20 +323,20 @@ class HHCodecModel(PreTrainedModel):
         batch, samples = waveform.shape
         lengths = torch.full((batch,), samples, device=waveform.device)
         if padding_mask is not None:
-            waveform = waveform * padding_mask.to(waveform.dtype)
+            waveform = waveform.masked_fill(~padding_mask.bool(), 0.0)
             lengths = padding_mask.long().sum(dim=1)
         hop = self.config.hop_length
         return self._pad_to_hop(waveform), (lengths + hop - 1) // hop
 
 
 @torch.no_grad()
-def _standardize(layer: nn.Module, output: Tensor) -> None:
-    """Rescale an affine layer so that this `output` (rows, dim) of it has mean 0 and deviation 1/sqrt(dim) a channel."""
+def _standardize(layer: nn.Linear | nn.Conv1d, output: Tensor) -> None:
+    """Rescale an affine layer so that this `output` (rows, dim) of it gets mean 0, deviation 1/sqrt(dim) a channel."""
     mean, scale = output.mean(dim=0), output.std(dim=0).clamp_min(1e-5) * output.shape[-1] ** 0.5
-    layer.bias.sub_(mean).div_(scale)
+    layer.get_parameter("bias").sub_(mean).div_(scale)
     if nn.utils.parametrize.is_parametrized(layer, "weight"):
         # weight norm: the length of each row is a weight of its own
-        layer.parametrizations.weight.original0.div_(scale[:, None, None])
+        layer.get_parameter("parametrizations.weight.original0").div_(scale[:, None, None])
     else:
         layer.weight.div_(scale.reshape(-1, *[1] * (layer.weight.ndim - 1)))
 

@@ -1,4 +1,4 @@
-"""The published encoder of HH-Codec: SEANet on the waveform, then a bidirectional LSTM (arXiv 2507.18897, section 3.1)."""
+"""HH-Codec's published encoder: SEANet on the waveform, then a bidirectional LSTM (arXiv 2507.18897, section 3.1)."""
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ class CausalConv(nn.Module):
     def __init__(self, in_dim: int, out_dim: int, kernel_size: int, stride: int = 1, *, folded: bool):
         super().__init__()
         conv = nn.Conv1d(in_dim, out_dim, kernel_size, stride)
-        self.conv = conv if folded else weight_norm(conv)
+        self.conv: nn.Conv1d = conv if folded else weight_norm(conv)
         self.padding = kernel_size - stride
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,6 +87,6 @@ class SEANetEncoder(nn.Module):
         return x.masked_fill(~mask_from_lengths(lengths, x.shape[-1])[:, None], 0.0)
 
     @property
-    def output_layer(self) -> nn.Module:
+    def output_layer(self) -> nn.Conv1d:
         """The affine layer that ends the encoder, for its initialisation from data."""
         return self.last.conv

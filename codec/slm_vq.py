@@ -1,9 +1,10 @@
 """SLM-VQ: a frozen random codebook behind a learnable MLP, one codebook at inference (arXiv 2507.18897, section 3.2).
 
-The codebook is drawn once from N(0, 1/dim) and never trained; an MLP maps it to the effective codebook, so that every code
-moves with every gradient and none dies (SimVQ, arXiv 2411.02038). Gradients pass the nearest-neighbour step by the
-rotation trick (arXiv 2410.06424) or straight through. In training only, a second quantizer codes what the first leaves; it
-joins the VQ loss, never the decoder. (The paper's figure draws one MLP a quantizer; its code shares one, and so do we.)
+The codebook is drawn once from N(0, 1/dim) and never trained; an MLP maps it to the effective codebook, so that every
+code moves with every gradient and none dies (SimVQ, arXiv 2411.02038). Gradients pass the nearest-neighbour step by the
+rotation trick (arXiv 2410.06424) or straight through. In training only, a second quantizer codes what the first leaves;
+it joins the VQ loss, never the decoder. (The paper's figure draws one MLP a quantizer; its code shares one, and so do
+we.)
 """
 
 from dataclasses import dataclass
@@ -24,15 +25,20 @@ class SLMVQOutput:
     """What the quantizer gives in training."""
 
     latent: (
-        Tensor  # (batch, frames, dim) quantized by the first quantizer, carries the gradient to the encoder
+        Tensor  # (batch, frames, dim) quantized by the first quantizer; carries the gradient to the encoder
     )
     codes: Tensor  # (batch, frames) int64 of the first quantizer
     loss: Tensor  # scalar, summed over the quantizers
-    commitment: Tensor  # scalar: mean squared distance of encoder output and code, first quantizer (watch it for growth)
+    commitment: (
+        Tensor  # scalar: mean squared distance of latent and code, first quantizer (watch it for growth)
+    )
 
 
 class SLMVQ(nn.Module):
     """The quantizer; exported, it holds the effective codebook and nothing else."""
+
+    codebook: Tensor
+    code_transform: nn.Sequential
 
     def __init__(self, config: SLMVQConfig, *, exported: bool):
         super().__init__()
@@ -48,6 +54,13 @@ class SLMVQ(nn.Module):
             nn.Linear(dim, config.hidden_dim), nn.ReLU(), nn.Linear(config.hidden_dim, dim)
         )
 
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The affine layer that ends the codebook transform, for its initialisation from data."""
+        layer = self.code_transform[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def effective_codebook(self, layer: int = 0) -> Tensor:
         """(codebook_size, dim): what a code means. A constant once exported; differentiable in training."""
         if self.exported:
@@ -61,9 +74,12 @@ class SLMVQ(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """(batch, frames) int64 -> (batch, frames, dim)."""
-        return F.embedding(codes, self.effective_codebook())
+        with torch.autocast(codes.device.type, enabled=False):
+            return F.embedding(codes, self.effective_codebook())
 
-    def forward(self, latent: Tensor, mask: Tensor | None = None, total: Tensor | None = None) -> SLMVQOutput:
+    def forward(
+        self, latent: Tensor, mask: Tensor | None = None, total: Tensor | float | None = None
+    ) -> SLMVQOutput:
         """(batch, frames, dim), (batch, frames) -> quantized latent, codes, VQ loss.
 
         The loss is summed over the frames of the mask and divided by `total`, their number unless given.
@@ -106,7 +122,7 @@ def nearest(x: Tensor, codebook: Tensor) -> Tensor:
 
 
 def rotate_to(x: Tensor, target: Tensor) -> Tensor:
-    """Value `target`, gradient of the rotation and scaling that carries `x` onto it (arXiv 2410.06424, section 4.2).
+    """Value `target`, gradient of the rotation and scaling that carry `x` onto it (arXiv 2410.06424, section 4.2).
 
     The rotation is a product of two reflections, constant for the gradient.
     """

@@ -1,8 +1,8 @@
 """Streaming as a property of the modules: one explicit state, one helper that every windowed module shares.
 
 A module that looks across frames is a sliding window: it needs `left` frames before the first one and `right` after
-the last, and steps by `stride`. At once, both ends are zeros. In a stream, what the next window still needs is kept in a
-`StreamState`, so that any split of the input gives the same output (design of the presets that stream).
+the last, and steps by `stride`. At once, both ends are zeros. In a stream, what the next window still needs is kept in
+a `StreamState`, so that any split of the input gives the same output.
 """
 
 from typing import Any
@@ -42,9 +42,9 @@ def windows_input(
 ) -> Tensor:
     """Return `x` with the context that windows of `left + stride + right` entries, `stride` apart, need along `dim`.
 
-    Without a state: `left` zeros before, `right` zeros behind. With one: what earlier chunks left over, then `x` (and the
-    zeros behind, if the state is final); what no complete window has consumed is remembered. The result may be shorter
-    than one window: then this chunk yields nothing yet.
+    Without a state: `left` zeros before, `right` zeros behind. With one: what earlier chunks left over, then `x` (and
+    the zeros behind, if the state is final); what no complete window has consumed is remembered. The result may be
+    shorter than one window: then this chunk yields nothing yet.
     """
     window = left + stride + right
 

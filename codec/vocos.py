@@ -51,6 +51,8 @@ class Vocos(nn.Module):
 class ISTFTHead(nn.Module):
     """Log magnitude and phase of every frame, then windowed overlap-add, normalised by the windows that are there."""
 
+    window: Tensor
+
     def __init__(self, config: VocosConfig):
         super().__init__()
         mel = config.mel
@@ -67,9 +69,7 @@ class ISTFTHead(nn.Module):
 
     def forward(self, x: Tensor, mel_mask: Tensor | None = None, state: StreamState | None = None) -> Tensor:
         """(batch, mel frames, dim) -> (batch, samples)."""
-        magnitude, phase = at_least_float32(self.out(x)).chunk(
-            2, dim=-1
-        )  # (batch, mel frames, n_fft // 2 + 1)
+        magnitude, phase = at_least_float32(self.out(x)).chunk(2, dim=-1)  # (batch, mel frames, bins) each
         with torch.autocast(x.device.type, enabled=False):
             magnitude = magnitude.exp().clamp(max=MAX_MAGNITUDE)
             spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())

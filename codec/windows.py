@@ -56,7 +56,7 @@ def windows_over(blocks: Iterable[Tensor], window: Window, hop_length: int) -> I
 
 
 def join_windows(pieces: Iterable[tuple[Tensor, Piece]], hop_length: int, fade: int) -> Iterator[Tensor]:
-    """Join each window's audio (samples,) at the kept parts, cross-fading linearly over `fade` samples behind each seam."""
+    """Join the kept parts of each window's audio (samples,), cross-fading over `fade` samples behind every seam."""
     ramp = None
     tail = None  # what the window before says about the first `fade` samples of this one
     for audio, piece in pieces:

@@ -251,7 +251,7 @@ def _read(file: "SoundFile", source: AudioSource, frames: int, position: int) ->
         values = file.read(frames, dtype="float32", always_2d=True)  # (frames, channels)
     except soundfile.SoundFileError as error:
         raise AudioError(
-            f"{source}: truncated or broken after {position / file.samplerate:.2f} s ({_reason(error)})"
+            f"{source}: truncated or broken somewhere after {position / file.samplerate:.2f} s ({_reason(error)})"
         ) from None
     mono = torch.from_numpy(values[:, 0] if values.shape[1] == 1 else values.mean(axis=1))
     # The sum is NaN or infinite if any sample is: one pass, and a second only to say where.

@@ -32,7 +32,7 @@ def call_with_arguments(function: Callable[..., Any], arguments: Sequence[str], 
     """
     parser = build_parser(function, program)
     try:
-        parsed = parser.parse_args(list(arguments))
+        parsed = parser.parse_args([_with_underscores(word) for word in arguments])
     except ArgumentError as error:
         raise _user_error(error, parser, program) from None
     values = parser.instantiate(parsed)
@@ -74,9 +74,12 @@ def build_parser(function: Callable[..., Any], program: str) -> ArgumentParser:
     config_type = _config_type(function)
     if config_type is not None:
         parser.add_class_arguments(config_type, nested_key=None)
-        _explain(parser, config_type)
+        _explain(parser, field_comments(config_type))
         skipped.add(_CONFIG)
     parser.add_function_arguments(function, skip=skipped, as_group=False)
+    for parameter in hints.keys() - skipped:
+        comments = field_comments(hints[parameter])
+        _explain(parser, {f"{parameter}.{name}": comment for name, comment in comments.items()})
     return parser
 
 
@@ -89,7 +92,14 @@ def _plain_types(text: str) -> str:
     """`<class 'pathlib.Path'>` as `path`, `typing.Literal['a', 'b']` as `one of 'a', 'b'`."""
     text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
     text = re.sub(r"(?:typing\.)?Literal\[([^]]*)\]", r"one of \1", text)
+    text = re.sub(r"Optional\[(.*)\]", r"\1 | null", text)
     return re.sub(r"\bPath\b", "path", text)
+
+
+def _with_underscores(word: str) -> str:
+    """`--max-failures=0` as `--max_failures=0`: both spellings of a flag are the same."""
+    flag, equals, value = word.partition("=")
+    return flag[:2] + flag[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
 
 def _config_type(function: Callable[..., Any]) -> type | None:
@@ -110,9 +120,8 @@ def _positional(function: Callable[..., Any], hints: dict[str, Any]) -> str | No
     return None
 
 
-def _explain(parser: ArgumentParser, config_type: type) -> None:
+def _explain(parser: ArgumentParser, comments: dict[str, str]) -> None:
     """Give flags without a help text what the source says of their field."""
-    comments = field_comments(config_type)
     for action in parser._actions:
         if action.dest in comments and not (action.help or "").strip():
             action.help = comments[action.dest]

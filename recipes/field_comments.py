@@ -11,20 +11,20 @@ import typing
 from types import UnionType
 
 
-def field_comments(config_type: type) -> dict[str, str]:
-    """Dotted field name -> comment, through nested dataclasses.
+def field_comments(hint: object) -> dict[str, str]:
+    """Dotted field name -> comment, for a dataclass or a union with dataclasses in it, through nested ones.
 
     A field's comment is its line in the class's docstring (`name: text`), or what stands on the lines directly above
     the field and on its own lines.
     """
     comments: dict[str, str] = {}
-    for owner in reversed(config_type.__mro__):  # inherited fields are explained where they were written
-        if dataclasses.is_dataclass(owner):
-            comments |= _comments_in_source(owner) | _lines_in_docstring(owner)
-    hints = typing.get_type_hints(config_type)
-    for field in dataclasses.fields(config_type):
-        for nested in _dataclasses_in(hints[field.name]):
-            for name, comment in field_comments(nested).items():
+    for config_type in _dataclasses_in(hint):
+        for owner in reversed(config_type.__mro__):  # inherited fields are explained where they were written
+            if dataclasses.is_dataclass(owner):
+                comments |= _comments_in_source(owner) | _lines_in_docstring(owner)
+        hints = typing.get_type_hints(config_type)
+        for field in dataclasses.fields(config_type):  # type: ignore[arg-type]
+            for name, comment in field_comments(hints[field.name]).items():
                 comments.setdefault(f"{field.name}.{name}", comment)
     return comments
 

@@ -83,7 +83,9 @@ class BlockStream:
             self._epoch = epoch, self.blocks_of(epoch)
             self._lengths[epoch] = len(self._epoch[1])
             if not self._lengths[epoch]:
-                raise UserError("the datasets give no training documents: check their train splits and documents")
+                raise UserError(
+                    "the datasets give no training documents: check their train splits and documents"
+                )
         return self._epoch[1]
 
 

@@ -27,9 +27,13 @@ def find_slm(name_or_path: str | Path) -> Path:
         if (directory / "config.json").is_file():
             return directory
     if path.exists():
-        raise UserError(f"{name} holds no speech language model: expected a directory with config.json and speech.json")
+        raise UserError(
+            f"{name} holds no speech language model: expected a directory with config.json and speech.json"
+        )
     bundled = ", ".join(bundled_slms()) or "none"
-    missing = UserError(f"no speech language model {name}: expected a bundled one ({bundled}), a directory or a hub id")
+    missing = UserError(
+        f"no speech language model {name}: expected a bundled one ({bundled}), a directory or a hub id"
+    )
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise missing
 

@@ -61,4 +61,3 @@ def select_rows(cache: Cache, rows: Tensor) -> None:
 
 
 __all__ = ["GrowingLayer", "growing_cache", "select_rows"]
-

@@ -22,7 +22,9 @@ MODEL_FILE = "model.safetensors"
 class SpeakingHabits:
     """What generation has to know of the data that a model was trained on; `speaking` in `speech.json`."""
 
-    formats: list[str] = field(default_factory=lambda: ["tts"])  # document formats, as slm.documents names them
+    formats: list[str] = field(
+        default_factory=lambda: ["tts"]
+    )  # document formats, as slm.documents names them
     words_per_span: int = 2  # of `aligned`
     prompts: bool = False  # whether documents followed a prompt utterance
     # Seconds of speech for a character of text: of the fastest 1 %, the median and the slowest 1 % of utterances.

@@ -107,7 +107,9 @@ def transformers_config(
     given = dict(model.config or {})
     clash = {"vocab_size", "model_type"} & given.keys()
     if clash:
-        raise UserError(f"model.config may not set {', '.join(sorted(clash))}: these follow from the vocabulary")
+        raise UserError(
+            f"model.config may not set {', '.join(sorted(clash))}: these follow from the vocabulary"
+        )
     kind = LlamaConfig if model.family == "llama" else Qwen3Config
     try:
         return kind(**(fields | given))

@@ -80,9 +80,13 @@ def generate(
             ]
         ids = torch.tensor(chunk, device=device)  # (live, tokens)
         positions = torch.arange(position, position + ids.shape[1], device=device)[None]
-        logits = model(
-            input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
-        ).logits[:, -1].float()  # (live, vocabulary)
+        logits = (
+            model(
+                input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+            .logits[:, -1]
+            .float()
+        )  # (live, vocabulary)
         position += ids.shape[1]
         passes += 1
 

@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slm.attention import PER_DOCUMENT, document_lengths
-
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -53,10 +51,8 @@ class PackedLanguageModel(nn.Module):
         """
         # attention_mask=None, restarting positions and no cache: only then does transformers keep packed
         # documents apart.
-        per_document = self.model.config._attn_implementation == PER_DOCUMENT
-        extra = {"documents": document_lengths(position_ids)} if per_document else {}
         hidden = self._decoder[0](
-            input_ids=input_ids, attention_mask=None, position_ids=position_ids, use_cache=False, **extra
+            input_ids=input_ids, attention_mask=None, position_ids=position_ids, use_cache=False
         ).last_hidden_state  # (batch, length, dim)
         weights = loss_weights[:, 1:].flatten()
         predicted = weights.nonzero().squeeze(1)

@@ -29,12 +29,19 @@ def build_model(
     from transformers import AutoModelForCausalLM
 
     seed_globals(seed, "model")
-    model = AutoModelForCausalLM.from_config(
-        transformers_config(config, vocabulary), attn_implementation=attention, dtype=torch.float32
-    )
+    shape = transformers_config(config, vocabulary)
+    try:
+        model = AutoModelForCausalLM.from_config(shape, attn_implementation=attention, dtype=torch.float32)
+    except (ImportError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"no {config.family} model can be made of this model.config and attention: {reason}"
+        ) from error
     if config.speech_embeddings == "codebook":
         if codebooks is None:
-            raise UserError("model.speech_embeddings is codebook, but no codec was given: set codec, or say random")
+            raise UserError(
+                "model.speech_embeddings is codebook, but no codec was given: set codec, or say random"
+            )
         start_from_codebooks(model, vocabulary, codebooks, torch_generator(seed, "speech embeddings"))
     if config.dropout:
         add_dropout(model, config.dropout)

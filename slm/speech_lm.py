@@ -67,7 +67,9 @@ class SpokenResult:
     prompt_frames: int  # frames at the beginning that were given, not generated
     generation_seconds: float  # time it took to generate the codes of all candidates
     decoding_seconds: float
-    scores: list[float] = field(default_factory=list)  # of all candidates: log p(text | speech), nats per token
+    scores: list[float] = field(
+        default_factory=list
+    )  # of all candidates: log p(text | speech), nats per token
 
     @property
     def seconds(self) -> float:
@@ -160,7 +162,9 @@ class SpeechLM:
             spans, texts = [bounds.span(len(text), self.habits, frame_rate)], [text]
             first = vocabulary.encode_text(text)
         else:
-            raise UserError("this model was not trained to speak texts: it has seen neither tts nor aligned documents")
+            raise UserError(
+                "this model was not trained to speak texts: it has seen neither tts nor aligned documents"
+            )
         ids = np.array([*start, vocabulary.text_id, *first.tolist(), vocabulary.speech_id])
         rows = [
             SpeakingRow(ids, spans, vocabulary, bounds.stuck_frames(frame_rate)) for _ in range(candidates)
@@ -207,7 +211,8 @@ class SpeechLM:
                     ]
                 )  # fmt: skip
                 spans = [
-                    bounds.span(len(piece.text), self.habits, frame_rate, piece.ids, is_part=True) for piece in pieces
+                    bounds.span(len(piece.text), self.habits, frame_rate, piece.ids, is_part=True)
+                    for piece in pieces
                 ]
                 texts = [piece.text for piece in pieces]
             elif self.habits.speak_format == "tts":
@@ -275,7 +280,9 @@ class SpeechLM:
             raise UserError("candidates must be 1 or more")
         if len(rows) > 1:
             if text is None:
-                raise UserError("candidates are compared by how well they say a text: give a text, or take one candidate")
+                raise UserError(
+                    "candidates are compared by how well they say a text: give a text, or take one candidate"
+                )
             self._check_hears()
         started = time.perf_counter()
         generate(self.model, rows, self.sets, sampling, seed)
@@ -330,7 +337,12 @@ class SpeechLM:
             )
         vocabulary = self.vocabulary
         text = [vocabulary.text_id, *vocabulary.encode_text(prompt.text).tolist()] if prompt.text else []
-        return [*text, vocabulary.speech_id, *vocabulary.codes_to_ids(prompt.codes).tolist(), vocabulary.eos_id]
+        return [
+            *text,
+            vocabulary.speech_id,
+            *vocabulary.codes_to_ids(prompt.codes).tolist(),
+            vocabulary.eos_id,
+        ]
 
     def _check_text(self, text: str) -> None:
         if not any(map(str.isalnum, text)):
@@ -348,5 +360,7 @@ def _said_cuts(row: SpeakingRow, texts: list[str]) -> list[str]:
         lines.append(f"{what} was cut: {_CUT_MEANS[cut]}")
     if row.cut == "context":
         left = "".join(texts[len(row.span_frames) :]).strip()
-        lines.append(f"the speech was cut: {_CUT_MEANS['context']}" + (f"; not said: {left!r}" if left else ""))
+        lines.append(
+            f"the speech was cut: {_CUT_MEANS['context']}" + (f"; not said: {left!r}" if left else "")
+        )
     return lines

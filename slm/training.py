@@ -234,7 +234,7 @@ class _Trainer:
         return sums, norm, learning_rate
 
     def _agree(self, blocks: list[Block], seconds: float) -> tuple[float, bool, float]:
-        """What all processes must know alike: the step's loss weight, whether to stop after it, the first one's clock."""
+        """What all processes must know alike: the loss weight of the step, whether to stop, the first one's clock."""
         weight = sum(float(block["loss_weights"].sum(dtype=torch.float64)) for block in blocks)
         own = [weight, float(self.stop.requested), seconds if self.accelerator.is_main_process else 0.0]
         agreed = sum_over_processes(torch.tensor(own, dtype=torch.float64), self.accelerator).tolist()
@@ -259,12 +259,18 @@ class _Trainer:
 
     def _decay_begins(self, total: int) -> bool:
         schedule, step = self.config.schedule, self.counters.step
-        return self.config.decay_changes_data and step >= schedule.warmup_steps and schedule.factor(step, total) < 1
+        return (
+            self.config.decay_changes_data
+            and step >= schedule.warmup_steps
+            and schedule.factor(step, total) < 1
+        )
 
     def _open_stream(self) -> BlockStream:
         counters, accelerator = self.counters, self.accelerator
         position = StreamPosition(counters.epoch, counters.block)
-        return self.data.stream(counters.phase, position, accelerator.process_index, accelerator.num_processes)
+        return self.data.stream(
+            counters.phase, position, accelerator.process_index, accelerator.num_processes
+        )
 
     # ---- what is reported and saved
 
@@ -360,12 +366,14 @@ class _Trainer:
 
 def _accelerator(config: SLMTrainingConfig) -> "Accelerator":
     from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+    from accelerate.state import AcceleratorState
 
     # Without this, processes that torchrun starts on a machine without accelerators would not find each other.
     cpu = not torch.accelerator.is_available()
     half = config.precision == "bfloat16"
     if config.precision == "auto":
         half = _multiplies_bfloat16(PartialState(cpu=cpu).device)
+    AcceleratorState._reset_state()  # of a run before this one in the same process, which may differ in precision
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision="bf16" if half else "no",

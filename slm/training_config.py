@@ -40,7 +40,9 @@ class BatchConfig:
 
     def __post_init__(self) -> None:
         if self.length < 2 or self.blocks < 1 or self.blocks_per_forward < 1:
-            raise UserError("batch.length must be at least 2, batch.blocks and batch.blocks_per_forward at least 1")
+            raise UserError(
+                "batch.length must be at least 2, batch.blocks and batch.blocks_per_forward at least 1"
+            )
 
 
 @dataclass
@@ -68,7 +70,9 @@ class SLMTrainingConfig:
     datasets: list[DatasetConfig]
     text_model: str  # a SentencePiece .model, or a pretrained fast tokenizer
     output: str
-    codec: str | None = None  # where the datasets' codec is: directory, hub id or bundled name; for its codebook
+    codec: str | None = (
+        None  # where the datasets' codec is: directory, hub id or bundled name; for its codebook
+    )
     voices: list[str] | None = None  # speakers that get a voice tag; unset: all speakers of the datasets
     max_quantizers: int | None = None
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -32,7 +32,9 @@ def validate(
         own = range(accelerator.process_index, min(len(blocks), most_blocks), accelerator.num_processes)
         total = torch.zeros(LossSums.SIZE, dtype=torch.float64)
         for start in range(0, len(own), blocks_per_forward):
-            batch = stack([blocks[index] for index in own[start : start + blocks_per_forward]], accelerator.device)
+            batch = stack(
+                [blocks[index] for index in own[start : start + blocks_per_forward]], accelerator.device
+            )
             with accelerator.autocast():
                 output = model(**batch)
             total += LossSums.vector(output, batch["loss_weights"].sum())

@@ -260,7 +260,18 @@ def _differences(there: Any, here: Any, prefix: str = "") -> list[tuple[str, str
         for name in dict.fromkeys([*there, *here]):
             found += _differences(there.get(name), here.get(name), f"{prefix}.{name}" if prefix else name)
         return found
+    if _are_sections(there) and _are_sections(here) and len(there) == len(here):
+        return [
+            difference
+            for number, (old, new) in enumerate(zip(there, here, strict=True))
+            for difference in _differences(old, new, f"{prefix}.{number}")
+        ]
     return [] if there == here else [(prefix, f"{prefix} was {_shown(there)}, is now {_shown(here)}")]
+
+
+def _are_sections(value: Any) -> bool:
+    """Whether a value is a list of mappings, such as the stages of a run."""
+    return isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value)
 
 
 def _shown(value: Any) -> str:

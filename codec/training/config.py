@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from codec.configuration import PARTS
 from codec.losses import LossWeights
-from codec.runs import Schedule
+from codec.runs import Schedule, UserError
 
 
 @dataclass
@@ -30,6 +31,44 @@ class Stage:
     segment_seconds: float = 2.0
     batch_size: int = 16  # segments, of one process and one accumulation step
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1 or self.segment_seconds <= 0:
+            raise UserError(
+                f"a stage has steps {self.steps}, batch_size {self.batch_size}, segment_seconds "
+                f"{self.segment_seconds}: all must be above 0"
+            )
+        if unknown := sorted(set(self.train) - set(PARTS)):
+            raise UserError(f"a stage trains {', '.join(unknown)}: the parts are {', '.join(PARTS)}")
+        if not self.train:
+            raise UserError(f"a stage trains nothing: name some of {', '.join(PARTS)} in its `train`")
+        if idle := sorted(set(self.train) - self._reached()):
+            raise UserError(
+                f"a stage trains {', '.join(self.train)}, but none of its losses reaches {', '.join(idle)}: leave that "
+                "out of `train`, or weigh a loss behind it (mel teaches encoder and decoder; vq encoder and quantizer; "
+                "waveform_mel and multi_scale encoder, decoder and vocoder, but after vocoder_input 'recording' the "
+                "vocoder alone)"
+            )
+        if self.losses.distillation > 0 and "encoder" not in self.train:
+            raise UserError(
+                "a stage with losses.distillation has to train the encoder: nothing else learns from it"
+            )
+
+    def _reached(self) -> set[str]:
+        """The parts that some loss has a gradient for. (That of the codebook is in the VQ loss alone.)"""
+        losses = self.losses
+        if self.vocoder_input == "recording":
+            return {"vocoder"} if losses.need_waveform else set()
+        reached = set()
+        if losses.vq > 0 and {"encoder", "quantizer"} & set(self.train):
+            reached |= {"encoder", "quantizer"}
+        if losses.mel > 0 or losses.need_waveform:
+            reached |= {"encoder", "decoder"}
+        if losses.need_waveform:
+            reached |= {"vocoder"}
+        if losses.distillation > 0:
+            reached |= {"encoder"}
+        return reached
+
 
 @dataclass
 class CodecTrainingConfig:
@@ -37,14 +76,15 @@ class CodecTrainingConfig:
 
     model: preset name, or a directory with a config.json.
     model_overrides: fields of the model's config to replace, by part.
-    initialize: start parts from other runs or exported codecs, e.g. {"vocoder": "runs/vocoder/final"}; "all" names all.
+    initialize: start parts from other runs or exported codecs, e.g. {"vocoder": "runs/vocoder"}; "all" names all.
     stages: one after the other; parts that a stage does not train are frozen.
-    teacher: Hugging Face speech SSL model for the distillation loss; teacher_layer null averages all layers.
+    teacher: Hugging Face speech SSL model for the distillation loss.
+    teacher_layer: the hidden state to distil from; unset averages all.
     ema_decay: the average of the weights that is evaluated and exported; 0 switches it off.
-    precision: "bf16" runs everything but quantizer, STFT and losses in bfloat16; "auto" does where the device is built for it.
+    precision: "bf16" runs all but quantizer, STFT and losses in bfloat16; "auto" does where the device is built for it.
     """
 
-    output: str = "runs/codec"
+    output: str = "runs/codec"  # the run directory
     name: str | None = None  # the codec's own name; the preset's unless given
     model: str = "hh-codec-24hz-vocos"
     model_overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -52,18 +92,39 @@ class CodecTrainingConfig:
     stages: list[Stage] = field(default_factory=lambda: [Stage()])
     teacher: str | None = None
     teacher_layer: int | None = None
-    accumulation_steps: int = 1
+    accumulation_steps: int = 1  # batches of each process that make one update
     ema_decay: float = 0.999
     precision: Literal["auto", "no", "bf16"] = "auto"
-    log_every: int = 20
-    evaluate_every: int = 1_000
-    checkpoint_every: int = 1_000
-    keep_last: int = 2
+    log_every: int = 20  # steps
+    evaluate_every: int = 1_000  # steps
+    checkpoint_every: int = 1_000  # steps
+    keep_last: int = 2  # checkpoints, and the best of the last stage
     max_seconds: float | None = (
         None  # stop, with a checkpoint, after so much wall clock; the same command goes on
     )
     workers: int = 0  # processes that read segments; 0 reads in the training process
-    seed: int = 0
+    seed: int = 0  # of the first weights, the segments and dropout
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise UserError("a run needs at least one stage: give some as `stages`")
+        for name in ("accumulation_steps", "log_every", "evaluate_every", "checkpoint_every", "max_seconds"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UserError(f"{name} is {value}: it must be above 0")
+        if self.workers < 0:
+            raise UserError(f"workers is {self.workers}: 0 or more")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"ema_decay is {self.ema_decay}: a decay from 0 (none) to below 1")
+        distils = any(stage.losses.distillation > 0 for stage in self.stages)
+        if distils and self.teacher is None:
+            raise UserError(
+                "a stage has losses.distillation, but there is no teacher: name a speech model as `teacher`"
+            )
+        if self.teacher is not None and not distils:
+            raise UserError(
+                "there is a teacher, but no stage gives losses.distillation a weight (published: 10)"
+            )
 
     @property
     def total_steps(self) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class WeightAverage:
     """Averages a module's parameters; early on it forgets faster, so that the random start leaves no trace.
 
-    After n updates the decay is min(decay, (1 + n) / (10 + n)).
+    At update n (from 1) the decay is min(decay, (1 + n) / (10 + n)).
     """
 
     def __init__(self, module: nn.Module, decay: float):
@@ -28,6 +28,13 @@ class WeightAverage:
                 self.average[name].lerp_(parameter, 1 - decay)
             else:
                 self.average[name].copy_(parameter)
+
+    @torch.no_grad()
+    def settle(self, module: nn.Module, prefix: str) -> None:
+        """Give the parameters whose names begin with `prefix` their averages, as weights."""
+        for name, parameter in module.named_parameters():
+            if name.startswith(prefix):
+                parameter.copy_(self.average[name])
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
@@ -47,6 +54,6 @@ class WeightAverage:
 
     def restore(self, tensors: dict[str, Tensor], updates: int) -> None:
         """Go on from stored averages."""
-        for name, tensor in tensors.items():
-            self.average[name].copy_(tensor)
+        for name, average in self.average.items():
+            average.copy_(tensors[name])
         self.updates = updates

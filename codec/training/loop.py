@@ -2,56 +2,46 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
 
+from codec.configuration import PARTS
 from codec.distillation import SSLTeacher
 from codec.modeling import HHCodecModel
-from codec.precision import cpu_has_bfloat16
+from codec.precision import has_bfloat16
+from codec.quiet import without_progress_bars
 from codec.runs import (
     Progress,
     RunDirectory,
     StopSignal,
     UserError,
-    load_training_state,
-    optimizer_tensors,
-    restore_optimizer,
-    save_training_state,
+    checkpoint_step,
+    remove_directory,
     seed_globals,
     whole_directory,
+    world_size,
 )
+from codec.training.batches import SegmentNumbers, TrainingData, collate, open_batches
+from codec.training.checkpoint import Checkpoint, save_checkpoint
 from codec.training.config import CodecTrainingConfig, Stage
 from codec.training.ema import WeightAverage
 from codec.training.pictures import log_samples
 from codec.training.start import build_model
 from codec.training.step import CodecTrainingStep
-from codec.training.validation import ValidationSet, validate
+from codec.training.validation import validate
 
-STAGE_STRIDE = 10**9  # segments of different stages never share an index
-# fields that a resumed run may change: they do not touch the weights
-FREE_FIELDS = ("output", "max_seconds", "log_every", "checkpoint_every", "keep_last", "workers")
-
-
-class Segments(Protocol):
-    """Training examples by number: {"waveform": (samples,), "length": int}, a pure function of the index."""
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
-
-
-@dataclass
-class TrainingData:
-    """What a codec learns from, given from outside: the codec package knows no corpora."""
-
-    segments: Callable[[float], Segments]  # segment length in seconds -> examples
-    validation: Sequence[ValidationSet] = field(default_factory=list)
-    digest: str = ""  # names the data: a run resumes on the same data only
+# Fields that a resumed run may change: they do not touch the weights.
+_MAY_CHANGE = (
+    "output", "max_seconds", "log_every", "evaluate_every", "checkpoint_every", "keep_last", "workers",
+)  # fmt: skip
+_CALIBRATION_SEGMENTS, _CALIBRATION_SECONDS = 16, 2.0
+_MOST_SKIPPED_UPDATES = 20
 
 
 @dataclass
@@ -59,47 +49,61 @@ class TrainingResult:
     """Where a run stands when `train_codec` returns."""
 
     step: int
-    finished: bool
-    metrics: dict[str, float]
-    final: Path | None
+    finished: bool  # False: stopped by a signal or `max_seconds`; the same call goes on
+    metrics: dict[str, float]  # of the last validation
+    final: Path | None  # the model directory, once finished
 
 
 def train_codec(config: CodecTrainingConfig, data: TrainingData) -> TrainingResult:
     """Train a codec as the config says; the same call goes on where a killed or stopped run left off.
 
-    Raises UserError when the output directory holds a run of another config or other data.
+    The last stage of a run may be made longer or shorter, also when the run is finished. Runs under `accelerate launch`
+    and torchrun. Raises UserError when the output directory holds a run of another config or other data.
     """
-    return CodecTrainer(config, data).run()
+    with StopSignal() as stop:
+        trainer = CodecTrainer(config, data, stop)
+        try:
+            return trainer.run()
+        finally:
+            trainer.directory.close()
 
 
 class CodecTrainer:
     """One training run in progress."""
 
-    def __init__(self, config: CodecTrainingConfig, data: TrainingData):
-        self.config, self.data = config, data
+    def __init__(self, config: CodecTrainingConfig, data: TrainingData, stop: StopSignal):
+        self.config, self.data, self.stop = config, data, stop
+        self.started = time.monotonic()
+        self.accelerator = _accelerator()
         self.directory = RunDirectory(config.output, keep_last=config.keep_last)
-        self.directory.write_config(config, may_change=FREE_FIELDS)
-        bf16 = config.precision == "bf16" or (
-            config.precision == "auto"
-            and (torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu_has_bfloat16())
-        )
-        self.accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+        self._open_directory()
         device = self.accelerator.device
+        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bfloat16(device))
         seed_globals(config.seed, "weights")
         model = build_model(config)
+        if model.config.exported and any(
+            {"encoder", "quantizer"} & set(stage.train) for stage in config.stages
+        ):
+            raise UserError(
+                f"{config.model} is an exported codec, whose codes are settled: "
+                "train its decoder and vocoder, or start from a training run"
+            )
         teacher = None if config.teacher is None else SSLTeacher(config.teacher, config.teacher_layer, device)
         self.step_module = CodecTrainingStep(model, teacher).to(device)
         self.average = WeightAverage(self.step_module, config.ema_decay) if config.ema_decay else None
         self.step = 0
         self.seconds_before = 0.0  # wall clock of earlier starts of this run
-        self.started = time.monotonic()
+        self.skipped = 0  # updates in a row whose gradient was not finite
         self.stage_index = -1
         self.optimizer: torch.optim.Optimizer
-        self.wrapped: torch.nn.Module = self.step_module
+        self.wrapped: nn.Module = self.step_module
         self.metrics: dict[str, float] = {}
+        self.score: float | None = None  # of the weights as they are now
+        self.saved_step = -1
 
     @property
     def model(self) -> HHCodecModel:
+        """The codec in training."""
         return self.step_module.model
 
     # -- the loop ---------------------------------------------------------------------------------------------------
@@ -110,98 +114,82 @@ class CodecTrainer:
         if self.directory.final.exists():
             self.accelerator.print(f"{config.output} is finished; its result is in {self.directory.final}")
             return TrainingResult(config.total_steps, True, {}, self.directory.final)
-        resumed = self._resume()
-        if not resumed:
+        if not self._resume():
             self._calibrate()
-        with (
-            StopSignal() as stop,
-            Progress(config.total_steps, unit="steps", label="train-codec") as progress,
-        ):
-            progress.update(self.step)
+        with Progress(
+            config.total_steps, unit="steps", label="train-codec", done_before=self.step
+        ) as progress:
             while self.step < config.total_steps:
                 index, _ = config.stage_of(self.step)
                 if index != self.stage_index:
+                    self._settle(config.stages[index])
                     self._enter_stage(index)
-                self._run_stage(config.stages[index], stop, progress)
-                if self._should_stop(stop):
+                self._run_stage(config.stages[index], progress)
+                if self._should_stop():
                     self._save()
-                    self.directory.close()
                     self.accelerator.print(
-                        f"stopped after {self.step} of {config.total_steps} steps; the same command goes on from there"
+                        f"stopped after {self.step} of {config.total_steps} steps; "
+                        "the same command goes on from there"
                     )
                     return TrainingResult(self.step, False, self.metrics, None)
         self._finish()
         return TrainingResult(self.step, True, self.metrics, self.directory.final)
 
-    def _run_stage(self, stage: Stage, stop: StopSignal, progress: Progress) -> None:
+    def _run_stage(self, stage: Stage, progress: Progress) -> None:
         config = self.config
         batches = self._batches(stage)
         sums: dict[str, Tensor] = {}
-        logged_at, since = time.monotonic(), 0
+        steps, busy = 0, 0.0  # since the last log line
         while self.step < config.total_steps and config.stage_of(self.step)[0] == self.stage_index:
+            began = time.monotonic()
             losses = self._update(stage, [next(batches) for _ in range(config.accumulation_steps)])
             self.step += 1
-            since += 1
+            self.score = None
             for name, value in losses.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value
+            steps, busy = steps + 1, busy + time.monotonic() - began
             if self.step % config.log_every == 0:
-                values = {name: float(value) / since for name, value in sums.items()}
-                elapsed = time.monotonic() - logged_at
-                heard = since * self._global_batch(stage) * stage.segment_seconds
-                values |= {
-                    "learning_rate": self._learning_rate(),
-                    "audio_seconds_per_second": heard / elapsed,
+                heard = steps * self._global_batch(stage) * stage.segment_seconds
+                values = {name: float(value) / steps for name, value in sums.items()} | {
+                    "learning_rate": self._learning_rate(stage, self.step - 1),
+                    "audio_seconds_per_second": heard / busy,
                     "stage": self.stage_index,
                     "seconds": self._seconds(),
                 }
                 self.directory.log(self.step, values)
-                sums, since, logged_at = {}, 0, time.monotonic()
+                sums, steps, busy = {}, 0, 0.0
             last = self.step == config.total_steps
             if self.data.validation and (self.step % config.evaluate_every == 0 or last):
                 self._validate(stage)
-                logged_at = time.monotonic()
-            if self.step % config.checkpoint_every == 0 and not last:
+            if self.step % config.checkpoint_every == 0 or last:
                 self._save()
             progress.update(1)
-            if self._should_stop(stop):
+            if self._should_stop():
                 return
 
     def _update(self, stage: Stage, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """One optimizer step over all accumulation steps and processes; returns the global losses."""
         accelerator, config = self.accelerator, self.config
-        _, done = config.stage_of(self.step)
-        factor = stage.schedule.factor(done, stage.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = stage.optimizer.learning_rate * factor
-        hop = self.model.config.hop_length
-        frames = sum(((batch["length"] + hop - 1) // hop).sum() for batch in batches)
-        frames = frames.to(accelerator.device, torch.float64)
-        if accelerator.num_processes > 1:
-            frames = accelerator.reduce(frames, reduction="sum")
-        # DDP averages gradients over processes: with this total, their mean is the gradient of the global mean
-        total = float(frames) / accelerator.num_processes
+            group["lr"] = self._learning_rate(stage, self.step)
+        total = self._frames_a_process(batches)
         # dropout is a function of (seed, step, process): a resumed run draws what it would have drawn
         seed_globals(config.seed, "step", self.step, accelerator.process_index)
         summed: dict[str, Tensor] = {}
         for index, batch in enumerate(batches):
             waveform = batch["waveform"].to(accelerator.device)
             lengths = batch["length"].to(accelerator.device)
-            if index < len(batches) - 1:
-                with accelerator.no_sync(self.wrapped), accelerator.autocast():
-                    losses = self.wrapped(waveform, lengths, stage, total)
-                    losses["loss"].backward()
-            else:
-                with accelerator.autocast():
+            more = index < len(batches) - 1  # gradients go around with the last part only
+            with accelerator.no_sync(self.wrapped) if more else nullcontext():
+                with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=self.bf16):
                     losses = self.wrapped(waveform, lengths, stage, total)
                 losses["loss"].backward()
             for name, value in losses.items():
                 summed[name] = summed.get(name, torch.zeros_like(value.detach())) + value.detach()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        summed["gradient_norm"] = torch.nn.utils.clip_grad_norm_(parameters, stage.optimizer.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update(self.step_module)
+        norm = nn.utils.clip_grad_norm_(parameters, stage.optimizer.clip_norm)
+        self._apply(norm)
+        summed["gradient_norm"] = norm
         if accelerator.num_processes > 1:
             names = sorted(summed)
             values = accelerator.reduce(
@@ -210,28 +198,63 @@ class CodecTrainer:
             summed = dict(zip(names, values.unbind(), strict=True))
         return summed
 
-    # -- data -------------------------------------------------------------------------------------------------------
+    def _frames_a_process(self, batches: list[dict[str, Tensor]]) -> float:
+        """Frames of the whole step over the number of processes.
+
+        DDP averages gradients over processes: with losses that are sums divided by this, their mean is the gradient of
+        the global mean.
+        """
+        hop = self.model.config.hop_length
+        lengths = torch.cat([batch["length"] for batch in batches])
+        frames = ((lengths + hop - 1) // hop).sum().to(self.accelerator.device, torch.float64)
+        if self.accelerator.num_processes > 1:
+            frames = self.accelerator.reduce(frames, reduction="mean")
+        return float(frames)
+
+    def _apply(self, norm: Tensor) -> None:
+        """Move the weights, unless the gradient is not finite."""
+        if math.isfinite(norm):
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update(self.step_module)
+            self.skipped = 0
+        else:
+            self.skipped += 1
+            if self.skipped == _MOST_SKIPPED_UPDATES:
+                raise UserError(
+                    f"the gradient has not been finite for {_MOST_SKIPPED_UPDATES} steps, the last of them step "
+                    f"{self.step}: lower optimizer.learning_rate"
+                )
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _learning_rate(self, stage: Stage, step: int) -> float:
+        _, done = self.config.stage_of(step)
+        return stage.optimizer.learning_rate * stage.schedule.factor(done, stage.steps)
 
     def _global_batch(self, stage: Stage) -> int:
         return stage.batch_size * self.config.accumulation_steps * self.accelerator.num_processes
 
     def _batches(self, stage: Stage) -> Iterator[dict[str, Tensor]]:
-        """This process's batches of the stage from the present step on; segment numbers alone say what they are."""
+        """This process's batches of the stage from the present step on."""
         _, done = self.config.stage_of(self.step)
-        loader = DataLoader(
-            self.data.segments(stage.segment_seconds),  # type: ignore[arg-type]
-            batch_sampler=_Numbers(
-                start=self.stage_index * STAGE_STRIDE + done * self._global_batch(stage),
-                end=self.stage_index * STAGE_STRIDE + stage.steps * self._global_batch(stage),
-                batch_size=stage.batch_size,
-                process=self.accelerator.process_index,
-                processes=self.accelerator.num_processes,
-            ),
-            num_workers=self.config.workers,
-            collate_fn=_collate,
-            persistent_workers=False,
+        numbers = SegmentNumbers(
+            stage=self.stage_index,
+            done=done * self.config.accumulation_steps,
+            total=stage.steps * self.config.accumulation_steps,
+            batch_size=stage.batch_size,
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
         )
-        return iter(loader)
+        return open_batches(self.data.segments(stage.segment_seconds), numbers, self.config.workers)
+
+    def _should_stop(self) -> bool:
+        limit = self.config.max_seconds
+        if limit is not None and time.monotonic() - self.started > limit:
+            self.stop.requested = True
+        return self.step < self.config.total_steps and self.stop.agreed(self.accelerator)
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
 
     # -- stages, validation, checkpoints ----------------------------------------------------------------------------
 
@@ -239,43 +262,43 @@ class CodecTrainer:
         """Freeze what this stage does not train and start its optimizer."""
         stage = self.config.stages[index]
         self.stage_index = index
-        model = self.model
-        self.step_module.train()
-        model.freeze(set(model.PARTS) - set(stage.train))
-        for part in set(model.PARTS) - set(stage.train):
-            model.get_submodule(part).eval()
+        self._set_modes(stage)
         if self.step_module.distillation is not None:
             self.step_module.distillation.requires_grad_(stage.losses.distillation > 0)
-        parameters = [p for p in self.step_module.parameters() if p.requires_grad]
-        if not parameters:
-            raise UserError(
-                f"stage {index} trains nothing: name parts of {', '.join(model.PARTS)} in its `train`"
-            )
         self.optimizer = torch.optim.AdamW(
-            parameters,
+            [p for p in self.step_module.parameters() if p.requires_grad],
             lr=stage.optimizer.learning_rate,
             betas=stage.optimizer.betas,
             weight_decay=stage.optimizer.weight_decay,
             fused=True,
         )
-        self.wrapped = self.step_module
+        self.wrapped = self.step_module  # the former stage's DDP, if any, takes its hooks off
         if self.accelerator.num_processes > 1:
-            self.wrapped = torch.nn.parallel.DistributedDataParallel(
+            on_gpu = self.accelerator.device.type == "cuda"
+            self.wrapped = nn.parallel.DistributedDataParallel(
                 self.step_module,
-                device_ids=[self.accelerator.local_process_index]
-                if self.accelerator.device.type == "cuda"
-                else None,
-                broadcast_buffers=False,
+                device_ids=[self.accelerator.local_process_index] if on_gpu else None,
+                broadcast_buffers=False,  # they are constants
             )
+
+    def _settle(self, stage: Stage) -> None:
+        """A part that comes to rest keeps its average: that is what will be exported, so the others learn beside it."""
+        if self.average is not None:
+            for part in set(PARTS) - set(stage.train):
+                self.average.settle(self.step_module, f"model.{part}.")
+
+    def _set_modes(self, stage: Stage) -> None:
+        self.step_module.train()
+        self.model.freeze(set(PARTS) - set(stage.train))
 
     def _calibrate(self) -> None:
         """Scale encoder output and codebook from data before the first step, unless they come from elsewhere."""
-        if not self.model.config.exported and not {"encoder", "quantizer", "all"} & set(
-            self.config.initialize
-        ):
-            segments = self.data.segments(2.0)
-            batch = _collate([segments[index] for index in range(16)])
-            self.model.calibrate(batch["waveform"][:, None].to(self.accelerator.device))
+        given = set(self.config.initialize)
+        fresh = set() if self.model.config.exported or "all" in given else {"encoder", "quantizer"} - given
+        if fresh:
+            segments = self.data.segments(_CALIBRATION_SECONDS)
+            batch = collate([segments[index] for index in range(_CALIBRATION_SEGMENTS)])
+            self.model.calibrate(batch["waveform"][:, None].to(self.accelerator.device), parts=fresh)
             if self.average is not None:
                 self.average = WeightAverage(self.step_module, self.config.ema_decay)
 
@@ -283,105 +306,88 @@ class CodecTrainer:
         if self.accelerator.is_main_process:
             with self._averaged():
                 result = validate(self.step_module, self.data.validation, stage)
-            self.metrics = result.metrics | {"score": result.score}
+            self._set_modes(stage)
+            self.metrics, self.score = result.metrics | {"score": result.score}, result.score
             self.directory.log(self.step, {f"validation/{key}": value for key, value in self.metrics.items()})
             if self.directory.tensorboard is not None:
                 log_samples(
                     self.directory.tensorboard, self.step, result.samples, self.model.config.sampling_rate
                 )
-            self.step_module.train()
-            for part in set(self.model.PARTS) - set(stage.train):
-                self.model.get_submodule(part).eval()
         self.accelerator.wait_for_everyone()
 
-    def _averaged(self) -> Any:
-        from contextlib import nullcontext
-
+    def _averaged(self) -> AbstractContextManager[None]:
         return nullcontext() if self.average is None else self.average.applied(self.step_module)
 
     def _save(self) -> None:
-        tensors = {f"model/{name}": value for name, value in self.step_module.state_dict().items()}
-        tensors |= {f"optimizer/{name}": value for name, value in optimizer_tensors(self.optimizer).items()}
-        if self.average is not None:
-            tensors |= {f"average/{name}": value for name, value in self.average.tensors().items()}
+        if self.saved_step == self.step:
+            return
         counters = {
             "step": self.step,
             "stage": self.stage_index,
-            "average_updates": self.average.updates if self.average else 0,
             "data": self.data.digest,
             "seconds": self._seconds(),
         }
+        last_stage = (
+            self.stage_index == len(self.config.stages) - 1
+        )  # other stages' scores are of something else
         self.directory.save(
             self.step,
-            lambda directory: save_training_state(directory, tensors, counters),
-            score=self.metrics.get("score"),
+            lambda directory: save_checkpoint(
+                directory, self.step_module, self.optimizer, self.average, counters
+            ),
+            score=self.score if last_stage else None,
         )
+        self.saved_step = self.step
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> bool:
+        """Go on from the latest checkpoint; False when there is none."""
         latest = self.directory.latest()
-        self.directory.resume(0 if latest is None else int(latest.name.split("-")[-1]))
+        self.accelerator.wait_for_everyone()
+        self.directory.resume(0 if latest is None else checkpoint_step(latest))
         if latest is None:
             return False
-        state = load_training_state(latest)
-        if state.counters["data"] != self.data.digest:
+        checkpoint = Checkpoint(latest)
+        if checkpoint.counters["data"] != self.data.digest:
             raise UserError(f"{latest} was trained on other data: give this run another output directory")
-        self._enter_stage(state.counters["stage"])
-
-        def under(prefix: str) -> dict[str, Tensor]:
-            return {
-                name.removeprefix(prefix): value
-                for name, value in state.tensors.items()
-                if name.startswith(prefix)
-            }
-
-        self.step_module.load_state_dict(under("model/"))
-        restore_optimizer(self.optimizer, under("optimizer/"))
-        if self.average is not None:
-            self.average.restore(under("average/"), state.counters["average_updates"])
-        self.step = state.counters["step"]
-        self.seconds_before = state.counters["seconds"]
+        self._enter_stage(checkpoint.counters["stage"])
+        checkpoint.restore(self.step_module, self.optimizer, self.average)
+        self.step = self.saved_step = checkpoint.counters["step"]
+        self.seconds_before = checkpoint.counters["seconds"]
         self.accelerator.print(f"going on from {latest}")
         return True
 
     def _finish(self) -> None:
         if self.accelerator.is_main_process:
-            with self._averaged(), whole_directory(self.directory.final) as directory:
+            final = self.directory.final
+            with self._averaged(), whole_directory(final) as directory, without_progress_bars():
                 self.model.save_pretrained(directory)
-        self.directory.close()
         self.accelerator.wait_for_everyone()
 
-    def _should_stop(self, stop: StopSignal) -> bool:
-        limit = self.config.max_seconds
-        if limit is not None and time.monotonic() - self.started > limit:
-            stop.requested = True
-        return self.step < self.config.total_steps and stop.agreed(self.accelerator)
-
-    def _seconds(self) -> float:
-        return self.seconds_before + time.monotonic() - self.started
-
-    def _learning_rate(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
-
-
-class _Numbers:
-    """Batch sampler: the numbers of each of this process's batches, in order."""
-
-    def __init__(self, start: int, end: int, batch_size: int, process: int, processes: int):
-        self.start, self.end, self.batch_size = start, end, batch_size
-        self.process, self.processes = process, processes
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for first in range(self.start, self.end, self.batch_size * self.processes):
-            own = first + self.process * self.batch_size
-            yield list(range(own, own + self.batch_size))
-
-    def __len__(self) -> int:
-        return math.ceil((self.end - self.start) / (self.batch_size * self.processes))
+    def _open_directory(self) -> None:
+        """Claim the run directory: a new one, or the one of this run, whose last stage may have another length."""
+        config, directory = self.config, self.directory
+        done = 0 if (latest := directory.latest()) is None else checkpoint_step(latest)
+        if done > config.total_steps:
+            raise UserError(
+                f"{config.output} has gone {done} steps already, the stages ask for {config.total_steps}: "
+                "give them more steps, or the run another output directory"
+            )
+        directory.write_config(config, may_change=(*_MAY_CHANGE, f"stages.{len(config.stages) - 1}.steps"))
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process and directory.final.exists() and 0 < done < config.total_steps:
+            remove_directory(
+                directory.final
+            )  # of a run that is now made longer: it would pass for this one's
+        self.accelerator.wait_for_everyone()
 
 
-def _collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    return {
-        "waveform": torch.stack([example["waveform"] for example in examples]),
-        "length": torch.tensor([example["length"] for example in examples]),
-    }
+def _accelerator() -> Accelerator:
+    # Without this, processes that torchrun starts on a machine without accelerators would not find each other.
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    if accelerator.num_processes != world_size():
+        raise UserError(
+            f"the launcher started {world_size()} processes, of which accelerate sees {accelerator.num_processes}: "
+            "use accelerate launch or torchrun, or start a single process"
+        )
+    return accelerator

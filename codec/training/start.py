@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from codec.configuration import HHCodecConfig
+from codec.configuration import PARTS, HHCodecConfig
 from codec.modeling import HHCodecModel
 from codec.presets import PRESETS, preset_config
 from codec.runs import UserError
+from codec.training.checkpoint import load_trained
 from codec.training.config import CodecTrainingConfig
 
 
@@ -14,51 +15,42 @@ def build_model(config: CodecTrainingConfig) -> HHCodecModel:
 
     Raises UserError for an unknown preset, a part that does not exist or does not fit.
     """
-    model = HHCodecModel(_model_config(config))
+    model = HHCodecModel(model_config(config))
     for part, source in config.initialize.items():
-        names = list(model.PARTS) if part == "all" else [part]
+        if part not in (*PARTS, "all"):
+            raise UserError(f"initialize names {part!r}: the parts are {', '.join(PARTS)}, or all")
         donor = load_trained(source)
-        for name in names:
-            if name not in model.PARTS:
-                raise UserError(f"initialize names {name!r}: the parts are {', '.join(model.PARTS)}, or all")
+        for name in PARTS if part == "all" else [part]:
             try:
                 model.get_submodule(name).load_state_dict(donor.get_submodule(name).state_dict())
             except RuntimeError as error:
-                reason = str(error).splitlines()[-1].strip()
+                reason = " ".join(str(error).split())
                 raise UserError(f"the {name} of {source} does not fit this model: {reason}") from error
     return model
 
 
-def load_trained(directory: str) -> HHCodecModel:
-    """A codec from a run directory (its `final`) or a model directory; float32."""
-    path = Path(directory)
-    if (path / "final").is_dir():
-        path = path / "final"
-    if not (path / "config.json").is_file():
-        raise UserError(
-            f"{directory} holds no codec: expected a finished run or a directory with config.json"
-        )
-    return HHCodecModel.from_pretrained(path)
+def model_config(config: CodecTrainingConfig) -> HHCodecConfig:
+    """The configuration of the model that a run trains.
 
-
-def _model_config(config: CodecTrainingConfig) -> HHCodecConfig:
-    if config.model in PRESETS:
-        base = preset_config(config.model).to_dict()
-    elif (Path(config.model) / "config.json").is_file():
-        base = HHCodecConfig.from_pretrained(config.model).to_dict()
-    else:
-        raise UserError(
-            f"no codec {config.model!r} to train: give a directory with config.json or a preset "
-            f"({', '.join(sorted(PRESETS))})"
-        )
-    for part, overrides in config.model_overrides.items():
-        if not isinstance(base.get(part), dict):
-            raise UserError(f"model_overrides names {part!r}: the parts are {', '.join(HHCodecModel.PARTS)}")
-        base[part] = {**base[part], **overrides}
-    if config.name is not None:
-        base["name"] = config.name
-    base["fingerprint"] = None if not base.get("exported") else base["fingerprint"]
+    Raises UserError for an unknown preset, and for overrides of what is not there or does not fit together.
+    """
     try:
+        if config.model in PRESETS:
+            base = preset_config(config.model).to_dict()
+        elif (Path(config.model) / "config.json").is_file():
+            base = HHCodecConfig.from_pretrained(config.model).to_dict()
+        else:
+            raise UserError(
+                f"no codec {config.model!r} to train: give a preset ({', '.join(sorted(PRESETS))}) "
+                "or a directory with config.json"
+            )
+        for part, overrides in config.model_overrides.items():
+            if part not in PARTS:
+                raise UserError(f"model_overrides names {part!r}: the parts are {', '.join(PARTS)}")
+            base[part] = {**base[part], **overrides}
+        if config.name is not None:
+            base["name"] = config.name
+        base["fingerprint"] = None  # of what is trained; the export computes it
         return HHCodecConfig(**base)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"the model's configuration does not hold together: {error}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"the configuration of {config.model} does not hold together: {error}") from error

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from codec.distillation import DistillationHead, SSLTeacher, distillation_centres
 from codec.losses import MultiScaleSpectralLoss, WaveformMelLoss, mel_l1
-from codec.masks import lengths_from_mask
+from codec.masks import lengths_from_mask, mask_from_lengths
 from codec.mel import LogMel
 from codec.modeling import HHCodecModel, HHCodecOutput
 from codec.training.config import Stage
@@ -14,8 +14,8 @@ from codec.training.config import Stage
 class CodecTrainingStep(nn.Module):
     """Waveform segments in, weighted losses out.
 
-    Reconstruction losses are on generator outputs alone; adversarial ones, which need an optimizer of their own, join in
-    the loop between `reconstruct` and the sum.
+    Reconstruction losses are on generator outputs alone; adversarial ones, which need an optimizer of their own, join
+    in the loop between `reconstruct` and the sum.
     """
 
     def __init__(self, model: HHCodecModel, teacher: SSLTeacher | None):
@@ -33,14 +33,14 @@ class CodecTrainingStep(nn.Module):
     def forward(
         self, waveform: Tensor, lengths: Tensor, stage: Stage, total_frames: Tensor | float | None = None
     ) -> dict[str, Tensor]:
-        """(batch, samples), (batch,) -> losses by name; "loss" is their weighted sum.
+        """(batch, samples), zero beyond a row's own `lengths` (batch,) -> losses by name; "loss" is their weighted sum.
 
         Every loss is a sum over the batch's frames divided by `total_frames`, their own number unless given.
         """
-        waveform, lengths = self._whole_frames(waveform, lengths)
-        padding_mask = torch.arange(waveform.shape[1], device=waveform.device) < lengths[:, None]
-        frames = (lengths + self.model.config.hop_length - 1) // self.model.config.hop_length
-        total = frames.sum() if total_frames is None else total_frames
+        hop = self.model.config.hop_length
+        waveform = nn.functional.pad(waveform, (0, -waveform.shape[1] % hop))
+        padding_mask = mask_from_lengths(lengths, waveform.shape[1])
+        total = ((lengths + hop - 1) // hop).sum() if total_frames is None else total_frames
         target = self.mel_of(waveform)
         output = self.reconstruct(waveform, padding_mask, target, stage, total)
         losses = self._losses(output, waveform, target, stage, total)
@@ -72,7 +72,7 @@ class CodecTrainingStep(nn.Module):
         with torch.no_grad():
             latent = model.encode_to_latent(waveform[:, None], padding_mask)
             codes = model.quantize(latent.latent)
-            quantized = model.dequantize(codes)
+            quantized = model.codes_to_latent(codes)
         mask = latent.frame_mask
         mel = model.decoder(quantized, mask)
         audio = model.vocode(mel, mask, quantized.shape[1]) if synthesize else None
@@ -83,15 +83,11 @@ class CodecTrainingStep(nn.Module):
     def mel_of(self, waveform: Tensor) -> Tensor:
         """(batch, samples in whole frames) -> the mel that decoder and vocoder meet at, (batch, mel frames, n_mels)."""
         mel = self.target_mel(waveform)
-        frames = int(self.model.decoder.mel_frames(waveform.shape[1] // self.model.config.hop_length))
+        frames = self.model.decoder.mel_frames(waveform.shape[1] // self.model.config.hop_length)
         missing = frames - mel.shape[1]  # a vocoder whose hop does not divide ours needs one frame more
         if missing > 0:
             mel = torch.cat([mel, mel[:, -1:].expand(-1, missing, -1)], dim=1)
         return mel
-
-    def _whole_frames(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        hop = self.model.config.hop_length
-        return nn.functional.pad(waveform, (0, -waveform.shape[1] % hop)), lengths
 
     def _losses(
         self, output: HHCodecOutput, waveform: Tensor, target: Tensor, stage: Stage, total: Tensor | float
@@ -117,6 +113,7 @@ class CodecTrainingStep(nn.Module):
             assert self.teacher is not None and self.distillation is not None
             config = self.model.config
             centres = distillation_centres(mask.shape[1], config.frame_rate, waveform.device)
-            features = self.teacher(waveform, config.sampling_rate, centres)
+            samples = lengths_from_mask(mask) * hop
+            features = self.teacher(waveform, samples, config.sampling_rate, centres)
             losses["distillation"] = self.distillation(output.quantized, features, mask, total)
         return losses

@@ -17,6 +17,7 @@ from data.corpora import Utterance
 HEADERS = ".headers.safetensors"  # kept in the output directory until the dataset is whole
 _READING = ".headers.reading"  # touched while they are being read
 _THREADS = 16  # headers wait for the disk, or for the network, not for the processor
+_AT_ONCE = 1024  # calls waiting in the pool: tens of millions would fill the memory
 _PATIENCE_SECONDS = 60.0
 
 
@@ -40,9 +41,10 @@ def read_headers(
         Progress(total=len(utterances), unit="files", label="reading headers") as progress,
         ThreadPoolExecutor(_THREADS) as pool,
     ):
-        for header in pool.map(_header, utterances):
-            headers.append(header)
-            progress.update(1)
+        for start in range(0, len(utterances), _AT_ONCE):
+            found = list(pool.map(_header, utterances[start : start + _AT_ONCE]))
+            headers += found
+            progress.update(len(found))
             alive()
     write_bytes(path, _dump(headers, identity))
     return headers

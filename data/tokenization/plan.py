@@ -33,15 +33,17 @@ class TokenizeOptions:
     batch_seconds: audio in a batch, padding included
     long_seconds: recordings longer than this are encoded block by block, in bounded memory
     precision: of the encoder; in bfloat16 the codes of near ties differ from float32's
+    gain: factor on every recording, for corpora far from the level that the codec was trained at
     source, licence: of the recordings, for the dataset's card
     """
 
     shards: int | None = None
     speeds: tuple[float, ...] = (1.0,)
     shifts: int = 1
-    batch_seconds: float = 120.0
+    batch_seconds: float = 60.0
     long_seconds: float = 120.0
     precision: Literal["float32", "bfloat16"] = "float32"
+    gain: float = 1.0
     source: str | None = None
     licence: str | None = None
 
@@ -50,6 +52,8 @@ class TokenizeOptions:
             raise UserError(f"shards is {self.shards}: expected at least 1")
         if not (self.batch_seconds > 0 and self.long_seconds > 0):
             raise UserError("batch_seconds and long_seconds must be more than 0")
+        if not 0 < self.gain < float("inf"):
+            raise UserError(f"gain is {self.gain}: expected a factor above 0")
         if self.precision not in ("float32", "bfloat16"):
             raise UserError(f"unknown precision {self.precision!r}: choose float32 or bfloat16")
 

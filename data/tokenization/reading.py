@@ -47,8 +47,11 @@ class AudioBatch:
 class BatchReader(Dataset[AudioBatch]):
     """Turns a request into an `AudioBatch`; long recordings are left for `long_blocks`."""
 
-    def __init__(self, utterances: Sequence[Utterance], plan: Plan, sampling_rate: int) -> None:
+    def __init__(
+        self, utterances: Sequence[Utterance], plan: Plan, sampling_rate: int, gain: float = 1.0
+    ) -> None:
         self._utterances, self._plan, self._rate = utterances, plan, sampling_rate
+        self._gain = gain
 
     def __getitem__(self, request: Request) -> AudioBatch:  # type: ignore[override]
         batch = AudioBatch(request)
@@ -68,7 +71,7 @@ class BatchReader(Dataset[AudioBatch]):
                 batch.failures[row] = str(error)
                 continue
             batch.rows.append(row)
-            waveforms.append(waveform)
+            waveforms.append(waveform * self._gain if self._gain != 1.0 else waveform)
         batch.lengths = [len(waveform) for waveform in waveforms]
         if waveforms:
             batch.waveforms = torch.zeros(len(waveforms), max(batch.lengths))
@@ -82,6 +85,8 @@ class BatchReader(Dataset[AudioBatch]):
         """
         variant = self._plan.variants[self._plan.variant[row]]
         blocks = read_blocks(self._source(row), self._rate, BLOCK_SECONDS, variant.speed)
+        if self._gain != 1.0:
+            blocks = (block * self._gain for block in blocks)
         return _dropped(_read_ahead(blocks), variant.skip)
 
     def _source(self, row: int) -> AudioSource:

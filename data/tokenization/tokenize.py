@@ -63,8 +63,16 @@ def tokenize_corpus(
         todo = [
             shard for shard in _own_order(plan.shards[rank() :: world_size()]) if not directory.has(shard)
         ]
+        reader = BatchReader(corpus.utterances, plan, encoder.info.sampling_rate, options.gain)
         _encode_shards(
-            encoder, corpus, plan, directory, todo, default_workers() if workers is None else workers, stop
+            encoder,
+            reader,
+            corpus,
+            plan,
+            directory,
+            todo,
+            default_workers() if workers is None else workers,
+            stop,
         )
         whole = directory.finish(plan.shards)
     left = 0 if whole else sum(not directory.has(shard) for shard in plan.shards)
@@ -87,6 +95,7 @@ def _own_order(shards: Sequence[Shard]) -> list[Shard]:
 
 def _encode_shards(
     encoder: BatchEncoder,
+    reader: BatchReader,
     corpus: Corpus,
     plan: Plan,
     directory: TokenDirectory,
@@ -96,7 +105,6 @@ def _encode_shards(
 ) -> None:
     if not shards:
         return
-    reader = BatchReader(corpus.utterances, plan, encoder.info.sampling_rate)
     requests = _Requests(plan, directory, shards)
     seconds = plan.samples / encoder.info.sampling_rate
     total = float(sum(seconds[shard.start : shard.stop].sum() for shard in shards))

@@ -2,9 +2,25 @@
 
 import hashlib
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
-from codec.training import CodecTrainingConfig, TrainingData, ValidationSet, train_codec
+from torch import Tensor
+
+from codec import save_codec
+from codec.runs import UserError, rank
+from codec.training import (
+    CodecTrainingConfig,
+    TrainingData,
+    ValidationSet,
+    load_trained,
+    model_config,
+    train_codec,
+)
+from data.corpora import CorpusFormat, Utterance
 
 
 @dataclass
@@ -13,7 +29,7 @@ class CodecCorpus:
 
     path: str
     weight: float = 1.0  # share of the training segments, relative to the other corpora's
-    format: str = "auto"
+    format: CorpusFormat = "auto"
     gain_db: tuple[float, float] | None = (-6.0, -1.0)  # peak level drawn for training, dB of full scale
     validation_gain: float = 1.0  # factor on the validation recordings
     validation_limit: int = 60  # recordings
@@ -34,12 +50,35 @@ class CodecRecipe(CodecTrainingConfig):
 def train_codec_command(config: CodecRecipe) -> int:
     """Train a codec: waveform -> codes -> mel -> waveform.
 
+    Started again with the same arguments, it goes on where it was stopped. Under `accelerate launch -m recipes` it runs
+    on several devices.
+
     Args:
         config: the run; see recipes/hh_codec/ for examples.
     """
     result = train_codec(config, training_data(config))
-    if result.final is not None:
+    if result.final is not None and rank() == 0:
         print(f"trained {result.step} steps: {result.final}")
+    return 0
+
+
+def export_codec_command(
+    run: Path,
+    output: Path,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    checkpoint: Literal["final", "best", "latest"] | None = None,
+) -> int:
+    """Turn a codec's training run into a model directory for use: folded, rounded once, with its fingerprint.
+
+    Args:
+        run: the run directory; also one of its checkpoints, or a model directory.
+        output: where the model directory goes; an exported codec that is there is replaced.
+        dtype: what the weights are stored in. They are computed with in float32 wherever they are loaded.
+        checkpoint: which of the run's; its result when unset, or without one the latest. The best has the lowest
+            validation score.
+    """
+    exported = save_codec(load_trained(run, checkpoint), output, dtype)
+    print(f"exported {exported.config.name}, fingerprint {exported.config.fingerprint}: {output}")
     return 0
 
 
@@ -48,15 +87,13 @@ def training_data(config: CodecRecipe) -> TrainingData:
 
     Raises UserError when one cannot be opened or none is given.
     """
-    from codec.runs import UserError
-    from codec.training.start import build_model
-    from data import SegmentDataset, open_corpus, read_audio
+    from data import SegmentDataset, open_corpus
     from data.mixed_segments import MixedSegments
     from data.waveforms import FileWaveforms, MemoryWaveforms
 
     if not config.corpora:
         raise UserError("no corpora to train on: give some as --corpora or in the config file")
-    sampling_rate = build_model(config).config.sampling_rate
+    sampling_rate = model_config(config).sampling_rate
     sources, validation, names = [], [], []
     for entry in config.corpora:
         corpus = open_corpus(entry.path, format=entry.format)
@@ -65,14 +102,14 @@ def training_data(config: CodecRecipe) -> TrainingData:
             raise UserError(f"{entry.path} has no training split")
         names.append([corpus.name, [utterance.id for utterance in corpus.utterances]])
         reader = MemoryWaveforms.preload if config.preload else FileWaveforms
-        sources.append((entry, reader(train, sampling_rate)))
+        waveforms = reader(train, sampling_rate)
+        _say_what_is_broken(entry.path, waveforms.failures)
+        sources.append((entry, waveforms))
         held_out = [utterance for utterance in corpus.utterances if utterance.split == "validation"]
-        if held_out:
-            waveforms = [
-                read_audio(utterance.path, sampling_rate) * entry.validation_gain
-                for utterance in held_out[: entry.validation_limit]
-            ]
-            validation.append(ValidationSet(corpus.name, waveforms))
+        if held_out and entry.validation_limit > 0:
+            namesakes = sum(other[0] == corpus.name for other in names[:-1])
+            name = f"{corpus.name}-{namesakes + 1}" if namesakes else corpus.name
+            validation.append(ValidationSet(name, _validation_waveforms(held_out, entry, sampling_rate)))
 
     def segments(seconds: float) -> MixedSegments:
         return MixedSegments(
@@ -93,3 +130,30 @@ def training_data(config: CodecRecipe) -> TrainingData:
 
     digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
     return TrainingData(segments=segments, validation=validation, digest=digest)
+
+
+def _validation_waveforms(
+    utterances: Sequence[Utterance], entry: CodecCorpus, sampling_rate: int
+) -> list[Tensor]:
+    """Up to `validation_limit` recordings, spread evenly over the corpus: neighbours share a speaker or a chapter."""
+    from data import AudioError, read_audio
+
+    count = min(entry.validation_limit, len(utterances))
+    waveforms, failures = [], []
+    for number in range(count):
+        utterance = utterances[number * len(utterances) // count]
+        try:
+            waveforms.append(read_audio(utterance.path, sampling_rate) * entry.validation_gain)
+        except AudioError as error:
+            failures.append((utterance.id, str(error)))
+    _say_what_is_broken(entry.path, failures)
+    return waveforms
+
+
+def _say_what_is_broken(corpus: str, failures: Sequence[tuple[str, str]]) -> None:
+    if failures and rank() == 0:
+        print(
+            f"train-codec: {len(failures)} recordings of {corpus} cannot be read and are left out; the first: "
+            f"{failures[0][1]}",
+            file=sys.stderr,
+        )

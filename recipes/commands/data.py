@@ -24,9 +24,10 @@ def tokenize(
     shards: int | None = None,
     speeds: list[float] = [1.0],  # noqa: B006  (never changed; jsonargparse shows it in --help)
     shifts: int = 1,
-    batch_seconds: float = 120.0,
+    batch_seconds: float = 60.0,
     long_seconds: float = 120.0,
     precision: Literal["float32", "bfloat16"] = "float32",
+    gain: float = 1.0,
     workers: int | None = None,
     max_failures: float = 0.01,
     source: str | None = None,
@@ -51,6 +52,8 @@ def tokenize(
         batch_seconds: audio in a batch, padding included.
         long_seconds: recordings longer than this are encoded block by block, in little memory.
         precision: of the encoder; bfloat16 is faster on a GPU and changes some codes.
+        gain: factor on every recording, for corpora far from the level that the codec was trained at (peaks of 0.5 to
+            0.9 for the bundled one).
         workers: processes that read audio; by default by the number of cores.
         max_failures: the share of recordings that may be broken; above it the exit status is 1.
         source: where the recordings come from, for the dataset's card.
@@ -65,7 +68,7 @@ def tokenize(
     if workers is not None and workers < 0:
         raise UserError(f"--workers is {workers}: 0 (read in this process) or more")
     options = TokenizeOptions(
-        shards, tuple(speeds), shifts, batch_seconds, long_seconds, precision, source, licence
+        shards, tuple(speeds), shifts, batch_seconds, long_seconds, precision, gain, source, licence
     )
     utterances = open_corpus(corpus, format, speaker, language)
     model = load_codec(codec, _device(device))

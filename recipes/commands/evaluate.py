@@ -49,11 +49,12 @@ def evaluate_codec(
     """
     from codec import CodecInfo, load_codec
     from data import open_corpus
+    from recipes.commands.data import _device as resolve_device
     from recipes.evaluation.codec_evaluation import evaluate
     from recipes.evaluation.codec_report import write_codec_report
     from recipes.evaluation.scoring import Scorer
 
-    where = _device(device)
+    where = resolve_device(device)
     listing = open_corpus(corpus, format=format)
     utterances = listing.split(split)
     if not utterances:
@@ -115,6 +116,7 @@ def evaluate_slm(
     import torch
 
     from data import open_corpus
+    from recipes.commands.data import _device as resolve_device
     from recipes.evaluation.scoring import Scorer
     from recipes.evaluation.sentences import References, read_sentences
     from recipes.evaluation.slm_evaluation import evaluate
@@ -122,7 +124,7 @@ def evaluate_slm(
     from slm.speech_lm import SpeechLM
 
     texts = _spread(read_sentences(sentences), limit)
-    where = _device(device)
+    where = resolve_device(device)
     spoken = References(open_corpus(references).utterances) if references is not None else None
     language_model = SpeechLM.from_pretrained(model, device=where)
     chosen: list[str | None] = [*(voices or language_model.vocabulary.voices)] or [None]
@@ -155,14 +157,6 @@ def _spread(items: list[Any], limit: int | None) -> list[Any]:
     if limit < 1:
         raise UserError(f"limit is {limit}: it must be at least 1")
     return [items[i * len(items) // limit] for i in range(limit)]
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _command_line() -> str:

@@ -118,13 +118,13 @@ def evaluate(
         speed=speed,
         skipped=scorer.skipped,
     )
-    with Progress(None, label="evaluating") as progress:
+    with Progress(len(utterances), unit="utterances", label="evaluating") as progress:
         for row, scores in scorer.run(_tasks(reconstructor, utterances, scorer, gain, result)):
             result.rows.append(
                 UtteranceRow(row.utterance, row.system, row.seconds, row.frames, scores, row.mel_l1)
             )
             if row.system == CODEC:
-                progress.update(row.seconds)
+                progress.update(1, f"{result.seconds:,.0f} s of audio read")
     return result
 
 

@@ -121,7 +121,8 @@ def _page(evaluation: CodecEvaluation, facts: dict[str, Any], table: str) -> str
                 f"# {codec['name']} on {corpus['name']}",
                 f"`{facts['command']}`",
                 f"Codec `{codec['name']}`, fingerprint {codec['fingerprint']}; {len(evaluation.of(CODEC)):,} "
-                f"utterances ({evaluation.seconds / 60:.1f} minutes) of the {corpus['split']} split, gain {corpus['gain']:g}.",
+                f"utterances ({evaluation.seconds / 60:.1f} minutes) of the {corpus['split']} split, "
+                f"gain {corpus['gain']:g}.",
                 table,
                 "\n".join(f"- {note}" for note in notes),
                 "## Codes",
@@ -130,7 +131,8 @@ def _page(evaluation: CodecEvaluation, facts: dict[str, Any], table: str) -> str
                 f"{evaluation.codes.entropy_bitrate(frame_rate):.0f} bit/s by the entropy of the codes.",
                 "## Speed",
                 f"Encode {speed.encode:.0f} ×, decode {speed.decode:.0f} ×, both together {speed.together:.0f} × "
-                f"real time ({speed.device}, {speed.threads} threads, batch 1, float32, {speed.audio_seconds:.0f} s of audio).",
+                f"real time ({speed.device}, {speed.threads} threads, batch 1, float32, "
+                f"{speed.audio_seconds:.0f} s of audio).",
                 pictures,
                 "Audio of the first utterances is in [examples](examples); every utterance is a row of "
                 "`utterances.parquet`."

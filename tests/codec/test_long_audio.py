@@ -33,7 +33,7 @@ def test_streamed_audio_is_that_of_the_whole(streaming_codec: HHCodecModel, chun
     out = []
     for index, piece in enumerate(pieces):
         state.final = index == len(pieces) - 1
-        mel = streaming_codec.decoder(streaming_codec.dequantize(piece), None, state)
+        mel = streaming_codec.decoder(streaming_codec.codes_to_latent(piece), None, state)
         out.append(streaming_codec.vocoder(mel, None, None, state)[0])
     streamed = torch.cat(out)
     assert streamed.shape == whole.shape

@@ -191,6 +191,18 @@ def test_long_recordings_go_block_by_block(tmp_path: Path) -> None:
         assert (blocks.codes(row) == whole.codes(row)).all() and blocks.seconds(row) == whole.seconds(row)
 
 
+@pytest.mark.parametrize("long_seconds", [120.0, 0.5])
+def test_gain_is_that_of_louder_audio(tmp_path: Path, long_seconds: float) -> None:
+    samples = np.random.default_rng(0).normal(size=24000).clip(-3, 3) * 0.1
+    (tmp_path / "audio").mkdir()
+    soundfile.write(tmp_path / "audio" / "quiet.wav", samples, 24000, subtype="FLOAT")
+    options = TokenizeOptions(gain=2.5, long_seconds=long_seconds)
+    tokenize_corpus(FakeCodec(), open_corpus(tmp_path / "audio"), tmp_path / "out", options, workers=0)
+    louder = read_audio(tmp_path / "audio" / "quiet.wav", 24000) * 2.5
+    expected = FakeCodec().encode(louder[None, None]).audio_codes[0].T.flatten()
+    assert TokenDataset.open(tmp_path / "out").codes(0).tolist() == expected.tolist()
+
+
 def test_failures_are_recorded_and_counted(corpus_path: Path, tmp_path: Path) -> None:
     wavs = corpus_path / "wavs"
     (wavs / "utt003.flac").unlink()

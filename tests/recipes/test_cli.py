@@ -34,16 +34,6 @@ def copy(
     calls.append((audio, output, format, gain))
 
 
-def count(codec: str, corpus: str, *, limit: int = 10) -> int:
-    """Count a corpus and tell by the exit status."""
-    return limit
-
-
-def say(text: str, output: Path) -> None:
-    """Say a text."""
-    calls.append((text, output))
-
-
 @dataclass
 class Rate:
     """How fast to learn."""
@@ -56,6 +46,19 @@ class Rate:
     def __post_init__(self) -> None:
         if self.learning_rate < 0:
             raise UserError("optimizer.learning_rate is below 0")
+
+
+RATE = Rate()
+
+
+def count(codec: str, corpus: str, *, up_to: int = 10, rate: Rate = RATE) -> int:
+    """Count a corpus and tell by the exit status."""
+    return up_to
+
+
+def say(text: str, output: Path) -> None:
+    """Say a text."""
+    calls.append((text, output))
 
 
 @dataclass
@@ -144,6 +147,11 @@ def test_the_input_is_positional_and_all_else_is_flags() -> None:
     assert calls == [([Path("a.wav"), Path("b c.wav")], Path("out"), "wav", -0.3)]
 
 
+def test_dashes_and_underscores_are_the_same_in_flags() -> None:
+    assert cli.main(["count", "x-y", "--codec=a-b", "--up-to", "3", "--rate.learning-rate=1e-3"]) == 3
+    assert cli.main(["count", "x-y", "--codec=a-b", "--up_to", "4"]) == 4
+
+
 def test_text_is_a_flag() -> None:
     assert cli.main(["say", "--text", "null: [1]", "--output", "out"]) == 0
     assert calls == [("null: [1]", Path("out"))]
@@ -211,6 +219,9 @@ def test_help_says_what_docstrings_and_comments_say(capsys: pytest.CaptureFixtur
     ):
         assert part in text
     with pytest.raises(SystemExit):
+        cli.main(["count", "--help"])
+    assert "rate.learning_rate LEARNING_RATE The peak, in" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit):
         cli.main(["train", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     for part in (
@@ -236,7 +247,7 @@ def test_comments_of_fields_are_found_where_they_were_written() -> None:
 
 
 def test_statuses(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["count", "x", "--codec", "c", "--limit", "1"]) == 1
+    assert cli.main(["count", "x", "--codec", "c", "--up_to", "1"]) == 1
     assert cli.main(["interrupted"]) == 130
     assert capsys.readouterr().err == "codec-slm: interrupted\n"
     assert cli.main(["disk-full"]) == 1

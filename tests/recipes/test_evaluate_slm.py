@@ -53,7 +53,7 @@ def test_sentences_and_their_references(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"id": "a", "text": "Hello"}\n{"text": "It rains"}\n')
     assert [s.id for s in read_sentences(tmp_path / "rows.jsonl")] == ["a", "0002"]
     (tmp_path / "bad.jsonl").write_text('{"id": "a"}\n')
-    with pytest.raises(UserError, match="bad.jsonl, line 1: expected an object"):
+    with pytest.raises(UserError, match=r"bad.jsonl, line 1: expected an object"):
         read_sentences(tmp_path / "bad.jsonl")
     (tmp_path / "empty.txt").write_text("\n")
     for name, complaint in [("empty.txt", "holds no sentence"), ("none.txt", "no such file")]:
@@ -133,9 +133,19 @@ def test_bits_are_those_of_every_token_by_itself(model_directory: Path) -> None:
     assert bits["speech/bits_per_second"] == pytest.approx(24 * speech_bits / 47, rel=1e-4)
 
 
+class Parrot:
+    """Hears everything as the same words; pocketsphinx takes its time over noise."""
+
+    name = "parrot"
+
+    def transcribe(self, waveform: torch.Tensor, sampling_rate: int) -> str:
+        return "hello there"
+
+
 def test_the_command_on_an_untrained_model(
-    model_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("recipes.evaluation.scoring.open_recognizer", lambda *_: Parrot())
     (tmp_path / "sentences.txt").write_text("Hello there.\nIt rains.\nNobody says this.\n")
     manifest = []
     for i, (text, speaker) in enumerate(
@@ -147,12 +157,15 @@ def test_the_command_on_an_untrained_model(
     output = tmp_path / "what it said"
     arguments = ["evaluate-slm", str(tmp_path / "sentences.txt"), "--model", str(model_directory)]
     arguments += ["--output", str(output), "--references", str(tmp_path / "manifest.jsonl")]
-    assert main([*arguments, "--processes", "1"]) == 0
+    assert main([*arguments, "--processes", "1", "--asr", "some/parrot"]) == 0
     assert str(output / "report.md") in capsys.readouterr().out
 
     results = json.loads((output / "results.json").read_text())
     systems = ["reference recordings", "references through the codec", "model, voice slt", "model, voice rms"]
     assert list(results["systems"]) == systems
+    # of "hello there", "it rains" and "nobody says this": 0, 2 and 3 errors in 7 words
+    rates = [results["systems"][system]["word_error_rate"]["value"] for system in systems]
+    assert rates == pytest.approx([2 / 6, 2 / 6, 5 / 7, 5 / 7])
     assert results["without_reference"] == ["0003"]
     assert set(results["bits"]) >= {"text/bits_per_byte", "speech/bits_per_token", "speech/bits_per_second"}
     # an untrained model knows nothing: about log2 of its vocabulary for every token

@@ -1,0 +1,64 @@
+"""The batches of one process: segment numbers alone say what they are, so that a run resumes by counting."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from codec.training.validation import ValidationSet
+
+STAGE_STRIDE = 10**9  # segments of different stages never share a number
+
+
+class Segments(Protocol):
+    """Training examples by number: {"waveform": (samples,), "length": int}, a pure function of the number."""
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+
+
+@dataclass
+class TrainingData:
+    """What a codec learns from, given from outside: the codec package knows no corpora."""
+
+    segments: Callable[[float], Segments]  # segment length in seconds -> examples
+    validation: Sequence[ValidationSet] = field(default_factory=list)
+    digest: str = ""  # names the data: a run resumes on the same data only
+
+
+@dataclass(frozen=True)
+class SegmentNumbers:
+    """Batch sampler: the segments of each batch of this process, batches of all processes side by side."""
+
+    stage: int
+    done: int  # batches of each process that the stage has had before
+    total: int  # batches of each process in the whole stage
+    batch_size: int
+    process: int
+    processes: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in range(self.done, self.total):
+            first = self.stage * STAGE_STRIDE + (batch * self.processes + self.process) * self.batch_size
+            yield list(range(first, first + self.batch_size))
+
+
+def open_batches(segments: Segments, numbers: SegmentNumbers, workers: int) -> Iterator[dict[str, Tensor]]:
+    """Read batches {"waveform": (batch, samples), "length": (batch,)} in `workers` processes, or in this one for 0."""
+    loader: DataLoader[Any] = DataLoader(
+        segments,  # type: ignore[arg-type]  # a Dataset by its __getitem__
+        batch_sampler=numbers,
+        num_workers=workers,
+        collate_fn=collate,
+    )
+    return iter(loader)
+
+
+def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Examples of one length to a batch."""
+    return {
+        "waveform": torch.stack([example["waveform"] for example in examples]),
+        "length": torch.tensor([example["length"] for example in examples]),
+    }

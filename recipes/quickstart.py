@@ -1,0 +1,256 @@
+"""`codec-slm quickstart`: speech to tokens to a language model to speech, once through, in minutes on two cores.
+
+Every step leaves files; started again, it goes on where it was.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codec.runs import UserError, duration
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from codec import CodecInfo
+    from data import Corpus, TokenDataset, Utterance
+    from slm import SLMTrainingConfig, SpeechLM
+    from slm.speech_lm import SpokenResult
+
+SAMPLE_CORPUS = Path(__file__).parent / "bundled" / "sample_corpus"
+CODEC = "hh-codec-tiny"
+MODEL = "slm-tiny"
+PREFERRED_VOICES = ("kathleen", "flite-slt")
+
+TEXT = "The next train to the city leaves in twenty minutes."
+PROMPT_SECONDS = 2.0  # of a recording, to go on from
+CONTINUE_SECONDS = 4.0
+CANDIDATES = 4  # the best of so many, by the model's own hearing
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """The sample corpus as a token dataset."""
+
+    dataset: "TokenDataset"  # its training split
+    info: "CodecInfo"
+    seconds: float  # of speech
+    rows: dict[str, int]  # by split
+    first_row: str  # as a person reads it
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The language model of our own."""
+
+    steps: int
+    log: list[dict[str, Any]]  # of the training run
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A sentence that the bundled language model spoke."""
+
+    text: str
+    voice: str | None
+    candidates: int
+    result: "SpokenResult"
+
+
+@dataclass(frozen=True)
+class Continued:
+    """A recording, what the codec keeps of it, and how the bundled language model goes on from its beginning."""
+
+    recording: "Utterance"
+    waveform: "Tensor"  # (samples,)
+    through_codec: "Tensor"  # (samples,)
+    result: "SpokenResult"  # begins with the prompt
+    prompt_seconds: float
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """What the steps found out, for the report."""
+
+    output: Path
+    seconds: dict[str, float]  # of each step
+    tokenized: Tokenized
+    trained: Trained
+    spoken: Spoken
+    continued: Continued
+
+
+def quickstart(output: Path = Path("runs/quickstart"), text: str = TEXT, train_seconds: float = 120.0) -> int:
+    """The whole pipeline on the bundled corpus, in minutes on two CPU cores and without network.
+
+    Leaves report.md, audio, a spectrogram picture and training curves in the output. Interrupted, it goes on where
+    it was when started again.
+
+    Args:
+        output: directory for everything.
+        text: a sentence for the bundled language model to speak.
+        train_seconds: how long to train a language model of our own.
+    """
+    from codec import CodecInfo, load_codec
+    from data import open_corpus
+    from recipes.quickstart_report import write_report
+    from slm import SpeechLM
+
+    if train_seconds <= 0:
+        raise UserError(f"train_seconds is {train_seconds}: it must be above 0")
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "audio").mkdir(exist_ok=True)
+    print(f"Speech to tokens to a language model to speech. Everything goes to {output}.")
+    corpus = open_corpus(SAMPLE_CORPUS / "manifest.jsonl")
+    codec, speaker = load_codec(CODEC), SpeechLM.from_pretrained(MODEL)
+    CodecInfo.of(codec).check_same(speaker.vocabulary.codec, what=f"the language model {MODEL}")
+    clock = _Clock()
+    with clock.step("1/5", "speech to tokens: the bundled codec encodes the sample corpus"):
+        tokenized = tokenize(output, codec, corpus)
+    with clock.step("2/5", "one row of the token dataset"):
+        print(tokenized.first_row)
+    with clock.step("3/5", f"a language model of our own learns these tokens for {duration(train_seconds)}"):
+        trained = train(output, corpus, train_seconds)
+    with clock.step(
+        "4/5", "the bundled language model, which learnt from hours of speech, reads a new sentence"
+    ):
+        spoken = speak(output, speaker, text)
+    with clock.step("5/5", "a recording goes through the codec, and the language model continues it"):
+        continued = go_on(output, speaker, codec, corpus.split("validation")[0])
+    write_report(Quickstart(output, clock.seconds, tokenized, trained, spoken, continued))
+    print(f"\nDone in {duration(sum(clock.seconds.values()))}. Read {output / 'report.md'}, and listen:")
+    for name in ("recording", "recording_through_codec", "spoken", "continued"):
+        print(f"  {output / 'audio' / name}.wav")
+    return 0
+
+
+def tokenize(output: Path, codec: Any, corpus: "Corpus") -> Tokenized:
+    """Make the token dataset, or find it made."""
+    from codec import CodecInfo
+    from data import TokenDataset, TokenizeOptions, tokenize_corpus
+    from data.inspection import describe_row
+
+    info, path = CodecInfo.of(codec), output / "tokens"
+    options = TokenizeOptions(source="the sample corpus bundled with codec-slm")
+    result = tokenize_corpus(codec, corpus, path, options, workers=0)
+    if result.metadata is None:
+        raise UserError("tokenizing was stopped: run the same command again to go on")
+    rows = {split: int(counts["rows"]) for split, counts in result.metadata["splits"].items()}
+    seconds = float(result.metadata["seconds"])
+    print(f"{sum(rows.values())} recordings, {duration(seconds)} of speech: {path}")
+    print(f"Any Parquet reader opens it, such as datasets.load_dataset({str(path)!r}).")
+    dataset = TokenDataset.open(path, "train", codec=info)
+    return Tokenized(dataset, info, seconds, rows, describe_row(dataset, 0))
+
+
+def train(output: Path, corpus: "Corpus", seconds: float) -> Trained:
+    """Train a character tokenizer and a small language model; a run that was interrupted goes on."""
+    from codec.runs import RunDirectory
+    from data import train_text_tokenizer
+    from slm import train_slm
+
+    config = training_config(output, seconds)
+    if not Path(config.text_model).exists():
+        texts = [utterance.text for utterance in corpus.split("train") if utterance.text]
+        train_text_tokenizer(texts, config.text_model, kind="char")
+    result = train_slm(config)
+    if result.final is None:
+        raise UserError("training was stopped: run the same command again to go on")
+    log = RunDirectory(config.output).read_log()
+    bits = [line["train/speech/bits_per_token"] for line in log if "train/speech/bits_per_token" in line]
+    if bits:
+        print(
+            f"{result.steps} steps: a speech token cost {bits[0]:.2f} bits at first, {bits[-1]:.2f} at the end."
+        )
+    return Trained(result.steps, log)
+
+
+def training_config(output: Path, seconds: float) -> "SLMTrainingConfig":
+    """A language model that two CPU cores can teach something in two minutes."""
+    from codec.runs import Schedule
+    from slm import (
+        BatchConfig,
+        DatasetConfig,
+        DocumentConfig,
+        ModelConfig,
+        OptimizerConfig,
+        SLMTrainingConfig,
+    )
+
+    return SLMTrainingConfig(
+        datasets=[DatasetConfig(str(output / "tokens"))],
+        text_model=str(output / "text.model"),
+        output=str(output / "trained"),
+        codec=CODEC,
+        model=ModelConfig(size="nano", max_positions=512, dropout=0.1),
+        # words and their own frames in turn: the document whose rule is learnt first
+        documents=DocumentConfig(formats={"aligned": 0.7, "speech": 0.15, "asr": 0.15}),
+        batch=BatchConfig(length=512, blocks=4, blocks_per_forward=4),
+        optimizer=OptimizerConfig(learning_rate=2e-3),
+        schedule=Schedule(warmup_steps=10),
+        max_seconds=seconds,
+        log_every=2,
+        validate_every=20,
+        checkpoint_every=100,
+    )
+
+
+def speak(output: Path, speaker: "SpeechLM", text: str) -> Spoken:
+    """A new sentence in one of the model's voices."""
+    from data import write_audio
+
+    voices = speaker.vocabulary.voices
+    voice = next((name for name in PREFERRED_VOICES if name in voices), next(iter(voices), None))
+    candidates = CANDIDATES if "asr" in speaker.habits.formats else 1
+    result = speaker.speak(text, voice=voice, candidates=candidates)
+    write_audio(output / "audio" / "spoken.wav", result.audio, result.sampling_rate)
+    took = result.generation_seconds + result.decoding_seconds
+    by = f" in the voice {voice}" if voice else ""
+    print(f"“{text}”{by}: {result.seconds:.1f} s of speech in {took:.1f} s")
+    for line in result.cuts:
+        print(line)
+    return Spoken(text, voice, candidates, result)
+
+
+def go_on(output: Path, speaker: "SpeechLM", codec: Any, recording: "Utterance") -> Continued:
+    """A recording that nobody trained on: through the codec and back, and continued from its first seconds."""
+    import torch
+
+    from data import read_audio, write_audio
+    from slm.speech_lm import Prompt
+
+    rate = codec.config.sampling_rate
+    waveform = read_audio(recording.path, rate)
+    with torch.inference_mode():
+        codes = codec.encode(waveform[None, None]).audio_codes
+        through_codec = codec.decode(codes).audio_values[0, 0, : len(waveform)]
+    prompt = Prompt(speaker.encode(waveform[: int(PROMPT_SECONDS * rate)]))
+    voice = recording.speaker if recording.speaker in speaker.vocabulary.voices else None
+    result = speaker.continue_speech(prompt, seconds=CONTINUE_SECONDS, voice=voice)
+    for name, audio in (
+        ("recording", waveform),
+        ("recording_through_codec", through_codec),
+        ("continued", result.audio),
+    ):
+        write_audio(output / "audio" / f"{name}.wav", audio, rate)
+    heard = result.prompt_frames / speaker.vocabulary.codec.frame_rate
+    print(f"{heard:.1f} s of {recording.id} heard, {result.seconds - heard:.1f} s more spoken")
+    return Continued(recording, waveform, through_codec, result, heard)
+
+
+class _Clock:
+    """Announces steps and keeps how long each took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, number: str, title: str) -> Iterator[None]:
+        print(f"\n[{number}] {title}", flush=True)
+        started = time.monotonic()
+        yield
+        self.seconds[title] = time.monotonic() - started
+        print(f"[{number}] took {duration(self.seconds[title])}", flush=True)

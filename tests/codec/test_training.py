@@ -1,0 +1,340 @@
+"""Training of codecs: killed or not, on one process or two, in one stage or three, it does what the config says."""
+
+import dataclasses
+import random
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from codec.losses import LossWeights
+from codec.mel import LogMel
+from codec.modeling import HHCodecModel
+from codec.precision import has_bfloat16
+from codec.runs import Schedule, UserError
+from codec.training import OptimizerConfig, Stage, ValidationSet, load_trained, train_codec
+from codec.training.ema import WeightAverage
+from codec.training.step import CodecTrainingStep
+from codec.training.validation import validate
+from tests.codec.small_codecs import small_codec, speech_like
+from tests.codec.training_runs import (
+    CODES,
+    VOCODER,
+    forget_accelerator,
+    log_of,
+    run_config,
+    speech_data,
+    tensors_at,
+    train_on,
+    train_until,
+)
+
+
+@pytest.fixture(autouse=True)
+def one_accelerator_a_test() -> Iterator[None]:
+    forget_accelerator()
+    yield
+    forget_accelerator()
+
+
+def weights_of(path: Path) -> bytes:
+    return (path / "final" / "model.safetensors").read_bytes()
+
+
+def part(tensors: dict[str, Tensor], kind: str, name: str) -> dict[str, Tensor]:
+    """The tensors of one part of the model in a checkpoint; kind: "model" or "average"."""
+    prefix = f"{kind}/model.{name}."
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    assert first.keys() == second.keys() and first
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+# ---- stopping and going on
+
+
+def test_a_run_killed_at_random_steps_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
+    def config(name: str):  # type: ignore[no-untyped-def]
+        return run_config(
+            tmp_path / name,
+            CODES,  # 6 steps: a checkpoint lies exactly on the boundary of the stages
+            dataclasses.replace(VOCODER, schedule=Schedule(kind="cosine", warmup_steps=2)),
+            model_overrides={"decoder": {"dropout": 0.2}},
+            accumulation_steps=2,
+            checkpoint_every=2,
+            evaluate_every=4,
+        )
+
+    data = speech_data(validation=True)
+    draw = random.Random(0)
+    for step in (draw.randint(2, 5), 7, draw.randint(8, 9)):
+        assert train_until(step, config("killed"), data, signal.SIGKILL) == -signal.SIGKILL
+    train_codec(config("killed"), data)
+    train_codec(config("undisturbed"), data)
+    assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "undisturbed")
+    assert same(tensors_at(tmp_path / "killed", 10), tensors_at(tmp_path / "undisturbed", 10))
+    assert log_of(tmp_path / "killed") == log_of(tmp_path / "undisturbed")
+
+
+def test_sigterm_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
+    config = run_config(tmp_path / "run", dataclasses.replace(CODES, steps=500))
+    output = tmp_path / "output.txt"
+    assert train_until(3, config, speech_data(), signal.SIGTERM, output) == 0
+    done = int(next((tmp_path / "run" / "checkpoints").iterdir()).name.removeprefix("step-"))
+    assert 3 <= done < 500 and len(log_of(tmp_path / "run")) == done
+    expected = f"stopped after {done} of 500 steps; the same command goes on from there\n"
+    assert output.read_text() == expected
+    assert not (tmp_path / "run" / "final").exists()
+
+
+def test_a_time_limit_stops_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    stage = dataclasses.replace(CODES, steps=3)
+    results = [
+        train_codec(run_config(tmp_path / "cut", stage, max_seconds=1e-9, workers=workers), speech_data())
+        for workers in (0, 2, 0)
+    ]
+    assert [(result.step, result.finished) for result in results] == [(1, False), (2, False), (3, True)]
+    train_codec(run_config(tmp_path / "whole", stage), speech_data())
+    assert weights_of(tmp_path / "cut") == weights_of(tmp_path / "whole")
+
+
+def test_a_finished_run_is_left_alone_or_made_longer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = dataclasses.replace(CODES, steps=2)
+    longer = dataclasses.replace(CODES, steps=4)
+    train_codec(run_config(tmp_path / "run", stage), speech_data())
+    capsys.readouterr()
+    again = train_codec(run_config(tmp_path / "run", stage), speech_data())
+    assert again.finished and "is finished" in capsys.readouterr().out
+    train_codec(run_config(tmp_path / "run", longer), speech_data())
+    train_codec(run_config(tmp_path / "straight", longer), speech_data())
+    assert weights_of(tmp_path / "run") == weights_of(tmp_path / "straight")
+    with pytest.raises(UserError, match="has gone 4 steps already, the stages ask for 2"):
+        train_codec(run_config(tmp_path / "run", stage), speech_data())
+
+
+def test_another_config_or_other_data_is_refused(tmp_path: Path) -> None:
+    config = run_config(tmp_path / "run", CODES, max_seconds=1e-9)
+    train_codec(config, speech_data())
+    faster = dataclasses.replace(CODES, optimizer=OptimizerConfig(learning_rate=0.5))
+    with pytest.raises(UserError, match=r"stages\.0\.optimizer\.learning_rate was 0\.001, is now 0\.5"):
+        train_codec(run_config(tmp_path / "run", faster), speech_data())
+    with pytest.raises(UserError, match="was trained on other data"):
+        train_codec(config, speech_data(digest="music"))
+
+
+# ---- processes
+
+
+def test_processes_and_accumulation_do_not_change_the_losses(tmp_path: Path) -> None:
+    stages = [
+        dataclasses.replace(CODES, steps=12),
+        # no part of the codebook learns: what DDP would wait for in vain
+        dataclasses.replace(
+            CODES, steps=8, train=["decoder", "vocoder"], losses=LossWeights(waveform_mel=45)
+        ),
+    ]
+    runs = {}
+    for processes, accumulation in ((1, 1), (2, 1), (1, 2), (2, 2)):
+        output = tmp_path / f"{processes}-{accumulation}"
+        batch = 4 // processes // accumulation
+        sized = [dataclasses.replace(stage, batch_size=batch) for stage in stages]
+        train_on(processes, run_config(output, *sized, accumulation_steps=accumulation))
+        runs[processes, accumulation] = log_of(output)
+    alone = runs.pop((1, 1))
+    assert [line["step"] for line in alone] == list(range(1, 21))
+    for log in runs.values():
+        for ours, theirs in zip(alone, log, strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-9)
+
+
+# ---- stages
+
+
+def test_frozen_parts_rest_and_the_others_learn(tmp_path: Path) -> None:
+    stages = [
+        dataclasses.replace(CODES, steps=3),
+        dataclasses.replace(VOCODER, steps=3),
+        dataclasses.replace(CODES, steps=3, train=["decoder"], losses=LossWeights(mel=45)),
+    ]
+    train_codec(run_config(tmp_path / "run", *stages, checkpoint_every=1, keep_last=20), speech_data())
+    parts = set(HHCodecModel.PARTS)
+    for number, stage in enumerate(stages):
+        first, last = (tensors_at(tmp_path / "run", 3 * number + step) for step in (1, 3))
+        for name in parts:
+            before, after = part(first, "model", name), part(last, "model", name)
+            if name in stage.train:
+                constants = {key for key in before if "frozen_codebook" in key}
+                changed = {key for key in before if not torch.equal(before[key], after[key])}
+                assert changed == before.keys() - constants
+            else:
+                assert same(before, after)
+                # a part that came to rest did so with its average, and that is its average from then on
+                settled = part(tensors_at(tmp_path / "run", max(1, 3 * number)), "average", name)
+                averaged = part(last, "average", name)
+                assert same(averaged, {key: after[key] for key in averaged})
+                assert number == 0 or same(averaged, settled)
+
+
+def test_each_stage_has_its_own_schedule(tmp_path: Path) -> None:
+    schedules = [Schedule(kind="cosine", warmup_steps=2), Schedule(kind="warmup-stable-decay", decay_steps=2)]
+    stages = [
+        dataclasses.replace(CODES, steps=5, schedule=schedules[0]),
+        dataclasses.replace(CODES, steps=3, schedule=schedules[1], optimizer=OptimizerConfig(5e-4)),
+    ]
+    train_codec(run_config(tmp_path / "run", *stages), speech_data())
+    expected = [1e-3 * schedules[0].factor(step, 5) for step in range(5)]
+    expected += [5e-4 * schedules[1].factor(step, 3) for step in range(3)]
+    assert [line["learning_rate"] for line in log_of(tmp_path / "run")] == expected
+    assert len(set(expected)) == 5
+
+
+def test_a_step_without_a_finite_gradient_moves_nothing(tmp_path: Path) -> None:
+    config = run_config(
+        tmp_path / "run", dataclasses.replace(CODES, steps=20), checkpoint_every=1, keep_last=20
+    )
+    data = speech_data(broken=range(CODES.batch_size * 17, CODES.batch_size * 18))  # behind the calibration's
+    train_codec(config, data)
+    before, after = tensors_at(tmp_path / "run", 17), tensors_at(tmp_path / "run", 18)
+    assert same(before, after)
+    assert not same(after, tensors_at(tmp_path / "run", 19))
+    assert all(
+        torch.isfinite(tensor).all()
+        for tensor in load_file(tmp_path / "run/final/model.safetensors").values()
+    )
+
+
+def test_the_average_follows_its_formula() -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Linear(3, 2)
+    module.bias.requires_grad_(False)
+    average = WeightAverage(module, decay=0.6)
+    weights = [module.weight.detach().double().clone()]
+    for _ in range(12):
+        with torch.no_grad():
+            module.weight.add_(torch.randn(2, 3))
+            module.bias.add_(1.0)
+        weights.append(module.weight.detach().double().clone())
+        average.update(module)
+    slow = weights[0]
+    for n, weight in enumerate(weights[1:], start=1):
+        decay = min(0.6, (1 + n) / (10 + n))
+        slow = decay * slow + (1 - decay) * weight
+    torch.testing.assert_close(average.tensors()["weight"].double(), slow, atol=1e-5, rtol=1e-5)
+    assert torch.equal(average.tensors()["bias"], module.bias)
+    own = module.weight.detach().clone()
+    with average.applied(module):
+        assert torch.equal(module.weight, average.tensors()["weight"])
+    assert torch.equal(module.weight, own)
+
+
+# ---- what it learns
+
+
+def test_a_few_seconds_are_learnt_by_heart(tmp_path: Path) -> None:
+    data = speech_data(validation=True)
+    waveforms = [data.segments(0.5)[index]["waveform"] for index in (0, 3)]
+
+    class TwoSegments:
+        def __getitem__(self, index: int) -> dict[str, Tensor | int]:
+            return {"waveform": waveforms[index % 2], "length": len(waveforms[0])}
+
+    data = dataclasses.replace(
+        data, segments=lambda seconds: TwoSegments(), validation=[ValidationSet("heart", waveforms)]
+    )
+    codes = dataclasses.replace(
+        CODES, steps=60, segment_seconds=0.5, optimizer=OptimizerConfig(5e-3, betas=(0.8, 0.98))
+    )
+    vocoder = dataclasses.replace(
+        VOCODER, steps=40, segment_seconds=0.5, optimizer=OptimizerConfig(2e-3, betas=(0.8, 0.98))
+    )
+    train_codec(run_config(tmp_path / "run", codes, vocoder, evaluate_every=20), data)
+    log = log_of(tmp_path / "run")
+    mel = [line["validation/heart/mel_l1"] for line in log if "validation/heart/mel_l1" in line]
+    audio = [
+        line["validation/heart/waveform_mel_l1"] for line in log if "validation/heart/waveform_mel_l1" in line
+    ]
+    losses = [line["mel"] for line in log if "mel" in line]
+    assert losses[-1] < 0.4 * losses[0] and mel[-1] < 0.4 * losses[0]
+    assert audio[-1] < 0.9 * audio[0]
+    assert log[-1]["validation/score"] == audio[-1]
+
+
+@pytest.mark.skipif(not has_bfloat16(torch.device("cpu")), reason="this CPU does not multiply bfloat16")
+def test_bfloat16_is_near_float32(tmp_path: Path) -> None:
+    stage = dataclasses.replace(
+        CODES, steps=4, train=list(HHCodecModel.PARTS), losses=LossWeights(waveform_mel=45)
+    )
+    for precision in ("no", "bf16"):
+        train_codec(run_config(tmp_path / precision, stage, precision=precision), speech_data())
+    exact, rounded = (log_of(tmp_path / precision) for precision in ("no", "bf16"))
+    losses = [[line["loss"] for line in log] for log in (exact, rounded)]
+    assert losses[0] != losses[1]
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=0.02)  # before the paths part
+    assert losses[1][-1] < 0.9 * losses[1][0]
+    assert {tensor.dtype for tensor in tensors_at(tmp_path / "bf16", 4).values()} == {torch.float32}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("preset", ["hh-codec-tiny", "hh-codec-24hz-vocos"])
+def test_validation_numbers_are_those_of_one_recording_at_a_time(preset: str) -> None:
+    model = small_codec(preset, exported=False)
+    step = CodecTrainingStep(model, None)
+    sets = [
+        ValidationSet("a", [speech_like(1, samples, seed=samples)[0] for samples in (30_000, 7_001, 18_500)]),
+        ValidationSet("b", [speech_like(1, 12_000, seed=9)[0]]),
+    ]
+    found = validate(step, sets, Stage(losses=LossWeights(waveform_mel=1)), batch_seconds=2.0)
+    log_mel = LogMel(model.config.vocoder_config.mel)
+    used: Counter[int] = Counter()
+    scores = []
+    for entry in sets:
+        before, after = [], []
+        for waveform in entry.waveforms:
+            codes = model.encode(waveform[None, None]).audio_codes
+            used.update(codes.flatten().tolist())
+            decoded = model.decode(codes)
+            whole = torch.nn.functional.pad(waveform, (0, -len(waveform) % 1_000))[None]
+            target = log_mel(whole)
+            assert decoded.mel is not None
+            frames = target.shape[1]  # a vocoder whose hop does not divide ours has one frame more: see below
+            target = torch.cat([target, target[:, -1:]], dim=1)[:, : decoded.mel.shape[1]]
+            audio_mel = log_mel(decoded.audio_values[:, 0])
+            audio_mel = torch.cat([audio_mel, audio_mel[:, -1:]], dim=1)[:, : decoded.mel.shape[1]]
+            assert decoded.mel.shape[1] - frames in (0, 1)
+            before.append((decoded.mel - target).abs().mean().item())
+            after.append((audio_mel - target).abs().mean().item())
+        assert found.metrics[f"{entry.name}/mel_l1"] == pytest.approx(np.mean(before), rel=1e-4)
+        assert found.metrics[f"{entry.name}/waveform_mel_l1"] == pytest.approx(np.mean(after), rel=1e-3)
+        scores.append(np.mean(after))
+    shares = np.array(list(used.values())) / used.total()
+    assert found.metrics["codes_used"] == len(used) > 3
+    assert found.metrics["perplexity"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-5)
+    assert found.score == pytest.approx(np.mean(scores), rel=1e-3)
+    assert [sample.name for sample in found.samples] == ["a", "b"]
+    assert torch.equal(found.samples[0].recording, sets[0].waveforms[0])
+
+
+def test_a_checkpoint_holds_the_averaged_codec(tmp_path: Path) -> None:
+    config = run_config(tmp_path / "run", CODES, checkpoint_every=3, evaluate_every=3)
+    train_codec(config, speech_data(validation=True))
+    final = load_trained(tmp_path / "run").state_dict()
+    latest = load_trained(tmp_path / "run", "latest").state_dict()
+    assert same(final, latest)
+    weights = part(tensors_at(tmp_path / "run", 6), "model", "decoder")
+    assert not same(weights, {name: latest[f"decoder.{name}"] for name in weights})
+    best = min(
+        (line for line in log_of(tmp_path / "run") if "validation/score" in line),
+        key=lambda line: line["validation/score"],
+    )
+    chosen = load_trained(tmp_path / "run" / "checkpoints" / f"step-{best['step']:08d}").state_dict()
+    assert same(load_trained(tmp_path / "run", "best").state_dict(), chosen)

@@ -1,0 +1,135 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
+
+from slm.attention import PER_DOCUMENT, document_lengths
+from slm.loss import LossSums, PackedLanguageModel
+
+LENGTHS = [[7, 1, 12, 5, 1, 6], [20, 3, 9]]  # documents of two blocks of 32 tokens
+SIZE = 48
+
+
+def model_of(family, attention: str, seed: int = 0):
+    config = family(
+        vocab_size=SIZE, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, pad_token_id=None, bos_token_id=None, eos_token_id=None,
+        initializer_range=0.2,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    return (
+        AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
+        .double()
+        .eval()
+    )
+
+
+def blocks(seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(LENGTHS), 32)
+    ids = torch.randint(0, SIZE, shape, generator=generator)
+    positions = torch.stack([torch.cat([torch.arange(n) for n in lengths]) for lengths in LENGTHS])
+    weights = torch.rand(shape, generator=generator) * (torch.rand(shape, generator=generator) < 0.6)
+    weights[positions == 0] = 0.0
+    return {
+        "input_ids": ids,
+        "position_ids": positions,
+        "labels": torch.randint(0, SIZE, shape, generator=generator).masked_fill(weights == 0, -100),
+        "loss_weights": weights,
+        "modality": torch.randint(0, 3, shape, generator=generator).to(torch.uint8),
+    }
+
+
+def test_a_row_may_begin_in_the_middle_of_a_document():
+    assert document_lengths(torch.tensor([[5, 6, 0, 1], [2, 3, 4, 0]])) == [2, 2, 3, 1]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8))
+def test_document_lengths_are_found_again(lengths):
+    positions = torch.cat([torch.arange(n) for n in lengths])[None]
+    assert document_lengths(positions) == lengths
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager", PER_DOCUMENT])
+@pytest.mark.parametrize("family", [LlamaConfig, Qwen3Config])
+def test_packed_documents_do_not_see_each_other(family, attention):
+    model, alone = model_of(family, attention), model_of(family, "eager")
+    alone.load_state_dict(model.state_dict())
+    data = blocks()
+    with torch.no_grad():
+        packed = model(input_ids=data["input_ids"], position_ids=data["position_ids"], use_cache=False).logits
+        for row, lengths in enumerate(LENGTHS):
+            for document, logits in zip(
+                data["input_ids"][row].split(lengths), packed[row].split(lengths), strict=True
+            ):
+                expected = alone(input_ids=document[None], use_cache=False).logits[0]
+                # The norms are computed in float32, whatever the model's precision.
+                torch.testing.assert_close(logits, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", PER_DOCUMENT])
+def test_the_loss_equals_one_token_at_a_time(attention):
+    model = model_of(LlamaConfig, attention)
+    data = blocks(1)
+    text_bytes = torch.arange(SIZE) % 4
+    output = PackedLanguageModel(model, text_bytes)(**data)
+    reference = model_of(LlamaConfig, "eager")
+    weighted, nats, tokens, spelled = 0.0, [0.0] * 3, [0] * 3, 0
+    for row, lengths in enumerate(LENGTHS):
+        end = 0
+        for length in lengths:
+            start, end = end, end + length
+            logits = reference(input_ids=data["input_ids"][row, start:end][None], use_cache=False).logits[0]
+            for place in range(start + 1, end):
+                weight = data["loss_weights"][row, place].item()
+                if not weight:
+                    continue
+                target, kind = data["labels"][row, place], int(data["modality"][row, place])
+                loss = -F.log_softmax(logits[place - start - 1], 0)[target].item()
+                weighted += weight * loss
+                nats[kind] += loss
+                tokens[kind] += 1
+                spelled += int(text_bytes[target])
+    sums = LossSums.of(LossSums.vector(output, data["loss_weights"].sum()))
+    assert sums.weighted == pytest.approx(weighted, rel=1e-6)
+    assert sums.weight == pytest.approx(data["loss_weights"].sum().item())
+    assert sums.nats == pytest.approx(nats, rel=1e-6)
+    assert list(sums.tokens) == tokens
+    assert sums.text_bytes == spelled
+
+
+def test_gradients_are_those_of_the_weighted_sum():
+    data = blocks(2)
+    gradients = []
+    for attention in ("eager", PER_DOCUMENT):
+        model = model_of(Qwen3Config, attention)
+        PackedLanguageModel(model, torch.zeros(SIZE, dtype=torch.long))(**data)["loss"].backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=1e-5)
+
+
+def test_reports_are_in_bits_per_byte_token_and_second():
+    sums = LossSums(
+        weighted=6.0,
+        weight=4.0,
+        nats=(math.log(2), 8 * math.log(2), 30 * math.log(2)),
+        tokens=(2, 5, 6),
+        text_bytes=16,
+    )
+    assert sums.report(frame_rate=24.0, num_quantizers=2) == pytest.approx(
+        {
+            "loss": 1.5,
+            "control/bits_per_token": 0.5,
+            "text/bits_per_byte": 0.5,
+            "speech/bits_per_token": 5.0,
+            "speech/bits_per_second": 240.0,
+        }
+    )
+    assert set(LossSums(1.0, 1.0, (0, 0, 1.0), (0, 0, 1)).report(24.0, 1)) == {
+        "loss", "speech/bits_per_token", "speech/bits_per_second",
+    }  # fmt: skip
+    assert LossSums.together([sums, sums]).report(24.0, 2) == pytest.approx(sums.report(24.0, 2))

@@ -1,0 +1,287 @@
+import json
+import math
+import os
+import signal
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from codec.runs import UserError
+from slm.checkpoint import SpeakingHabits
+from slm.configuration import ModelConfig, transformers_config
+from slm.documents import DocumentConfig
+from slm.model import build_model
+from slm.optimizer import WeightAverage, build_optimizer
+from slm.training_config import DatasetConfig, OptimizerConfig, Schedule
+from slm.vocabulary import Vocabulary
+from tests.slm.token_rows import MemoryRows, speech_rows, train_text_model
+from tests.slm.toy_training import CODEC, toy_config, toy_run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A run from beginning to end."""
+    output = tmp_path_factory.mktemp("slm") / "run"
+    assert toy_run(output).finished
+    return output
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory):
+    return Vocabulary.build(train_text_model(tmp_path_factory.mktemp("text"), "char"), CODEC, ["slt"])
+
+
+def log_of(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def weights_of(run, part="final"):
+    return load_file(run / part / "model.safetensors")
+
+
+def same_weights(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@dataclass
+class InterruptingRows(MemoryRows):
+    """Rows that ask the process to stop when so many streams have been read."""
+
+    after: list[int] = field(default_factory=list)
+
+    def codes(self, index):
+        self.after[0] -= 1
+        if self.after[0] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().codes(index)
+
+
+def test_it_learns_and_leaves_what_transformers_loads(undisturbed):
+    lines = log_of(undisturbed)
+    losses = [line["train/loss"] for line in lines if "train/loss" in line]
+    assert losses[-1] < losses[0] - 0.3
+    assert len(losses) == 12 and [line["step"] for line in lines if "validation/loss" in line] == [4, 8, 12]
+    # An untrained model knows nothing: as many bits a token as the vocabulary has.
+    size = len(Vocabulary.from_pretrained(undisturbed / "final"))
+    assert lines[0]["train/speech/bits_per_token"] == pytest.approx(math.log2(size), abs=0.3)
+    assert lines[0]["train/speech/bits_per_second"] == pytest.approx(
+        24 * lines[0]["train/speech/bits_per_token"]
+    )
+
+    model = AutoModelForCausalLM.from_pretrained(undisturbed / "final")
+    assert type(model).__name__ == "LlamaForCausalLM"
+    tokenizer = AutoTokenizer.from_pretrained(undisturbed / "final")
+    vocabulary = Vocabulary.from_pretrained(undisturbed / "final")
+    assert len(tokenizer) == len(vocabulary) == model.get_input_embeddings().weight.shape[0]
+    assert (
+        model.generation_config.eos_token_id
+        == vocabulary.eos_id
+        == tokenizer.convert_tokens_to_ids("<|eos|>")
+    )
+    habits = SpeakingHabits.read(undisturbed / "final")
+    assert habits.speak_format == "aligned" and set(habits.formats) == {"tts", "aligned", "asr"}
+    fast, median, slow = habits.seconds_per_character
+    assert 2 / 60 <= fast < median < slow <= 10 / 28
+    assert not list(undisturbed.rglob("*.bin")) and not list(undisturbed.rglob("*.p*kl*"))
+
+
+@pytest.mark.parametrize("after", [25, 60])
+def test_a_stopped_run_ends_with_the_weights_it_would_have_had(undisturbed, tmp_path, capsys, after):
+    rows = speech_rows(24, seed=0, codec=CODEC)
+    interrupting = InterruptingRows(
+        rows.streams, rows.texts, rows.speakers, rows.timed, rows.info, after=[after]
+    )
+    stopped = toy_run(tmp_path / "run", [interrupting])
+    assert not stopped.finished and stopped.final is None and 0 < stopped.steps < 12
+    assert "the same command goes on" in capsys.readouterr().err
+    resumed = toy_run(tmp_path / "run")
+    assert resumed.finished and resumed.steps == 12
+    assert same_weights(weights_of(tmp_path / "run"), weights_of(undisturbed))
+    assert [line.get("train/loss") for line in log_of(tmp_path / "run")] == [
+        line.get("train/loss") for line in log_of(undisturbed)
+    ]
+
+
+def test_a_stopped_run_keeps_its_average(tmp_path):
+    changes = {"ema": 0.9, "max_steps": 6}
+    toy_run(tmp_path / "whole", **changes)
+    rows = speech_rows(24, seed=0, codec=CODEC)
+    interrupting = InterruptingRows(
+        rows.streams, rows.texts, rows.speakers, rows.timed, rows.info, after=[25]
+    )
+    assert not toy_run(tmp_path / "run", [interrupting], **changes).finished
+    toy_run(tmp_path / "run", **changes)
+    assert same_weights(weights_of(tmp_path / "run"), weights_of(tmp_path / "whole"))
+
+
+def test_a_finished_run_is_left_alone_and_can_be_made_longer(undisturbed, tmp_path):
+    before = weights_of(undisturbed)
+    again = toy_run(undisturbed)
+    assert again.finished and again.steps == 12 and same_weights(weights_of(undisturbed), before)
+    toy_run(tmp_path / "run", max_steps=3)
+    longer = toy_run(tmp_path / "run", max_steps=5)
+    assert longer.steps == 5 and len([line for line in log_of(tmp_path / "run") if "train/loss" in line]) == 5
+    assert not same_weights(
+        weights_of(tmp_path / "run"), weights_of(tmp_path / "run", "checkpoints/step-00000003")
+    )
+
+
+def test_forward_size_does_not_change_what_is_learnt(tmp_path):
+    runs = []
+    for size in (1, 4):
+        config = toy_config(tmp_path / f"run {size}")
+        toy_run(
+            tmp_path / f"run {size}",
+            precision="float64",
+            max_steps=4,
+            model=replace(config.model, dropout=0.0),
+            batch=replace(config.batch, blocks_per_forward=size),
+        )
+        runs.append([line["train/loss"] for line in log_of(tmp_path / f"run {size}") if "train/loss" in line])
+    assert runs[0] == pytest.approx(runs[1], abs=1e-6)
+
+
+def test_another_config_or_another_dataset_is_refused(undisturbed):
+    with pytest.raises(UserError, match=r"optimizer\.learning_rate was 0\.003, is now 0\.1"):
+        toy_run(undisturbed, optimizer=OptimizerConfig(learning_rate=0.1))
+    with pytest.raises(UserError, match="rows has changed since"):
+        toy_run(undisturbed, [speech_rows(25, codec=CODEC)])
+
+
+def test_the_decay_has_a_mixture_of_its_own(tmp_path):
+    read: list[str] = []
+
+    @dataclass
+    class Reported(MemoryRows):
+        label: str = ""
+
+        def codes(self, index):
+            read.append(self.label)
+            return super().codes(index)
+
+    datasets = []
+    for label in ("many voices", "one voice"):
+        rows = speech_rows(24, seed=1, codec=CODEC)
+        datasets.append(Reported(rows.streams, rows.texts, rows.speakers, rows.timed, rows.info, label=label))
+    changes = dict(
+        datasets=[
+            DatasetConfig("many", weight=1, decay_weight=0),
+            DatasetConfig("one", weight=0, decay_weight=1),
+        ],
+        schedule=Schedule(warmup_steps=1, decay_steps=4),
+        max_steps=8,
+        validate_every=100,
+        checkpoint_every=8,
+        decay_documents=DocumentConfig(formats={"tts": 1}),
+    )
+    toy_run(tmp_path / "run", datasets, **changes)
+    first = read.index("one voice")
+    assert set(read[:first]) == {"many voices"} and set(read[first:]) == {"one voice"}
+    state = json.loads((tmp_path / "run/checkpoints/step-00000008/state.json").read_text())
+    assert state["phase"] == 1
+    assert SpeakingHabits.read(tmp_path / "run/final").formats == ["tts"]
+
+
+def test_a_run_by_the_clock_decays_before_its_time_is_up(tmp_path):
+    result = toy_run(
+        tmp_path / "run",
+        max_steps=None,
+        max_seconds=4.0,
+        schedule=Schedule(warmup_steps=1, decay_fraction=0.6),
+        validate_every=1000,
+        checkpoint_every=1000,
+    )
+    lines = [line for line in log_of(tmp_path / "run") if "train/loss" in line]
+    assert result.finished and lines[-1]["seconds"] >= 4.0 and lines[-2]["seconds"] < 4.0
+    rates = [line["learning_rate"] for line in lines[2:]]
+    assert rates[0] == 3e-3 and rates == sorted(rates, reverse=True) and rates[-1] < 1.5e-3
+
+
+def test_gradients_that_are_not_finite_end_a_run(tmp_path):
+    with pytest.raises(UserError, match="has not been finite"):
+        toy_run(
+            tmp_path / "run",
+            optimizer=OptimizerConfig(learning_rate=1e30),
+            max_steps=100,
+            checkpoint_every=1000,
+        )
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_one_dial_makes_a_model(vocabulary, family):
+    config = transformers_config(ModelConfig(family=family, layers=3), vocabulary)
+    assert config.model_type == family and config.hidden_size == 192 and config.num_attention_heads == 3
+    assert config.intermediate_size == 512 and config.tie_word_embeddings
+    assert config.vocab_size == len(vocabulary) and config.eos_token_id == vocabulary.eos_id
+    given = ModelConfig(family=family, size="nano", config={"rms_norm_eps": 1e-5, "num_hidden_layers": 2})
+    config = transformers_config(given, vocabulary)
+    assert (config.hidden_size, config.num_hidden_layers, config.rms_norm_eps) == (256, 2, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (ModelConfig(hidden_size=100), "multiple of model.head_dim"),
+        (ModelConfig(layers=4, key_value_heads=3), "does not divide the 4 heads"),
+        (ModelConfig(config={"vocab_size": 5}), "vocab_size"),
+        (ModelConfig(config={"hidden_act": "no such"}), "no llama model can be made of this model.config"),
+    ],
+)
+def test_models_that_cannot_be_are_refused(vocabulary, model, message):
+    with pytest.raises(UserError, match=message):
+        build_model(model, vocabulary, seed=0, codebooks=[torch.randn(64, 8)])
+
+
+def test_speech_embeddings_start_from_the_codebook(vocabulary):
+    codebook = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)) @ torch.diag(
+        torch.logspace(0, -2, 32)
+    )
+    config = ModelConfig(layers=2, hidden_size=256)
+    plain = build_model(replace(config, speech_embeddings="random"), vocabulary, seed=3)
+    model = build_model(config, vocabulary, seed=3, codebooks=[codebook + 100.0])
+    rows = slice(vocabulary.speech_start, vocabulary.speech_end)
+    embedded, before = (m.get_input_embeddings().weight.detach() for m in (model, plain))
+    far = np.corrcoef(torch.pdist(codebook).numpy(), torch.pdist(embedded[rows]).numpy())[0, 1]
+    assert far > 0.95  # a random projection keeps distances
+    assert embedded[rows].std() == pytest.approx(before[rows].std().item(), rel=1e-3)
+    elsewhere = [i for i in range(len(vocabulary)) if not rows.start <= i < rows.stop]
+    assert torch.equal(embedded[elsewhere], before[elsewhere])
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def test_dropout_is_for_training_only(vocabulary):
+    config = ModelConfig(layers=1, speech_embeddings="random", dropout=0.5)
+    model = build_model(config, vocabulary, seed=0)
+    ids = torch.arange(8)[None]
+    assert not torch.equal(model.train()(ids).logits, model(ids).logits)
+    plain = build_model(replace(config, dropout=0.0), vocabulary, seed=0).eval()
+    torch.testing.assert_close(model.eval()(ids).logits, plain(ids).logits)
+
+
+def test_only_matrices_decay(vocabulary):
+    model = build_model(ModelConfig(layers=1, speech_embeddings="random"), vocabulary, seed=0)
+    decaying, other = build_optimizer(model, OptimizerConfig(weight_decay=0.3)).param_groups
+    assert decaying["weight_decay"] == 0.3 and all(p.ndim == 2 for p in decaying["params"])
+    assert other["weight_decay"] == 0.0 and all(p.ndim == 1 for p in other["params"])
+    assert len(decaying["params"]) + len(other["params"]) == len(list(model.parameters()))
+
+
+def test_the_average_of_weights_is_that_of_its_formula():
+    layer = torch.nn.Linear(3, 2).double()
+    average = WeightAverage(layer, decay=0.5)
+    expected = layer.weight.detach().clone()
+    for step in range(20):
+        with torch.no_grad():
+            layer.weight += torch.randn(2, 3, dtype=torch.float64)
+        average.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * layer.weight.detach()
+    weights = layer.weight.detach().clone()
+    average.swap()
+    torch.testing.assert_close(layer.weight.detach(), expected)
+    average.swap()
+    assert torch.equal(layer.weight.detach(), weights)
