@@ -12,7 +12,7 @@ from transformers import AutoFeatureExtractor, AutoModel, PreTrainedModel
 
 from codec.masks import mask_from_lengths, masked_mean, zero_beyond
 from codec.precision import at_least_float32
-from codec.quiet import without_progress_bars
+from codec.quiet import quiet_transformers
 from codec.runs import UserError
 
 TEACHER_RATE = 16_000  # Hz: every public speech SSL model's sampling rate
@@ -23,7 +23,7 @@ class SSLTeacher:
 
     def __init__(self, name_or_path: str, layer: int | None, device: torch.device | str = "cpu"):
         try:
-            with without_progress_bars():
+            with quiet_transformers():
                 self.model: PreTrainedModel = AutoModel.from_pretrained(name_or_path)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())

@@ -9,7 +9,7 @@ from torch import nn
 from codec.configuration import HHCodecConfig
 from codec.identity import fingerprint
 from codec.modeling import HHCodecModel
-from codec.quiet import without_progress_bars
+from codec.quiet import quiet_transformers
 from codec.runs import UserError, whole_directory
 
 STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -53,7 +53,7 @@ def save_codec(
     stored = HHCodecModel(exported.config)
     stored.load_state_dict(exported.state_dict())
     nn.Module.to(stored, STORED[dtype])
-    with whole_directory(directory) as temporary, without_progress_bars():
+    with whole_directory(directory) as temporary, quiet_transformers():
         stored.save_pretrained(temporary)
         if card is not None:
             (temporary / "README.md").write_text(card, encoding="utf-8")

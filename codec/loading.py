@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codec.quiet import without_progress_bars
+from codec.quiet import quiet_transformers
 from codec.runs import UserError
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def read_model(source: str | Path) -> "HHCodecModel":
             raise UserError(
                 f"{source} is no codec: its model_type is {kind!r}, not {HHCodecConfig.model_type!r}"
             )
-        with without_progress_bars():
+        with quiet_transformers():
             loaded: tuple[HHCodecModel, dict[str, Any]] = HHCodecModel.from_pretrained(
-                source, output_loading_info=True
+                source, output_loading_info=True, ignore_mismatched_sizes=True
             )
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         bundled = ", ".join(bundled_codecs()) or "none"
@@ -70,7 +70,8 @@ def read_model(source: str | Path) -> "HHCodecModel":
         ) from error
     model, report = loaded
     for trouble in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if names := sorted(map(str, report[trouble])):
+        # mismatched ones come with their shapes
+        if names := sorted(entry if isinstance(entry, str) else entry[0] for entry in report[trouble]):
             raise UserError(
                 f"the weights in {source} do not fit its config.json: {trouble.replace('_', ' ')} "
                 f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}"

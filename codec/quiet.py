@@ -5,14 +5,19 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def without_progress_bars() -> Iterator[None]:
-    """Within the context `transformers` shows no bars: it draws them even for weights that load in milliseconds."""
+def quiet_transformers() -> Iterator[None]:
+    """Within the context `transformers` shows no progress bars and no warnings.
+
+    It draws bars even for weights that load in milliseconds, and tables of what our own errors say in a line.
+    """
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
-        if shown:
+        logging.set_verbosity(verbosity)
+        if bars:
             logging.enable_progress_bar()

@@ -7,6 +7,7 @@ file, no audio, no samples, a file that ends before its header says so, NaN or i
 
 import math
 import os
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -274,13 +275,16 @@ def _opened(source: AudioSource) -> "SoundFile":
     if not isinstance(source, str | os.PathLike):
         name = source.open_audio()
     else:
-        path = Path(source)
-        name = str(path)
-        if not path.exists():
-            raise AudioError(f"{source}: no such file")
-        if path.is_dir():
+        name = str(source)
+        try:
+            about = os.stat(name)
+        except FileNotFoundError:
+            raise AudioError(f"{source}: no such file") from None
+        except OSError as error:
+            raise AudioError(f"{source}: cannot be opened ({error.strerror})") from None
+        if stat.S_ISDIR(about.st_mode):
             raise AudioError(f"{source}: is a directory, not an audio file")
-        if path.stat().st_size == 0:
+        if about.st_size == 0:
             raise AudioError(f"{source}: is empty (0 bytes)")
     try:
         file = _sound_file()(name)

@@ -74,7 +74,8 @@ def per_document_attention(
 @lru_cache(maxsize=4)
 def _causal_mask(dtype: torch.dtype, device: torch.device) -> Tensor:
     """What is added to scores: -inf above the diagonal."""
-    return torch.full((_LONGEST_PLAIN, _LONGEST_PLAIN), -math.inf, dtype=dtype, device=device).triu(1)
+    with torch.inference_mode(False):  # it is kept, and training cannot use what inference mode makes
+        return torch.full((_LONGEST_PLAIN, _LONGEST_PLAIN), -math.inf, dtype=dtype, device=device).triu(1)
 
 
 AttentionInterface.register(PER_DOCUMENT, per_document_attention)

@@ -53,6 +53,9 @@ def save_checkpoint(
     with _without_progress_bars():
         model.save_pretrained(directory, max_shard_size="1TB")
     vocabulary.save_pretrained(directory)
+    # Version 5 has it in `rope_parameters` only, which version 4 and clients of its time would pass over.
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    write_json(directory / "config.json", config | {"rope_theta": config["rope_parameters"]["rope_theta"]})
     speech = json.loads((directory / SPEECH_FILE).read_text(encoding="utf-8"))
     write_json(directory / SPEECH_FILE, speech | {"speaking": asdict(habits)})
 

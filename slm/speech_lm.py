@@ -284,6 +284,7 @@ class SpeechLM:
                     "candidates are compared by how well they say a text: give a text, or take one candidate"
                 )
             self._check_hears()
+        _ = self.codec  # loaded now, or its loading would count as decoding
         started = time.perf_counter()
         generate(self.model, rows, self.sets, sampling, seed)
         scores: list[float] = []

@@ -157,9 +157,16 @@ def _exchange(first: Path, second: Path) -> bool:
 
 
 def _sync_tree(directory: Path) -> None:
+    """Flush a directory and all below it; whoever may read the directory may read its files.
+
+    safetensors makes files that their owner alone can read, wherever they lie.
+    """
+    usual = directory.stat().st_mode & 0o666
     for folder, _, names in os.walk(directory):
         for name in names:
-            _sync(Path(folder, name))
+            file = Path(folder, name)
+            file.chmod(file.stat().st_mode | usual)
+            _sync(file)
         _sync(Path(folder))
 
 

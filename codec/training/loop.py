@@ -15,7 +15,7 @@ from codec.configuration import PARTS
 from codec.distillation import SSLTeacher
 from codec.modeling import HHCodecModel
 from codec.precision import has_bfloat16
-from codec.quiet import without_progress_bars
+from codec.quiet import quiet_transformers
 from codec.runs import (
     Progress,
     RunDirectory,
@@ -360,7 +360,7 @@ class CodecTrainer:
     def _finish(self) -> None:
         if self.accelerator.is_main_process:
             final = self.directory.final
-            with self._averaged(), whole_directory(final) as directory, without_progress_bars():
+            with self._averaged(), whole_directory(final) as directory, quiet_transformers():
                 self.model.save_pretrained(directory)
         self.accelerator.wait_for_everyone()
 

@@ -59,21 +59,11 @@ def tokenize_corpus(
         return TokenizeResult(True, False, 0, directory.metadata())
     headers = read_headers(corpus.utterances, directory.path, dict(directory.identity))
     plan = make_plan(corpus, headers, encoder.info, options)
+    reader = BatchReader(corpus.utterances, plan, encoder.info.sampling_rate, options.gain)
+    work = _Work(encoder, reader, corpus, plan, directory)
     with StopSignal() as stop:
-        todo = [
-            shard for shard in _own_order(plan.shards[rank() :: world_size()]) if not directory.has(shard)
-        ]
-        reader = BatchReader(corpus.utterances, plan, encoder.info.sampling_rate, options.gain)
-        _encode_shards(
-            encoder,
-            reader,
-            corpus,
-            plan,
-            directory,
-            todo,
-            default_workers() if workers is None else workers,
-            stop,
-        )
+        own = _own_order(plan.shards[rank() :: world_size()])
+        _make_shards(work, own, default_workers() if workers is None else workers, stop)
         whole = directory.finish(plan.shards)
     left = 0 if whole else sum(not directory.has(shard) for shard in plan.shards)
     return TokenizeResult(whole, stop.requested, left, directory.metadata() if whole else None)
@@ -93,31 +83,36 @@ def _own_order(shards: Sequence[Shard]) -> list[Shard]:
     return [*shards[start:], *shards[:start]]
 
 
-def _encode_shards(
-    encoder: BatchEncoder,
-    reader: BatchReader,
-    corpus: Corpus,
-    plan: Plan,
-    directory: TokenDirectory,
-    shards: Sequence[Shard],
-    workers: int,
-    stop: StopSignal,
-) -> None:
-    if not shards:
+@dataclass(frozen=True)
+class _Work:
+    """Everything that a shard is made from and with."""
+
+    encoder: BatchEncoder
+    reader: BatchReader
+    corpus: Corpus
+    plan: Plan
+    directory: TokenDirectory
+
+
+def _make_shards(work: _Work, shards: Sequence[Shard], workers: int, stop: StopSignal) -> None:
+    """Encode and write the shards that are not there yet, in order, until asked to stop."""
+    todo = [shard for shard in shards if not work.directory.has(shard)]
+    if not todo:
         return
-    requests = _Requests(plan, directory, shards)
-    seconds = plan.samples / encoder.info.sampling_rate
-    total = float(sum(seconds[shard.start : shard.stop].sum() for shard in shards))
+    seconds = work.plan.samples / work.encoder.info.sampling_rate
+    total, left = (float(sum(seconds[s.start : s.stop].sum() for s in group)) for group in (shards, todo))
+    requests = _Requests(work.plan, work.directory, todo)
+    batches = read_batches(work.reader, requests, workers, work.encoder.on_gpu)
     draft: _Draft | None = None
-    with Progress(total=total, unit="audio s", label="tokenizing") as progress:
-        for encoded in _encoded(encoder, reader, read_batches(reader, requests, workers, encoder.on_gpu)):
+    with Progress(total, label="tokenizing", done_before=total - left) as progress:
+        for encoded in _encoded(work.encoder, work.reader, batches):
             request = encoded.batch.request
             if draft is None or draft.shard != request.shard:
-                draft = _Draft(request.shard, corpus, plan, encoder.info)
+                draft = _Draft(request.shard, work.corpus, work.plan, work.encoder.info)
             draft.add(encoded)
             progress.update(float(seconds[request.rows].sum()))
             if request.last:
-                directory.write_shard(draft.shard, *draft.finish())
+                work.directory.write_shard(draft.shard, *draft.finish())
                 draft = None
             if stop.requested:
                 return

@@ -74,6 +74,7 @@ class Aligner:
         spoken = [self._spoken(word) for word in written]
         decoder = self._decoder
         decoder.set_align_text(" ".join(word for words in spoken for word in words))
+        decoder.reinit_feat()  # the feature extraction remembers the utterance before, and times would move by a frame
         decoder.start_utt()
         decoder.process_raw(waveform.tobytes(), full_utt=True)
         decoder.end_utt()

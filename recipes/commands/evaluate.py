@@ -73,6 +73,10 @@ def evaluate_codec(
         }
     table = write_codec_report(output, evaluation, facts)
     print(table)
+    for reason in evaluation.skipped.values():
+        print(f"not measured: {reason}")
+    if evaluation.failures:
+        print(f"{len(evaluation.failures)} recordings could not be read; the report names them")
     print(f"\ndetails: {output / 'report.md'}")
     return 0
 
@@ -146,6 +150,8 @@ def evaluate_slm(
         }
     table = write_slm_report(output, evaluation, facts)
     print(table)
+    for reason in evaluation.skipped.values():
+        print(f"not measured: {reason}")
     print(f"\ndetails: {output / 'report.md'}")
     return 0
 

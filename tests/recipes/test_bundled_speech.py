@@ -124,6 +124,18 @@ def test_aligner_finds_the_times_that_the_synthesiser_knows():
     assert np.mean(errors) < 0.03
 
 
+def test_an_alignment_does_not_depend_on_what_was_aligned_before():
+    pytest.importorskip("pocketsphinx")
+    from recipes.bundled.align_recordings import Aligner, read_16_khz
+
+    utterances = open_corpus(SAMPLE).utterances[10:14]
+    recordings = [(read_16_khz(Path(utterance.path)), utterance.text) for utterance in utterances]
+    aligner = Aligner()
+    forwards = [aligner.align(audio, text) for audio, text in recordings]
+    backwards = [aligner.align(audio, text) for audio, text in reversed(recordings)]
+    assert forwards == backwards[::-1]
+
+
 def test_aligner_rejects_a_wrong_transcript_and_keeps_silent_tokens():
     pytest.importorskip("pocketsphinx")
     from recipes.bundled.align_recordings import Aligner, read_16_khz

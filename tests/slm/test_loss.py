@@ -71,6 +71,18 @@ def test_packed_documents_do_not_see_each_other(family, attention):
                 torch.testing.assert_close(logits, expected, rtol=0, atol=2e-6)
 
 
+def test_long_documents_are_attended_alike():
+    lengths = [530, 3, 512]
+    positions = torch.cat([torch.arange(n) for n in lengths])[None]
+    ids = torch.randint(0, SIZE, positions.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours, theirs = (
+            model_of(Qwen3Config, name)(input_ids=ids, position_ids=positions, use_cache=False).logits
+            for name in (PER_DOCUMENT, "sdpa")
+        )
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
+
+
 @pytest.mark.parametrize("attention", ["sdpa", PER_DOCUMENT])
 def test_the_loss_equals_one_token_at_a_time(attention):
     model = model_of(LlamaConfig, attention)

@@ -1,0 +1,127 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from codec.runs import UserError
+from data.tokenization.rows import TokenRow, parquet_bytes
+from recipes.cli import main
+from slm.training_config import DatasetConfig
+from slm.training_data import open_training_data, speaking_habits
+from tests.slm.token_rows import MemoryRows, codec_info, speech_rows, train_text_model
+from tests.slm.toy_training import toy_config
+
+CODEC = codec_info((64,))
+
+
+def write_dataset(directory, splits: dict[str, MemoryRows], speaker=None):
+    directory.mkdir(parents=True)
+    described = {}
+    for split, data in splits.items():
+        rows = [
+            TokenRow(
+                f"{split} {row}", data.codes(row), len(data.codes(row)) / 24, data.text(row),
+                speaker or data.speaker(row), "en", data.words(row),
+            )
+            for row in range(len(data))
+        ]  # fmt: skip
+        (directory / f"{split}-00000-of-00001.parquet").write_bytes(parquet_bytes(rows, data.info))
+        described[split] = {"shards": 1, "rows": len(rows)}
+    info = next(iter(splits.values())).info
+    metadata = {"codec": info.to_dict(), "splits": described, "content_hash": f"hash of {directory.name}"}
+    (directory / "metadata.json").write_text(json.dumps(metadata))
+    return str(directory)
+
+
+@pytest.fixture
+def datasets(tmp_path):
+    """One with a validation split and two speakers, one without and with a third speaker."""
+    both = {"train": speech_rows(20, 0, CODEC), "validation": speech_rows(4, 1, CODEC)}
+    first = write_dataset(tmp_path / "tokens/two voices", both)
+    second = write_dataset(tmp_path / "tokens/one", {"train": speech_rows(8, 2, CODEC)}, speaker="awb")
+    train_text_model(tmp_path, "char")
+    return [DatasetConfig(first), DatasetConfig(second)]
+
+
+@pytest.fixture
+def codec(monkeypatch):
+    """A codec of which only the codebook is known."""
+    codebook = torch.randn(64, 12, generator=torch.Generator().manual_seed(0))
+    config = SimpleNamespace(**CODEC.to_dict())
+    fake = SimpleNamespace(config=config, effective_codebook=lambda quantizer: codebook)
+    monkeypatch.setattr("codec.load_codec", lambda name: fake, raising=False)
+    return fake
+
+
+def config_of(tmp_path, datasets, **changes):
+    return toy_config(
+        tmp_path / "run",
+        datasets=datasets,
+        text_model=str(tmp_path / "char.model"),
+        codec="a codec",
+        **changes,
+    )
+
+
+def test_what_a_config_names_is_opened(tmp_path, datasets, codec):
+    config = config_of(tmp_path, datasets)
+    config.model.speech_embeddings = "codebook"
+    data = open_training_data(config)
+    assert data.vocabulary.voices.keys() == {"awb", "rms", "slt"}
+    assert data.vocabulary.codec_location == "a codec"
+    assert [len(rows) for rows in data.training] == [20, 8] and list(data.validation) == [datasets[0].path]
+    assert data.hashes == ["hash of two voices", "hash of one"]
+    assert torch.equal(data.codebooks[0], codec.effective_codebook(0))
+    seconds = [
+        len(rows.codes(row)) / 24 / len(rows.text(row)) for rows in data.training for row in range(len(rows))
+    ]
+    low, median, high = speaking_habits(data).seconds_per_character
+    assert median == pytest.approx(np.median(seconds))
+    assert min(seconds) <= low < median < high <= max(seconds)
+
+
+def test_voices_can_be_named(tmp_path, datasets):
+    data = open_training_data(config_of(tmp_path, datasets, voices=["awb"]))
+    assert list(data.vocabulary.voices) == ["awb"] and data.codebooks is None
+
+
+def test_datasets_of_two_codecs_are_refused(tmp_path, datasets):
+    other = codec_info((64,), fingerprint="fedcba9876543210")
+    path = write_dataset(tmp_path / "tokens/other", {"train": speech_rows(4, 0, other)})
+    with pytest.raises(UserError, match=r"tokens/other.*fedcba9876543210.*0123456789abcdef"):
+        open_training_data(config_of(tmp_path, [*datasets, DatasetConfig(path)]))
+
+
+def test_a_codec_with_other_codes_is_refused(tmp_path, datasets, codec):
+    codec.config.fingerprint = "fedcba9876543210"
+    config = config_of(tmp_path, datasets)
+    config.model.speech_embeddings = "codebook"
+    with pytest.raises(UserError, match=r"0123456789abcdef.*fedcba9876543210"):
+        open_training_data(config)
+
+
+def test_a_tag_for_each_of_very_many_speakers_is_refused(tmp_path, datasets):
+    rows = speech_rows(300, 0, CODEC)
+    rows.speakers = [f"speaker {number}" for number in range(300)]
+    path = write_dataset(tmp_path / "tokens/crowd", {"train": rows})
+    with pytest.raises(UserError, match="300 speakers, too many for a tag each"):
+        open_training_data(config_of(tmp_path, [DatasetConfig(path)]))
+
+
+def test_the_command_trains_from_flags(tmp_path, datasets, capsys):
+    flags = {
+        "datasets": json.dumps([{"path": entry.path, "weight": 1} for entry in datasets]),
+        "text_model": tmp_path / "char.model",
+        "output": tmp_path / "run",
+        "model": "{layers: 1, hidden_size: 32, head_dim: 16, speech_embeddings: random}",
+        "batch": "{length: 256, blocks: 2, blocks_per_forward: 2}",
+        "max_steps": 2,
+    }
+    arguments = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    assert main(["train-slm", *arguments]) == 0
+    assert "trained 2 steps" in capsys.readouterr().out
+    assert (tmp_path / "run/final/model.safetensors").is_file()
+    assert main(["train-slm", *arguments, "--optimizer.learning_rate", "0.5"]) == 2
+    assert "optimizer.learning_rate was 0.001, is now 0.5" in capsys.readouterr().err
