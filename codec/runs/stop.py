@@ -5,8 +5,6 @@ import threading
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
-
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -43,6 +41,8 @@ class StopSignal:
         """
         if accelerator.num_processes == 1:
             return self.requested
+        import torch
+
         flag = torch.tensor([float(self.requested)], device=accelerator.device)
         return bool(accelerator.reduce(flag, reduction="sum").item() > 0)
 
