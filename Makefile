@@ -17,7 +17,7 @@ quickstart: $(READY)
 	@$(PYTHON_IN_VENV) -m recipes quickstart
 
 test: $(READY)
-	@$(PYTHON_IN_VENV) -m pytest -m 'not slow and not gpu'
+	@$(PYTHON_IN_VENV) -m pytest -n 2 --dist worksteal -m 'not slow and not gpu'
 
 test-slow: $(READY)
 	@$(PYTHON_IN_VENV) -m pytest

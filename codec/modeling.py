@@ -129,7 +129,9 @@ class HHCodecModel(PreTrainedModel):
         frame_mask = mask_from_lengths(lengths, waveform.shape[1] // self.config.hop_length)
         window = self.config.window
         if window is None or frame_mask.shape[1] <= window.frames:
-            codes = self.quantizer.encode(self.encoder(waveform, frame_mask))
+            # rows of one length need no masks, and the LSTM no packing: the same latent, sooner
+            needed = None if padding_mask is None or bool(frame_mask.all()) else frame_mask
+            codes = self.quantizer.encode(self.encoder(waveform, needed))
         else:
             codes = waveform.new_zeros(frame_mask.shape, dtype=torch.long)
             for row, frames in enumerate(lengths.tolist()):

@@ -43,7 +43,7 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, dim, samples) -> (batch, dim, samples)."""
-        return self.shortcut(x) + self.conv2(F.elu(self.conv1(F.elu(x))))
+        return self.shortcut(x) + self.conv2(F.elu(self.conv1(F.elu(x)), inplace=True))
 
 
 class SEANetEncoder(nn.Module):
@@ -73,7 +73,7 @@ class SEANetEncoder(nn.Module):
         x = self.first(waveform[:, None])  # (batch, filters, samples)
         for ratio, unit, downsample in zip(self.config.ratios, self.units, self.downsamples, strict=True):
             # causal: what is behind a row's end reaches the row only where a very short row is reflected
-            x = self._zero_beyond(F.elu(unit(x)), lengths)
+            x = self._zero_beyond(F.elu(unit(x), inplace=True), lengths)
             x = downsample(x)
             lengths = None if lengths is None else lengths // ratio
         x = self.lstm(x.transpose(1, 2), frame_mask).transpose(1, 2)  # (batch, 2 * dim, frames)

@@ -80,6 +80,10 @@ class TokenDataset:
             raise UserError(
                 f"{path}: {len(missing)} shards are missing ({missing[0]} first): run codec-slm tokenize again"
             )
+        if metadata["splits"][split]["rows"] == 0:
+            raise UserError(
+                f"{path}: its {split} split has no rows: failures.jsonl says why each recording failed"
+            )
         table = _mapped_table(path, f"{split}-*-of-{metadata['splits'][split]['shards']:05d}.parquet")
         expected = metadata["splits"][split]["rows"]
         if len(table) != expected:

@@ -26,7 +26,7 @@ MODEL = "slm-tiny"
 PREFERRED_VOICES = ("kathleen", "flite-slt")
 
 TEXT = "The next train to the city leaves in twenty minutes."
-PROMPT_SECONDS = 1.2  # of a recording, to go on from
+PROMPT_SECONDS = 1.25  # of a recording, to go on from
 CONTINUE_SECONDS = 4.0
 CANDIDATES = 4  # the best of so many, by the model's own hearing
 

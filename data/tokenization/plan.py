@@ -107,6 +107,8 @@ class Plan:
     def batches(self, shard: Shard) -> list[np.ndarray]:
         """Row numbers (batch,) of each batch of a shard."""
         lengths = self.samples[shard.start : shard.stop]
+        # Mostly broken, but should one turn out to be an hour long, it had better be alone.
+        lengths = np.where(lengths == 0, self.batch_samples, lengths)
         return [
             batch + shard.start for batch in length_batches(lengths, self.batch_samples, self.long_samples)
         ]

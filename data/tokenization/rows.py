@@ -84,7 +84,9 @@ def parquet_bytes(rows: Sequence[TokenRow], info: CodecInfo) -> bytes:
     )
     sink = pa.BufferOutputStream()
     # The dictionary of at most a few thousand codes packs a code into as many bits as it has.
-    pq.write_table(table, sink, compression="zstd", row_group_size=_ROWS_PER_GROUP)
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        if rows:  # `datasets` stumbles over a group of no rows, not over no group
+            writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
     return sink.getvalue().to_pybytes()
 
 

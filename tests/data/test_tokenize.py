@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
@@ -220,6 +221,27 @@ def test_failures_are_recorded_and_counted(corpus_path: Path, tmp_path: Path) ->
     assert len(TokenDataset.open(tmp_path / "out")) == 21
     again = tokenize_corpus(FakeCodec(), open_corpus(corpus_path), tmp_path / "out", OPTIONS, workers=1)
     assert again.metadata == result.metadata
+
+
+def test_nothing_but_failures(tmp_path: Path) -> None:
+    (tmp_path / "audio").mkdir()
+    for number in range(3):
+        (tmp_path / "audio" / f"{number}.wav").write_text("not audio")
+    result = tokenize_corpus(FakeCodec(), open_corpus(tmp_path / "audio"), tmp_path / "out", workers=0)
+    assert result.whole and result.too_many_failures(0.99) and not result.too_many_failures(1.0)
+    with pytest.raises(UserError, match="its train split has no rows"):
+        TokenDataset.open(tmp_path / "out")
+
+
+def test_a_shard_of_failures_alone(corpus_path: Path, tmp_path: Path) -> None:
+    import datasets
+
+    for number in range(8):
+        (corpus_path / "wavs" / f"utt{number:03d}.flac").write_text("not audio")
+    tokenize_corpus(FakeCodec(), open_corpus(corpus_path), tmp_path / "out", OPTIONS, workers=0)
+    assert pq.read_metadata(tmp_path / "out" / "train-00000-of-00006.parquet").num_rows == 0
+    assert len(datasets.load_dataset(str(tmp_path / "out"), split="train")) == 16
+    assert TokenDataset.open(tmp_path / "out").id(0) == "utt008"
 
 
 def test_another_run_in_the_same_directory_is_refused(corpus_path: Path, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_everything_is_there_at_the_end_and_nothing_is_made_twice(
     assert (
         prompt
         < soundfile.info(output / "audio" / "continued.wav").duration
-        <= prompt + steps.CONTINUE_SECONDS
+        <= prompt + steps.CONTINUE_SECONDS + 1 / 24  # the prompt is coded in whole frames
     )
     for picture in ("spectrogram.png", "curves.png"):
         assert (output / picture).read_bytes().startswith(b"\x89PNG")
