@@ -10,6 +10,7 @@ from tqdm import tqdm
 from codec.runs.launcher import rank
 
 _LINE_EVERY_SECONDS = 30.0
+_SHARE_FOR_A_FORECAST = 0.01  # of the total: the first step of anything is slow
 
 
 class Progress:
@@ -92,7 +93,7 @@ class Progress:
         text = f"{self.done:,.0f}"
         if self.total:
             text += f" of {self.total:,.0f} {self.unit} ({self.done / self.total:.0%})" + self._rate_text()
-            if self._rate() > 0:
+            if self.done - self._done_before >= _SHARE_FOR_A_FORECAST * self.total:
                 text += f", {duration(max(0.0, self.total - self.done) / self._rate())} left"
         else:
             text += f" {self.unit}" + self._rate_text()

@@ -132,7 +132,7 @@ def _page(evaluation: SLMEvaluation, facts: dict[str, Any], table: str, with_pic
     ]
     parts += [
         "## Sentence by sentence",
-        markdown_table(["sentence", "", "heard", "cut"], heard[:_MOST_SENTENCES]),
+        markdown_table(["sentence", "", "heard", "cut"], heard[:_MOST_SENTENCES], words=4),
     ]
     parts.append("Every sentence is a row of `sentences.parquet`; the audio is in [audio](audio).")
     return "\n\n".join(parts) + "\n"

@@ -41,6 +41,16 @@ def test_one_line_each_half_minute_and_one_at_the_end(clock: _Clock) -> None:
     ]
 
 
+def test_the_first_step_makes_no_forecast(clock: _Clock) -> None:
+    stream = io.StringIO()
+    with Progress(1000, unit="s", done_before=500, stream=stream) as progress:
+        for amount in (1, 9):
+            clock.now += 31
+            progress.update(amount)
+    first, second, _ = stream.getvalue().splitlines()
+    assert "left" not in first and "50 min 38 s left" in second
+
+
 def test_without_a_total_there_is_no_time_left(clock: _Clock) -> None:
     stream = io.StringIO()
     with Progress(None, unit="files", stream=stream) as progress:
