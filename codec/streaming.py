@@ -1,4 +1,4 @@
-"""Streaming as a property of the modules: one explicit state, one helper that every windowed module shares.
+"""Streaming as a property of the modules: one explicit state, one function that every windowed module shares.
 
 A module that looks across frames is a sliding window: it needs `left` frames before the first one and `right` after
 the last, and steps by `stride`. At once, both ends are zeros. In a stream, what the next window still needs is kept in
