@@ -75,8 +75,6 @@ class CodecTrainer:
         self.config, self.data, self.stop = config, data, stop
         self.started = time.monotonic()
         self.accelerator = _accelerator()
-        self.directory = RunDirectory(config.output, keep_last=config.keep_last)
-        self._open_directory()
         device = self.accelerator.device
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bfloat16(device))
         seed_globals(config.seed, "weights")
@@ -91,6 +89,9 @@ class CodecTrainer:
         teacher = None if config.teacher is None else SSLTeacher(config.teacher, config.teacher_layer, device)
         self.step_module = CodecTrainingStep(model, teacher).to(device)
         self.average = WeightAverage(self.step_module, config.ema_decay) if config.ema_decay else None
+        # behind all that may refuse the config: a run that never began must not claim the directory
+        self.directory = RunDirectory(config.output, keep_last=config.keep_last)
+        self._open_directory()
         self.step = 0
         self.seconds_before = 0.0  # wall clock of earlier starts of this run
         self.skipped = 0  # updates in a row whose gradient was not finite

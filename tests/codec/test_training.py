@@ -1,11 +1,13 @@
 """Training of codecs: killed or not, on one process or two, in one stage or three, it does what the config says."""
 
 import dataclasses
+import os
 import random
 import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +19,17 @@ from codec.losses import LossWeights
 from codec.mel import LogMel
 from codec.modeling import HHCodecModel
 from codec.precision import has_bfloat16
-from codec.runs import Schedule, UserError
-from codec.training import OptimizerConfig, Stage, ValidationSet, load_trained, train_codec
+from codec.runs import Schedule, UserError, save_training_state
+from codec.training import (
+    CodecTrainingConfig,
+    OptimizerConfig,
+    Stage,
+    ValidationSet,
+    checkpoint,
+    load_trained,
+    train_codec,
+)
+from codec.training.batches import STAGE_STRIDE
 from codec.training.ema import WeightAverage
 from codec.training.step import CodecTrainingStep
 from codec.training.validation import validate
@@ -27,12 +38,13 @@ from tests.codec.training_runs import (
     CODES,
     VOCODER,
     forget_accelerator,
+    in_process,
     log_of,
     run_config,
     speech_data,
     tensors_at,
+    terminate_after,
     train_on,
-    train_until,
 )
 
 
@@ -62,23 +74,47 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 
 def test_a_run_killed_at_random_steps_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
-    def config(name: str):  # type: ignore[no-untyped-def]
+    stages = [
+        CODES,  # 6 steps: a checkpoint lies exactly on the boundary
+        dataclasses.replace(VOCODER, schedule=Schedule(kind="cosine", warmup_steps=2)),
+    ]
+
+    def config(name: str) -> CodecTrainingConfig:
         return run_config(
             tmp_path / name,
-            CODES,  # 6 steps: a checkpoint lies exactly on the boundary of the stages
-            dataclasses.replace(VOCODER, schedule=Schedule(kind="cosine", warmup_steps=2)),
+            *stages,
             model_overrides={"decoder": {"dropout": 0.2}},
             accumulation_steps=2,
             checkpoint_every=2,
             evaluate_every=4,
         )
 
-    data = speech_data(validation=True)
+    def killed_by(segment: int) -> None:
+        train_codec(config("killed"), speech_data(validation=True, deadly=segment))
+
+    def killed_while_saving() -> None:
+        def save(directory: Path, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+            save_training_state(directory, tensors, counters)
+            if counters["step"] == 8:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        checkpoint.save_training_state = save  # in this process alone
+        train_codec(config("killed"), speech_data(validation=True))
+
     draw = random.Random(0)
-    for step in (draw.randint(2, 5), 7, draw.randint(8, 9)):
-        assert train_until(step, config("killed"), data, signal.SIGKILL) == -signal.SIGKILL
-    train_codec(config("killed"), data)
-    train_codec(config("undisturbed"), data)
+    # the first 16 segments are also those of the calibration; a step takes 4
+    deaths = [
+        lambda: killed_by(draw.randrange(16)),
+        lambda: killed_by(draw.randrange(16, 24)),
+        lambda: killed_by(STAGE_STRIDE),  # the first one of the second stage
+        killed_while_saving,
+    ]
+    for death in deaths:
+        process = in_process(death)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    train_codec(config("killed"), speech_data(validation=True))
+    train_codec(config("undisturbed"), speech_data(validation=True))
     assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "undisturbed")
     assert same(tensors_at(tmp_path / "killed", 10), tensors_at(tmp_path / "undisturbed", 10))
     assert log_of(tmp_path / "killed") == log_of(tmp_path / "undisturbed")
@@ -86,12 +122,11 @@ def test_a_run_killed_at_random_steps_ends_like_an_undisturbed_one(tmp_path: Pat
 
 def test_sigterm_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
     config = run_config(tmp_path / "run", dataclasses.replace(CODES, steps=500))
-    output = tmp_path / "output.txt"
-    assert train_until(3, config, speech_data(), signal.SIGTERM, output) == 0
+    assert terminate_after(3, config, tmp_path / "output.txt") == 0
     done = int(next((tmp_path / "run" / "checkpoints").iterdir()).name.removeprefix("step-"))
     assert 3 <= done < 500 and len(log_of(tmp_path / "run")) == done
     expected = f"stopped after {done} of 500 steps; the same command goes on from there\n"
-    assert output.read_text() == expected
+    assert (tmp_path / "output.txt").read_text() == expected
     assert not (tmp_path / "run" / "final").exists()
 
 

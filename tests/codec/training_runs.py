@@ -48,26 +48,33 @@ VOCODER = Stage(
 
 
 class SpeechSegments(Dataset[dict[str, Any]]):
-    """Segment i is a pure function of i; some are shorter than the others, those of `broken` are not numbers."""
+    """Segment i is a pure function of i; some are shorter than the others.
 
-    def __init__(self, samples: int, broken: range = range(0)) -> None:
-        self.samples, self.broken = samples, broken
+    Those of `broken` are not numbers; reading the `deadly` one kills the process.
+    """
+
+    def __init__(self, samples: int, broken: range = range(0), deadly: int | None = None) -> None:
+        self.samples, self.broken, self.deadly = samples, broken, deadly
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if index == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
         waveform = speech_like(1, self.samples, seed=index)[0]
         length = (self.samples, self.samples * 2 // 3, self.samples // 2)[index % 3]
         waveform[length:] = 0.0
         return {"waveform": waveform * float("nan") if index in self.broken else waveform, "length": length}
 
 
-def speech_data(validation: bool = False, digest: str = "speech", broken: range = range(0)) -> TrainingData:
+def speech_data(
+    validation: bool = False, digest: str = "speech", broken: range = range(0), deadly: int | None = None
+) -> TrainingData:
     """Endless segments and, if asked for, two validation sets of unequal recordings."""
     sets = [
         ValidationSet(name, [speech_like(1, samples, seed=samples)[0] for samples in lengths])
         for name, lengths in (("low", (9_500, 24_000, 4_100)), ("high", (12_345,)))
     ]
     return TrainingData(
-        segments=lambda seconds: SpeechSegments(round(seconds * 24_000), broken),
+        segments=lambda seconds: SpeechSegments(round(seconds * 24_000), broken, deadly),
         validation=sets if validation else [],
         digest=digest,
     )
@@ -109,28 +116,21 @@ def in_process(work: Callable[[], object], environment: dict[str, str] | None = 
     return process
 
 
-def train_until(
-    step: int,
-    config: CodecTrainingConfig,
-    data: TrainingData,
-    number: signal.Signals,
-    output: Path | None = None,
-) -> int | None:
-    """Train in a process, send it a signal once `step` is in its log, and return how it ended.
+def terminate_after(step: int, config: CodecTrainingConfig, output: Path) -> int | None:
+    """Train in a process, send it SIGTERM once `step` is in its log, and return how it ended.
 
-    Its standard output goes to `output`.
+    What it prints goes to `output`.
     """
 
     def work() -> None:
-        with open(output or os.devnull, "a") as file, redirect_stdout(file):
-            train_codec(config, data)
+        with output.open("w") as file, redirect_stdout(file):
+            train_codec(config, speech_data())
 
     process = in_process(work)
     log = Path(config.output) / "log.jsonl"
     while process.is_alive() and (not log.exists() or f'"step": {step},' not in log.read_text()):
         time.sleep(0.005)
-    assert process.pid is not None
-    os.kill(process.pid, number)
+    process.terminate()
     process.join()
     return process.exitcode
 

@@ -110,6 +110,7 @@ def test_wrong_input_is_said_in_one_line(
         capsys, *train, "--corpora", f"[{{path: {tmp_path / 'absent'}}}]"
     )
     assert "--stages" in error(capsys, *train, "--stages", "[{step: 3}]")
+    assert "initialize names 'vocodr'" in error(capsys, *train, "--initialize", "{vocodr: runs/x}")
     assert "a stage trains vocodr" in error(capsys, *train, "--stages", "[{train: [vocodr]}]")
     assert "is not there" in error(capsys, "export", tmp_path / "absent", "--output", output)
     (tmp_path / "empty").mkdir()
