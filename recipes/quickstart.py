@@ -26,6 +26,10 @@ MODEL = "slm-tiny"
 PREFERRED_VOICES = ("kathleen", "flite-slt")
 
 TEXT = "The next train to the city leaves in twenty minutes."
+# Each training recording is encoded so often: forty sentences as they are would be learnt by heart in a minute.
+SPEEDS = (0.9, 1.0, 1.1)
+SHIFTS = 4
+
 PROMPT_SECONDS = 1.25  # of a recording, to go on from
 CONTINUE_SECONDS = 4.0
 CANDIDATES = 4  # the best of so many, by the model's own hearing
@@ -37,7 +41,10 @@ class Tokenized:
 
     dataset: "TokenDataset"  # its training split
     info: "CodecInfo"
-    seconds: float  # of speech
+    recordings: int
+    speeds: int  # at how many each one to train on was encoded
+    shifts: int  # and with how many shifts of less than a frame
+    seconds: float  # of speech that was encoded
     rows: dict[str, int]  # by split
     first_row: str  # as a person reads it
 
@@ -134,16 +141,22 @@ def tokenize(output: Path, codec: Any, corpus: "Corpus") -> Tokenized:
     from data.inspection import describe_row
 
     info, path = CodecInfo.of(codec), output / "tokens"
-    options = TokenizeOptions(source="the sample corpus bundled with codec-slm")
+    options = TokenizeOptions(speeds=SPEEDS, shifts=SHIFTS, source="the sample corpus bundled with codec-slm")
     result = tokenize_corpus(codec, corpus, path, options, workers=0)
     if result.metadata is None:
         raise UserError("tokenizing was stopped: run the same command again to go on")
     rows = {split: int(counts["rows"]) for split, counts in result.metadata["splits"].items()}
     seconds = float(result.metadata["seconds"])
-    print(f"{sum(rows.values())} recordings, {duration(seconds)} of speech: {path}")
+    print(
+        f"{len(corpus.utterances)} recordings; those to train on {len(SPEEDS) * SHIFTS} times, a little faster, slower "
+        f"and shifted: {sum(rows.values())} rows, {duration(seconds)} of speech"
+    )
+    print(f"the token dataset: {path}")
     print(f"Any Parquet reader opens it, such as datasets.load_dataset({str(path)!r}).")
     dataset = TokenDataset.open(path, "train", codec=info)
-    return Tokenized(dataset, info, seconds, rows, describe_row(dataset, 0))
+    return Tokenized(
+        dataset, info, len(corpus.utterances), len(SPEEDS), SHIFTS, seconds, rows, describe_row(dataset, 0)
+    )
 
 
 def train(output: Path, corpus: "Corpus", seconds: float) -> Trained:

@@ -70,8 +70,10 @@ def _codec_part(result: "Quickstart") -> list[str]:
         "## 1. Speech becomes tokens",
         f"The codec `{info.name}` cuts speech into {info.frame_rate:g} frames a second and gives each frame one of "
         f"{info.codebook_sizes[0]:,} codes. That is {info.frame_rate * bits:.0f} bits a second; the samples of the "
-        f"recording take {info.sampling_rate * 16:,}. The sample corpus is {duration(tokenized.seconds)} of speech; "
-        f"the {tokenized.rows.get('train', 0)} recordings to train on became {frames:,} tokens in [tokens](tokens).",
+        f"recording take {info.sampling_rate * 16:,}. The sample corpus has {tokenized.recordings} recordings; those "
+        f"to train on were encoded {tokenized.speeds * tokenized.shifts} times, at {tokenized.speeds} speeds and "
+        f"with {tokenized.shifts} shifts of less than a frame, for there is more to learn from that: "
+        f"{frames:,} tokens in [tokens](tokens).",
         "Hear what the codes keep: [a recording](audio/recording.wav), and the same "
         f"[through the codec](audio/recording_through_codec.wav): “{continued.recording.text}” Their log-mel "
         f"spectrograms differ by {distance:.2f} on average (natural log; 0 would be the same).",
@@ -93,8 +95,8 @@ def _training_part(result: "Quickstart") -> list[str]:
         f"equally likely things. Who knows nothing of speech pays log2({size:,}) = {math.log2(size):.0f} bits for a "
         f"speech token. {_losses(result.trained)}",
         "![training curves](curves.png)",
-        f"{result.tokenized.rows.get('train', 0)} recordings can only be learnt by heart: where the training curve "
-        "goes on falling and the curve of the recordings held out does not, the model memorises. What speaks below "
+        f"From {result.tokenized.recordings} recordings there is little to learn: where the training curve goes on "
+        "falling and the curve of the recordings held out does not, the model learns them by heart. What speaks below "
         "learnt in the same way from hours of speech.",
     ]
 

@@ -58,6 +58,8 @@ def in_their_place(models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The quickstart takes the stand-ins, and a smaller model of its own."""
     monkeypatch.setattr(steps, "CODEC", str(models / "codec"))
     monkeypatch.setattr(steps, "MODEL", str(models / "slm of codec"))
+    monkeypatch.setattr(steps, "SPEEDS", (1.0,))
+    monkeypatch.setattr(steps, "SHIFTS", 2)
     whole = steps.training_config
 
     def small(output: Path, seconds: float):  # type: ignore[no-untyped-def]
