@@ -7,22 +7,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import sentencepiece
 import torch
 
-from codec import CodecInfo, HHCodecModel, export_codec, preset_config
 from codec.metrics import EditCounts
 from codec.runs import UserError
 from data import Utterance, write_audio
 from recipes.cli import main
 from recipes.evaluation.sentences import References, Sentence, read_sentences
-from slm.checkpoint import SpeakingHabits, save_checkpoint
-from slm.configuration import ModelConfig
+from slm.checkpoint import SpeakingHabits
 from slm.likelihood import SpokenText, bits_for
 from slm.metrics import SpokenSentence, summarize_speech
-from slm.model import build_model
 from slm.speech_lm import SpeechLM
-from slm.vocabulary import Vocabulary
+from tests.recipes.untrained_models import save_codec, save_slm
 
 RATE = 24_000
 
@@ -81,28 +77,8 @@ def speech(seconds: float, pitch: float) -> torch.Tensor:
 def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model over characters, with two voices, and an untrained codec beside it."""
     folder = tmp_path_factory.mktemp("an untrained model")
-    torch.manual_seed(0)
-    codec = export_codec(HHCodecModel(preset_config("hh-codec-tiny")).eval())
-    codec.save_pretrained(folder / "codec")
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["Hello there, it rains. " * 3] * 20),
-        model_prefix=str(folder / "characters"),
-        model_type="char",
-        vocab_size=290,
-        hard_vocab_limit=False,
-        normalization_rule_name="identity",
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        byte_fallback=True,
-        minloglevel=2,
-    )
-    vocabulary = Vocabulary.build(
-        folder / "characters.model", CodecInfo.of(codec), ["slt", "rms"], codec_location=str(folder / "codec")
-    )
-    shape = ModelConfig(layers=1, hidden_size=32, head_dim=16, max_positions=512, speech_embeddings="random")
     habits = SpeakingHabits(formats=["tts", "asr"], seconds_per_character=[0.04, 0.06, 0.1])
-    save_checkpoint(folder / "slm", build_model(shape, vocabulary, seed=0), vocabulary, habits)
-    return folder / "slm"
+    return save_slm(folder / "slm", save_codec(folder / "codec"), ["slt", "rms"], habits)
 
 
 def test_bits_are_those_of_every_token_by_itself(model_directory: Path) -> None:

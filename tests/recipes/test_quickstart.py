@@ -4,18 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-import sentencepiece
 import soundfile
-import torch
 
-from codec import CodecInfo, HHCodecModel, export_codec, preset_config
 from codec.runs import UserError
 from recipes import quickstart as steps
 from recipes.cli import main
-from slm.checkpoint import SpeakingHabits, save_checkpoint
+from slm.checkpoint import SpeakingHabits
 from slm.configuration import ModelConfig
-from slm.model import build_model
-from slm.vocabulary import Vocabulary
+from tests.recipes.untrained_models import save_codec, save_slm
 
 pytestmark = pytest.mark.skipif(
     not (steps.SAMPLE_CORPUS / "manifest.jsonl").is_file(), reason="the sample corpus is not bundled"
@@ -26,30 +22,10 @@ pytestmark = pytest.mark.skipif(
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stand-ins for what is bundled: an untrained codec, and an untrained language model over its codes."""
     folder = tmp_path_factory.mktemp("bundled models")
-    torch.manual_seed(0)
-    for name in ("codec", "another codec"):
-        codec = export_codec(HHCodecModel(preset_config("hh-codec-tiny")).eval())
-        codec.save_pretrained(folder / name)
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(["The next train to the city leaves in twenty minutes. " * 3] * 20),
-            model_prefix=str(folder / "characters"),
-            model_type="char",
-            vocab_size=300,
-            hard_vocab_limit=False,
-            normalization_rule_name="identity",
-            add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
-            byte_fallback=True,
-            minloglevel=2,
-        )
-        vocabulary = Vocabulary.build(
-            folder / "characters.model", CodecInfo.of(codec), ["flite-slt"], codec_location=str(folder / name)
-        )
-        shape = ModelConfig(
-            layers=1, hidden_size=32, head_dim=16, max_positions=512, speech_embeddings="random"
-        )
-        habits = SpeakingHabits(formats=["aligned", "asr"], seconds_per_character=[0.02, 0.03, 0.04])
-        save_checkpoint(folder / f"slm of {name}", build_model(shape, vocabulary, 0), vocabulary, habits)
+    habits = SpeakingHabits(formats=["aligned", "asr"], seconds_per_character=[0.02, 0.03, 0.04])
+    for seed, name in enumerate(("codec", "another codec")):
+        codec = save_codec(folder / name, seed)
+        save_slm(folder / f"slm of {name}", codec, ["flite-slt"], habits)
     return folder
 
 

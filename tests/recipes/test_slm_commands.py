@@ -1,0 +1,145 @@
+"""speak, continue and transcribe as they are typed: what is written, what is said, and what wrong input gets."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from data import read_audio, write_audio
+from recipes.cli import main
+from slm.checkpoint import SpeakingHabits
+from slm.speech_lm import SpeechLM
+from tests.recipes.untrained_models import save_codec, save_slm
+
+RATE = 24_000
+FRAME = 1 / 24
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models, one of which follows prompts, and a recording of another rate with two channels."""
+    folder = tmp_path_factory.mktemp("models and a recording")
+    codec = save_codec(folder / "codec")
+    pace = [0.02, 0.04, 0.06]
+    save_slm(folder / "speaker", codec, ["anna", "bert"], SpeakingHabits(["aligned", "asr"], 2, True, pace))
+    save_slm(folder / "silent", codec, [], SpeakingHabits(["speech"]))
+    times = np.arange(44_100) / 44_100
+    hum = 0.2 * np.sin(2 * np.pi * 150 * times) * (1 + np.sin(2 * np.pi * 3 * times))
+    soundfile.write(folder / "a recording.flac", np.stack([hum, 0.5 * hum], axis=1), 44_100)
+    return folder
+
+
+def run(folder: Path, command: str, *arguments: str, model: str = "speaker") -> int:
+    return main([command, *arguments, "--model", str(folder / model), "--device", "cpu"])
+
+
+def test_speak_writes_what_the_model_says(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command adds nothing to `SpeechLM.speak`, and the same seed says the same thing."""
+    for name, seed in [("one.wav", "3"), ("same.wav", "3"), ("other.wav", "4")]:
+        output = str(tmp_path / name)
+        assert (
+            run(folder, "speak", "--text", "It rains.", "--output", output, "--voice", "bert", "--seed", seed)
+            == 0
+        )
+    assert "one.wav: " in capsys.readouterr().out
+    one, same, other = (read_audio(tmp_path / name, RATE) for name in ("one.wav", "same.wav", "other.wav"))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    said = SpeechLM.from_pretrained(folder / "speaker").speak("It rains.", voice="bert", seed=3)
+    assert len(one) == len(said.audio) == 1_000 * said.codes.shape[1]
+    # 16 bits in the file: one step, and what is beyond full scale is cut
+    assert torch.allclose(one, said.audio.clamp(-1, 1), atol=1.01 / 32_768)
+
+
+def test_what_was_not_said_is_said(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The model reads 512 tokens; the speech of this text alone would take more."""
+    assert run(folder, "speak", "--text", "Hello. " * 100, "--output", str(tmp_path / "long.wav")) == 0
+    printed = capsys.readouterr().out
+    assert "the model cannot read further; not said: 'Hello. " in printed
+    assert 0 < soundfile.info(tmp_path / "long.wav").frames <= 512 * 1_000
+
+
+def test_speaking_like_a_recording_differs_from_speaking_by_tag(folder: Path, tmp_path: Path) -> None:
+    recording = str(folder / "a recording.flac")
+    for name, voice in [
+        ("tag.wav", ["--voice", "anna"]),
+        ("like.wav", ["--voice", recording, "--voice_text", "Hello there."]),
+    ]:
+        assert run(folder, "speak", "--text", "It rains.", "--output", str(tmp_path / name), *voice) == 0
+    tag, like = (read_audio(tmp_path / name, RATE) for name in ("tag.wav", "like.wav"))
+    assert len(tag) != len(like) or not torch.equal(tag, like)
+
+
+@pytest.mark.parametrize("text", [[], ["--text", "It rains.", "--transcript", "Hello there."]])
+def test_continue_keeps_the_recording_and_its_bounds(
+    folder: Path, tmp_path: Path, text: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "continued.wav"
+    arguments = ["--output", str(output), "--seconds", "0.5", *text]
+    assert run(folder, "continue", str(folder / "a recording.flac"), *arguments) == 0
+    assert "24 frames" in (printed := capsys.readouterr().out) or "of which 24 were given" in printed
+    continued = read_audio(output, RATE)
+    longest = 1.0 + (0.5 if not text else 10 * 0.06 * 4 + 2)
+    assert len(continued) >= 24_000 and len(continued) / RATE <= longest + FRAME
+    # the decoder looks two frames ahead, so the end of the prompt may hear what follows it
+    speaker = SpeechLM.from_pretrained(folder / "speaker")
+    codes = speaker.encode(read_audio(folder / "a recording.flac", RATE))
+    prompt = speaker.codec.decode(torch.from_numpy(codes.astype(np.int64))[None, None]).audio_values[0, 0]
+    settled = 16_000
+    assert torch.allclose(continued[:settled], prompt[:settled].clamp(-1, 1), atol=1.5 / 32_768)
+
+
+def test_transcribe_names_the_files_when_there_are_several(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = str(folder / "a recording.flac"), str(tmp_path / "quiet.wav")
+    write_audio(second, torch.full((RATE // 2,), 1e-3), RATE)
+    assert run(folder, "transcribe", first) == 0
+    alone = capsys.readouterr().out.splitlines()
+    assert run(folder, "transcribe", first, second) == 0
+    both = capsys.readouterr().out.splitlines()
+    assert both[0] == f"{first}: {alone[0]}" and any(line.startswith(f"{second}: ") for line in both)
+
+
+def test_what_cannot_be_done_is_said_in_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording, output = str(folder / "a recording.flac"), ["--output", str(tmp_path / "out.wav")]
+    (tmp_path / "empty.wav").write_bytes(b"")
+    complaints = [
+        (["speak", "--text", "..."], "speaker", "nothing to say in the text '...'"),
+        (
+            ["speak", "--text", "Hello.", "--voice", "carol"],
+            "speaker",
+            "one of the model's voices (anna, bert)",
+        ),
+        (
+            ["speak", "--text", "Hello.", "--voice", "anna", "--voice_text", "Hi."],
+            "speaker",
+            "give the recording",
+        ),
+        (["speak", "--text", "Hello."], "silent", "not trained to speak texts"),
+        (
+            ["speak", "--text", "Hello.", "--voice", recording],
+            "silent",
+            "not trained to follow a recording's voice",
+        ),
+        (["speak", "--text", "Hello.", "--candidates", "0"], "speaker", "candidates must be 1 or more"),
+        (["continue", recording, "--seconds", "0"], "speaker", "seconds is 0"),
+        (["continue", str(tmp_path / "empty.wav")], "speaker", "empty.wav"),
+        (["continue", str(tmp_path / "missing.wav")], "speaker", "missing.wav"),
+        (["continue", recording, "--text", "Hello."], "silent", "not trained to"),
+    ]
+    for arguments, model, complaint in complaints:
+        code = run(folder, *arguments, *output, model=model)
+        error = capsys.readouterr().err
+        assert code == 2 and complaint in error, (arguments, error)
+        assert error.count("\n") == 1 and not (tmp_path / "out.wav").exists()
+    assert run(folder, "transcribe", recording, model="silent") == 2
+    assert "not trained to write down speech" in capsys.readouterr().err
+    assert main(["speak", "--text", "Hello.", "--model", str(tmp_path / "no model"), *output]) == 2
+    assert "no model" in capsys.readouterr().err

@@ -1,0 +1,54 @@
+"""Untrained models on disk, for tests of commands: what they say means nothing, but they say it in the right form."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import sentencepiece
+import torch
+
+from codec import CodecInfo, HHCodecModel, export_codec, preset_config
+from slm.checkpoint import SpeakingHabits, save_checkpoint
+from slm.configuration import ModelConfig
+from slm.model import build_model
+from slm.vocabulary import Vocabulary
+
+TEXT = "Hello there, it rains. The next train to the city leaves in twenty minutes. "
+
+
+def save_codec(directory: Path, seed: int = 0) -> Path:
+    """An exported hh-codec-tiny as it is before training."""
+    torch.manual_seed(seed)
+    export_codec(HHCodecModel(preset_config("hh-codec-tiny")).eval()).save_pretrained(directory)
+    return directory
+
+
+def save_slm(
+    directory: Path, codec: Path, voices: Sequence[str], habits: SpeakingHabits, max_positions: int = 512
+) -> Path:
+    """A language model of one small layer over characters and the codec's codes."""
+    from codec import load_codec
+
+    directory.mkdir(parents=True)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([TEXT * 3] * 20),
+        model_prefix=str(directory / "characters"),
+        model_type="char",
+        vocab_size=300,
+        hard_vocab_limit=False,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        byte_fallback=True,
+        minloglevel=2,
+    )
+    vocabulary = Vocabulary.build(
+        directory / "characters.model",
+        CodecInfo.of(load_codec(codec)),
+        list(voices),
+        codec_location=str(codec),
+    )
+    shape = ModelConfig(
+        layers=1, hidden_size=32, head_dim=16, max_positions=max_positions, speech_embeddings="random"
+    )
+    save_checkpoint(directory, build_model(shape, vocabulary, seed=0), vocabulary, habits)
+    return directory
