@@ -3,7 +3,7 @@
 from codec.metrics.codebook import CodebookStatistics, CodebookUse
 from codec.metrics.dependencies import MissingDependency
 from codec.metrics.intelligibility import stoi
-from codec.metrics.intervals import Interval, bootstrap_mean, bootstrap_ratio
+from codec.metrics.intervals import Interval, bootstrap_mean, bootstrap_ratio, wilson_interval
 from codec.metrics.listening import pesq_wide_band
 from codec.metrics.mel import DEV_LOG_MEL, decoded_mel_l1, log_mel, log_mel_l1
 from codec.metrics.pitch import VoicingScore, compare_f0, voicing
@@ -55,5 +55,6 @@ __all__ = [
     "stoi",
     "usable_metrics",
     "voicing",
+    "wilson_interval",
     "word_errors",
 ]

@@ -1,6 +1,7 @@
-"""Bootstrap confidence intervals over utterances (Bisani and Ney, ICASSP 2004)."""
+"""Confidence intervals: by bootstrap over utterances (Bisani and Ney, ICASSP 2004), and of shares by Wilson's score."""
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -59,3 +60,17 @@ def bootstrap_mean(
     """Interval of a mean over utterances."""
     values = np.asarray(values, float)
     return bootstrap_ratio(values, np.ones_like(values), level, resamples, seed)
+
+
+def wilson_interval(successes: float, trials: int, level: float = 0.95) -> Interval:
+    """Interval of a share of independent trials (Wilson 1927): it holds what it claims for few trials and near 0 and 1.
+
+    successes: may be fractional, where a tie counts half. All NaN without a trial.
+    """
+    if not trials:
+        return Interval(float("nan"), float("nan"), float("nan"), level)
+    z = NormalDist().inv_cdf(0.5 + level / 2.0)
+    share = successes / trials
+    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * (share * (1 - share) / trials + z * z / (4 * trials**2)) ** 0.5
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), level)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from codec.metrics import CodebookUse, bootstrap_mean, bootstrap_ratio
+from codec.metrics import CodebookUse, bootstrap_mean, bootstrap_ratio, wilson_interval
 
 
 def test_known_distribution() -> None:
@@ -63,3 +63,30 @@ def test_bootstrap_of_error_rates_weighs_utterances_by_their_words() -> None:
     assert interval.low == pytest.approx(rate - 1.96 * error, abs=0.1 * error + 1e-3)
     assert interval.high == pytest.approx(rate + 1.96 * error, abs=0.1 * error + 1e-3)
     assert math.isnan(bootstrap_ratio(np.zeros(3), np.zeros(3)).value)
+
+
+def test_wilson_intervals_hold_what_they_claim() -> None:
+    """The exact coverage, summed over all outcomes of a binomial, is near the level also for few trials."""
+    # Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29
+    published = {
+        (81, 263): (0.2553, 0.3662),
+        (15, 148): (0.0624, 0.1605),
+        (0, 20): (0.0, 0.1611),
+        (1, 29): (0.0061, 0.1718),
+    }
+    for (successes, trials), (low, high) in published.items():
+        interval = wilson_interval(successes, trials)
+        assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
+    for trials in (10, 40, 200):
+        intervals = [wilson_interval(k, trials) for k in range(trials + 1)]
+        coverages = []
+        for share in np.linspace(0.05, 0.95, 91):
+            chances = [
+                math.comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(trials + 1)
+            ]
+            coverages.append(
+                sum(c for c, i in zip(chances, intervals, strict=True) if i.low <= share <= i.high)
+            )
+        assert np.mean(coverages) == pytest.approx(0.95, abs=0.01)
+        assert min(coverages) > 0.82
+    assert math.isnan(wilson_interval(0, 0).value)

@@ -1,0 +1,112 @@
+"""Likelihood tests: of two recordings that differ in one thing, does the model find the right one likelier?
+
+So are sWUGGY, sBLIMP (arXiv 2104.14700), spoken StoryCloze (arXiv 2305.13009) and SALMon (arXiv 2409.07437) made.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from codec.metrics import Interval, wilson_interval
+from codec.runs import UserError
+from slm.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_BATCH_TOKENS = 8_192  # padded tokens that are read at once
+
+
+@dataclass(frozen=True)
+class StreamLikelihood:
+    """How likely a model finds a recording."""
+
+    nats: float  # log p(codes | it is speech): all its speech tokens together, the end not counted
+    tokens: int
+
+    @property
+    def per_token(self) -> float:
+        """Normalised by length; NaN for an empty recording."""
+        return self.nats / self.tokens if self.tokens else math.nan
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """A pair as a model sees it."""
+
+    id: str
+    category: str
+    good: StreamLikelihood
+    bad: StreamLikelihood
+
+    def score(self, normalized: bool) -> float:
+        """1 where the good one is likelier, 0 where the bad one is, 0.5 where the model cannot tell."""
+        good, bad = (
+            (self.good.per_token, self.bad.per_token) if normalized else (self.good.nats, self.bad.nats)
+        )
+        return 0.5 if good == bad else float(good > bad)
+
+
+@dataclass(frozen=True)
+class PairAccuracy:
+    """Share of the pairs in which the good recording is the likelier one; chance is 0.5."""
+
+    pairs: int
+    normalized: Interval  # by log-likelihood a token: recordings differ in length
+    total: Interval  # by log-likelihood
+
+    @classmethod
+    def of(cls, pairs: Sequence[ScoredPair]) -> "PairAccuracy":
+        """Over all of them; NaN for none."""
+        return cls(
+            len(pairs),
+            *(
+                wilson_interval(sum(pair.score(normalized) for pair in pairs), len(pairs))
+                for normalized in (True, False)
+            ),
+        )
+
+
+@torch.inference_mode()
+def stream_likelihoods(
+    model: "PreTrainedModel", vocabulary: Vocabulary, streams: Sequence[np.ndarray]
+) -> list[StreamLikelihood]:
+    """Log-likelihood of recordings as `speech` documents, each by itself.
+
+    streams: codes, (frames * num_quantizers,) uint16 each. Every token has a share of the whole vocabulary's
+    probability, as in training. Raises UserError for a recording that is longer than the model reads.
+    """
+    longest = model.config.max_position_embeddings
+    documents = [
+        np.concatenate([[vocabulary.speech_id], vocabulary.codes_to_ids(stream)]).astype(np.int64)
+        for stream in streams
+    ]
+    for number, ids in enumerate(documents):
+        if len(ids) > longest:
+            raise UserError(
+                f"recording {number + 1} of {len(documents)} has {len(ids) - 1} tokens, the model reads "
+                f"{longest - 1}: leave it out, or take a model with more positions"
+            )
+    order = sorted(range(len(documents)), key=lambda number: len(documents[number]), reverse=True)
+    results: dict[int, StreamLikelihood] = {}
+    while order:
+        width = len(documents[order[0]])
+        rows, order = order[: max(1, _BATCH_TOKENS // width)], order[max(1, _BATCH_TOKENS // width) :]
+        # Padding at the end changes nothing for what comes before it.
+        batch = np.stack(
+            [
+                np.pad(documents[row], (0, width - len(documents[row])), constant_values=vocabulary.pad_id)
+                for row in rows
+            ]
+        )
+        ids = torch.from_numpy(batch).to(model.device)
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()  # (rows, width - 1, vocabulary)
+        told = logits.gather(2, ids[:, 1:, None])[..., 0] - logits.logsumexp(2)  # (rows, width - 1)
+        for row, nats in zip(rows, told.double().cpu(), strict=True):
+            tokens = len(documents[row]) - 1
+            results[row] = StreamLikelihood(float(nats[:tokens].sum()), tokens)
+    return [results[number] for number in range(len(documents))]
