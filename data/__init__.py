@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from data.alignment import Aligner, AlignmentResult, align_corpus, with_alignment
     from data.audio import (
         AudioError,
         AudioInfo,
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
         read_segment,
         write_audio,
     )
-    from data.corpora import Corpus, Utterance, Word, open_corpus
+    from data.corpora import Corpus, Prompt, Utterance, Word, open_corpus
     from data.mixed_segments import MixedSegments
     from data.segments import SegmentDataset
     from data.text_tokenizer import train_text_tokenizer
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # by module, imported when first asked for: torch and transformers take seconds that `--help` should not
 _PUBLIC = {
+    "data.alignment": ["Aligner", "AlignmentResult", "align_corpus", "with_alignment"],
     "data.audio": [
         "AudioError",
         "AudioInfo",
@@ -32,7 +34,7 @@ _PUBLIC = {
         "read_segment",
         "write_audio",
     ],
-    "data.corpora": ["Corpus", "Utterance", "Word", "open_corpus"],
+    "data.corpora": ["Corpus", "Prompt", "Utterance", "Word", "open_corpus"],
     "data.mixed_segments": ["MixedSegments"],
     "data.segments": ["SegmentDataset"],
     "data.text_tokenizer": ["train_text_tokenizer"],
@@ -43,18 +45,22 @@ _PUBLIC = {
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
 
 __all__ = [
+    "Aligner",
+    "AlignmentResult",
     "AudioError",
     "AudioInfo",
     "Corpus",
     "FileWaveforms",
     "MemoryWaveforms",
     "MixedSegments",
+    "Prompt",
     "SegmentDataset",
     "TokenDataset",
     "TokenizeOptions",
     "TokenizeResult",
     "Utterance",
     "Word",
+    "align_corpus",
     "audio_info",
     "open_corpus",
     "read_audio",
@@ -62,6 +68,7 @@ __all__ = [
     "read_segment",
     "tokenize_corpus",
     "train_text_tokenizer",
+    "with_alignment",
     "write_audio",
 ]
 

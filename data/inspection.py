@@ -1,5 +1,6 @@
 """A row of a token dataset as a person reads it."""
 
+from data.corpora import Word
 from data.token_dataset import TokenDataset
 
 _CODES_SHOWN = 48
@@ -29,7 +30,18 @@ def describe_row(dataset: TokenDataset, index: int) -> str:
     separator = " | " if info.num_quantizers > 1 else " "
     more = f" ... ({len(frames) - _CODES_SHOWN} more frames)" if len(frames) > _CODES_SHOWN else ""
     lines.append(f"codes     {separator.join(shown)}{more}")
-    for word in dataset.words(index) or ():
-        first, last = (round(seconds * info.frame_rate) for seconds in (word.start, word.end))
-        lines.append(f"  {word.start:7.2f} - {word.end:6.2f} s  {word.word:<16} frames {first} to {last}")
-    return "\n".join(lines)
+    words = dataset.words(index)
+    if words is None:
+        return "\n".join([*lines, "words     -"])
+    placed = sum(word.placed for word in words)
+    lines.append(
+        f"words     {len(words)}" + (f", {len(words) - placed} without times" if placed < len(words) else "")
+    )
+    return "\n".join([*lines, *(_word_line(word, info.frame_rate) for word in words)])
+
+
+def _word_line(word: Word, frame_rate: float) -> str:
+    if word.start is None or word.end is None:
+        return f"        - unplaced -  {word.word}"
+    first, last = (round(seconds * frame_rate) for seconds in (word.start, word.end))
+    return f"  {word.start:7.2f} - {word.end:6.2f} s  {word.word:<16} frames {first} to {last}"

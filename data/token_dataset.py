@@ -121,6 +121,14 @@ class TokenDataset:
     def speaker(self, index: int) -> str | None:
         return self._cell("speaker", index)
 
+    def speaker_numbers(self) -> tuple[np.ndarray, list[str]]:
+        """Number of each row's speaker, (rows,) int32, -1 for none; and the names by number."""
+        encoded = self._table.column("speaker").dictionary_encode().unify_dictionaries()
+        if not encoded.num_chunks:
+            return np.zeros(0, dtype=np.int32), []
+        numbers = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+        return np.concatenate(numbers).astype(np.int32), encoded.chunk(0).dictionary.to_pylist()
+
     def language(self, index: int) -> str | None:
         return self._cell("language", index)
 
@@ -129,7 +137,7 @@ class TokenDataset:
         return self._cell("seconds", index)
 
     def words(self, index: int) -> list[Word] | None:
-        """Words and when they are spoken, in seconds."""
+        """Words and when they are spoken, in seconds; a word that could not be placed has no times."""
         words = self._cell("words", index)
         return None if words is None else [Word(w["word"], w["start"], w["end"]) for w in words]
 

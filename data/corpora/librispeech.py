@@ -1,6 +1,8 @@
 """The layouts of LibriSpeech and LibriTTS: `<subset>/<speaker>/<chapter>/<utterance>.flac` (or .wav).
 
-Texts are in `<speaker>-<chapter>.trans.txt` (LibriSpeech) or in `<utterance>.normalized.txt` (LibriTTS).
+Texts are in `<speaker>-<chapter>.trans.txt` (LibriSpeech) or in `<utterance>.normalized.txt` (LibriTTS, LibriTTS-R;
+`<utterance>.original.txt` has numbers and abbreviations as printed, and is taken only where the other is missing).
+Subsets are train-clean-100, dev-clean, test-other and the like, which name the official splits.
 """
 
 from pathlib import Path
@@ -9,12 +11,16 @@ from codec.runs import UserError
 from data.audio import AUDIO_EXTENSIONS
 from data.corpora.utterance import Utterance, split_name
 
+_UNPACKED = ("LibriSpeech", "LibriTTS", "LibriTTS_R")
+_TEXTS = (".original.txt", ".normalized.txt")  # the better last
+
 
 def librispeech_subsets(root: Path) -> list[Path]:
-    """The folders named like `train-clean-100` or `dev-other`: those in `root`, or `root` itself; empty if
-    none.
+    """The folders named like `train-clean-100` or `dev-other`: those in `root` or in its `LibriSpeech`, as the
+    archives unpack, or `root` itself; empty if none.
     """
-    candidates = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
+    folders = [root, *(root / name for name in _UNPACKED if (root / name).is_dir())]
+    candidates = [root, *sorted(path for folder in folders for path in folder.iterdir() if path.is_dir())]
     return [path for path in candidates if split_name(path.name) and "-" in path.name and _has_chapters(path)]
 
 
@@ -49,10 +55,10 @@ def _chapter_texts(chapter: Path) -> dict[str, str]:
             identity, _, text = line.strip().partition(" ")
             if text:
                 texts[identity] = text
-    for path in chapter.glob("*.normalized.txt"):
-        text = path.read_text(encoding="utf-8").strip()
-        if text:
-            texts[path.name.removesuffix(".normalized.txt")] = text
+    for suffix in _TEXTS:
+        for path in chapter.glob(f"*{suffix}"):
+            if text := " ".join(path.read_text(encoding="utf-8").split()):
+                texts[path.name.removesuffix(suffix)] = text
     return texts
 
 

@@ -1,12 +1,19 @@
-"""The LJSpeech layout: `metadata.csv` (`id|text|normalised text`) beside `wavs/<id>.wav` (or .flac, ...)."""
+"""The LJSpeech layout: `metadata.csv` (`id|text|normalised text`) beside `wavs/<id>.wav` (or .flac, ...).
+
+LJSpeech itself comes without a split. Its last two chapters (of 50) are held out: LJ049 for validation, LJ050 for
+testing, some 250 utterances each. Whole chapters, because neighbours in a chapter share their words.
+"""
 
 import os
+import re
 from pathlib import Path
 
 from codec.runs import UserError
 from data.audio import AUDIO_EXTENSIONS
 from data.corpora.utterance import Utterance, split_name
 
+_PUBLISHED = re.compile(r"LJ(?P<chapter>\d{3})-\d{4}")
+_HELD_OUT = {"049": "validation", "050": "test"}
 _SPLIT_FILES = ("train", "dev", "valid", "val", "validation", "test")
 
 
@@ -14,7 +21,8 @@ def read_ljspeech(root: Path) -> list[Utterance]:
     """The rows of `metadata.csv`; the normalised text where there is one.
 
     Files `train.txt`, `dev.txt`, `test.txt` (one id a line, anything after a `|` is passed over) say the
-    splits. Where a `train.txt` is, rows that no file lists are left out; otherwise they are training data.
+    splits. Where a `train.txt` is, rows that no file lists are left out; otherwise they are training data. Without
+    any such file, the ids of the published LJSpeech are split by chapter.
 
     Raises UserError for a malformed row, and for a split file that lists unknown ids or ids of another split.
     """
@@ -57,7 +65,14 @@ def _splits(root: Path, texts: dict[str, str | None]) -> dict[str, str]:
                 raise UserError(f"{path}: the id {identity!r} is not in metadata.csv")
             if listed.setdefault(identity, split) != split:
                 raise UserError(f"{path}: the id {identity!r} is also in the {listed[identity]} split")
-    return listed if has_train else dict.fromkeys(texts, "train") | listed
+    if has_train:
+        return listed
+    return {identity: _chapter_split(identity) if not listed else "train" for identity in texts} | listed
+
+
+def _chapter_split(identity: str) -> str:
+    published = _PUBLISHED.fullmatch(identity)
+    return _HELD_OUT.get(published["chapter"], "train") if published else "train"
 
 
 def _audio_by_stem(folder: Path) -> dict[str, str]:

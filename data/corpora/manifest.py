@@ -2,8 +2,8 @@
 
 Fields: `audio` (also `path`, `audio_filepath` or `file_name`), and as far as they are known `id`, `text`,
 `speaker`, `language`, `split`, `words` (`[[word, start, end], ...]` or `[{"word": ..., "start": ..., "end":
-...}, ...]`, in seconds; as JSON in a CSV cell). Relative paths are relative to the manifest. Other fields
-are passed over.
+...}, ...]`, in seconds, both null for a word whose times are not known; as JSON in a CSV cell). Relative paths
+are relative to the manifest. Other fields are passed over.
 """
 
 import csv
@@ -30,20 +30,28 @@ def read_manifest(path: Path) -> list[Utterance]:
 def parse_words(words: Any) -> tuple[Word, ...] | None:
     """Word times from lists or dicts; None when there are none.
 
-    Raises ValueError for anything else, and for times that run backwards.
+    Raises ValueError for anything else, for one time without the other, and for times that run backwards.
     """
     if words is None or words == "":
         return None
     if isinstance(words, str):
         words = json.loads(words)
     parsed = []
+    former = 0.0  # where the placed word before this one starts
     for item in words:
         word, start, end = (item["word"], item["start"], item["end"]) if isinstance(item, Mapping) else item
-        parsed.append(Word(str(word), float(start), float(end)))
-        if not 0.0 <= parsed[-1].start <= parsed[-1].end:
-            raise ValueError(f"the word {word!r} lasts from {start} to {end}")
-        if len(parsed) > 1 and parsed[-1].start < parsed[-2].start:
+        if (start is None) != (end is None):
+            raise ValueError(f"the word {word!r} has one of its two times only")
+        if start is None:
+            parsed.append(Word(str(word), None, None))
+            continue
+        start, end = float(start), float(end)
+        if not 0.0 <= start <= end < float("inf"):
+            raise ValueError(f"the word {word!r} lasts from {start:g} to {end:g}")
+        if start < former:
             raise ValueError(f"the word {word!r} starts before the word ahead of it")
+        former = start
+        parsed.append(Word(str(word), start, end))
     return tuple(parsed)
 
 

@@ -8,18 +8,32 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from codec.runs import UserError
+from data.corpora.emilia import is_emilia, read_emilia
 from data.corpora.folder import audio_files, read_folder
 from data.corpora.huggingface import read_huggingface
 from data.corpora.librispeech import librispeech_subsets, read_librispeech
 from data.corpora.ljspeech import read_ljspeech
 from data.corpora.manifest import AUDIO_FIELDS, read_manifest
-from data.corpora.utterance import Corpus, Utterance, make_corpus
+from data.corpora.seed_tts_eval import read_seed_tts_eval, seed_tts_lists
+from data.corpora.utterance import Corpus, Utterance, corpus_name, make_corpus
+from data.corpora.vctk import read_vctk, vctk_root
 
-CorpusFormat = Literal["auto", "ljspeech", "librispeech", "folder", "manifest", "huggingface"]
+CorpusFormat = Literal[
+    "auto",
+    "ljspeech",
+    "librispeech",
+    "vctk",
+    "emilia",
+    "seed-tts-eval",
+    "folder",
+    "manifest",
+    "huggingface",
+]
 
 _EXPECTED = (
-    "expected metadata.csv beside wavs/ (LJSpeech layout), train-*/dev-*/test-* folders (LibriSpeech, "
-    "LibriTTS), a .jsonl, .csv or .tsv manifest, a Hugging Face audio dataset, or a folder of audio files"
+    "expected metadata.csv beside wavs/ (LJSpeech layout), train-*/dev-*/test-* folders (LibriSpeech, LibriTTS), "
+    "wav48_silence_trimmed/ beside txt/ (VCTK), Emilia's tar files, meta.lst (Seed-TTS-eval), a .jsonl, .csv or "
+    ".tsv manifest, a Hugging Face audio dataset, or a folder of audio files"
 )
 _MANIFESTS = (".jsonl", ".json", ".csv", ".tsv")
 
@@ -52,7 +66,7 @@ def open_corpus(
         if format == "auto":
             format = _sniff(location)
         utterances = _reader(format)(location)
-    name = location.resolve().name if location.exists() else str(path)
+    name = corpus_name(location) if location.exists() else str(path)
     return make_corpus(name, str(path), format, utterances, speaker, language)
 
 
@@ -60,6 +74,9 @@ def _reader(format: CorpusFormat) -> Callable[[Path], list[Utterance]]:
     readers: dict[str, Callable[[Path], list[Utterance]]] = {
         "ljspeech": _read_ljspeech,
         "librispeech": _of_directory(read_librispeech),
+        "vctk": _of_directory(read_vctk),
+        "emilia": read_emilia,
+        "seed-tts-eval": read_seed_tts_eval,
         "folder": _of_directory(read_folder),
         "manifest": lambda path: read_manifest(_manifest_in(path) or path),
         "huggingface": lambda path: read_huggingface(str(path)),
@@ -71,6 +88,10 @@ def _sniff(path: Path) -> CorpusFormat:
     if path.is_file():
         if path.suffix.lower() in _MANIFESTS:
             return "manifest"
+        if path.suffix.lower() == ".lst":
+            return "seed-tts-eval"
+        if path.suffix.lower() == ".tar":
+            return "emilia"
         raise UserError(f"{path}: is a single file, not a corpus; {_EXPECTED}")
     if (path / "metadata.json").is_file() and any(path.glob("*-of-*.parquet")):
         raise UserError(f"{path}: is a token dataset already, not a corpus of audio")
@@ -82,6 +103,12 @@ def _sniff(path: Path) -> CorpusFormat:
         return "ljspeech"
     if librispeech_subsets(path):
         return "librispeech"
+    if vctk_root(path) is not None:
+        return "vctk"
+    if seed_tts_lists(path):
+        return "seed-tts-eval"
+    if is_emilia(path):
+        return "emilia"
     if any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):
         return "huggingface"
     if next(audio_files(path), None) is not None:

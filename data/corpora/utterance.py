@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 from codec.runs import UserError
@@ -12,11 +13,28 @@ from data.audio import AudioSource
 
 
 class Word(NamedTuple):
-    """A spoken word and when: seconds from the beginning of the recording."""
+    """A word as it is written, and when it is spoken: seconds from the beginning of the recording.
+
+    Both times are None for a word that could not be placed. It keeps its place in the list, for the words joined by
+    spaces are the transcript; that it is spoken between its placed neighbours is all that is known of it.
+    """
 
     word: str
-    start: float
-    end: float
+    start: float | None
+    end: float | None
+
+    @property
+    def placed(self) -> bool:
+        """Whether its times are known."""
+        return self.start is not None and self.end is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A recording whose voice, and what is said in it, are given to whoever is to speak an utterance."""
+
+    path: AudioSource
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +47,8 @@ class Utterance:
     speaker: str | None = None
     language: str | None = None
     split: str = "train"
-    words: tuple[Word, ...] | None = None
+    words: Sequence[Word] | None = None
+    prompt: Prompt | None = None  # of test sets for zero-shot text to speech
 
 
 @dataclass(frozen=True)
@@ -60,6 +79,8 @@ class Corpus:
         for u in self.utterances:
             words = [list(word) for word in u.words] if u.words is not None else None
             line = [u.id, u.text, u.speaker, u.language, u.split, words]
+            if u.prompt is not None:
+                line.append(u.prompt.text)
             digest.update(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         return digest.hexdigest()[:16]
 
@@ -100,6 +121,8 @@ _SPLITS: Mapping[str, str] = {
     "eval": "validation",
     "test": "test",
 }
+# Names of files that say nothing about the corpus they list.
+_GENERIC_NAMES = {"manifest", "metadata", "meta", "data", "utterances", *_SPLITS}
 
 
 def split_name(name: str) -> str | None:
@@ -108,3 +131,14 @@ def split_name(name: str) -> str | None:
     """
     head = name.strip().lower().replace("_", "-").replace(".", "-").split("-")[0]
     return _SPLITS.get(head)
+
+
+def corpus_name(location: Path) -> str:
+    """What to call a corpus: its directory's name; a list's own name where that is telling.
+
+    `kathleen/manifest.jsonl` and `kathleen/train.csv` are `kathleen`, `lists/kathleen.jsonl` is `kathleen`.
+    """
+    location = location.resolve()
+    if location.is_dir():
+        return location.name
+    return location.parent.name if location.stem.lower() in _GENERIC_NAMES else location.stem

@@ -13,7 +13,7 @@ _COLUMNS = """\
 | `id` | string | unique |
 | `codes` | list of uint16 | the stream: {quantizers} a frame, frame after frame |
 | `text`, `speaker`, `language` | string or null | |
-| `words` | list of {{word, start, end}} or null | seconds |
+| `words` | list of {{word, start, end}} or null | seconds; null for a word that could not be placed |
 | `seconds` | float32 | of audio |"""
 
 

@@ -29,10 +29,11 @@ class Variant:
         if words is None:
             return None
         shift = self.skip / sampling_rate
-        return [
-            Word(word, max(0.0, start / self.speed - shift), max(0.0, end / self.speed - shift))
-            for word, start, end in words
-        ]
+
+        def moved(seconds: float | None) -> float | None:
+            return None if seconds is None else max(0.0, seconds / self.speed - shift)
+
+        return [Word(word, moved(start), moved(end)) for word, start, end in words]
 
 
 PLAIN = Variant()

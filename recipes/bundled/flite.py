@@ -161,3 +161,16 @@ class FliteVoice:
             end = self._flite.ffeature_float(spoken[-1], _END_OF_WORD)
             words.append(TimedWord(word, round(start, 4), round(end, 4)))
         return words
+
+
+def flite(word: str) -> list[str]:
+    """Phones of a word as CMU's dictionary writes them (upper case); all voices pronounce alike.
+
+    Raises UserError without Flite's library.
+    """
+    return [phone.upper().replace("AX", "AH") for phone in _fastest_voice().pronounce(word)]
+
+
+@lru_cache(maxsize=1)
+def _fastest_voice() -> FliteVoice:
+    return FliteVoice("kal16")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 
+from data.corpora import Word
 from recipes.bundled.flite import TimedWord
 
 
@@ -12,10 +13,10 @@ def manifest_line(
     text: str,
     speaker: str,
     split: str,
-    words: Sequence[TimedWord] | None,
+    words: Sequence[TimedWord | Word] | None,
     language: str = "en",
 ) -> str:
-    """One utterance as a line of JSON; `words` of None says that the word times are not known."""
+    """One utterance as a line of JSON; `words` of None says that no word times are known."""
     row = {
         "id": id,
         "audio": audio,
@@ -25,6 +26,10 @@ def manifest_line(
         "split": split,
         "words": None
         if words is None
-        else [[word.word, round(word.start, 4), round(word.end, 4)] for word in words],
+        else [[word.word, _rounded(word.start), _rounded(word.end)] for word in words],
     }
     return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)

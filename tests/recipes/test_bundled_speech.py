@@ -1,6 +1,7 @@
 """Synthetic speech with word times, the aligner, and the sample corpus that ships."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import soundfile
 
 import recipes.bundled
 from codec.runs import UserError
-from data.corpora import open_corpus
+from data.corpora import Word, open_corpus
 
 SAMPLE = Path(recipes.bundled.__file__).parent / "sample_corpus"
 
@@ -105,50 +106,26 @@ def test_synthesize_writes_a_corpus_that_data_reads(slt, tmp_path):
     ]
 
 
-def test_aligner_finds_the_times_that_the_synthesiser_knows():
+def test_alignment_finds_the_times_that_the_synthesiser_knows():
     pytest.importorskip("pocketsphinx")
-    from recipes.bundled.align_recordings import Aligner, read_16_khz
+    from recipes.bundled.align_recordings import check
 
-    aligner = Aligner()
-    errors = []
-    for utterance in open_corpus(SAMPLE).utterances[::6]:
-        found = aligner.align(read_16_khz(Path(utterance.path)), utterance.text)
-        assert found.rejected is None
-        assert [word.word for word in found.words] == [word.word for word in utterance.words]
-        errors += [
-            abs(a - b)
-            for mine, true in zip(found.words, utterance.words, strict=True)
-            for a, b in ((mine.start, true.start), (mine.end, true.end))
-        ]
-    assert np.median(errors) < 0.02
-    assert np.mean(errors) < 0.03
+    errors = check(SAMPLE / "manifest.jsonl", count=6, processes=1)
+    assert (errors.utterances, errors.rejected, errors.unplaced) == (6, 0, 0)
+    assert errors.median_ms < 20 and errors.mean_ms < 30
 
 
-def test_an_alignment_does_not_depend_on_what_was_aligned_before():
-    pytest.importorskip("pocketsphinx")
-    from recipes.bundled.align_recordings import Aligner, read_16_khz
+def test_a_manifest_of_recordings_keeps_words_without_times(tmp_path, monkeypatch):
+    from recipes.bundled import align_recordings
 
-    utterances = open_corpus(SAMPLE).utterances[10:14]
-    recordings = [(read_16_khz(Path(utterance.path)), utterance.text) for utterance in utterances]
-    aligner = Aligner()
-    forwards = [aligner.align(audio, text) for audio, text in recordings]
-    backwards = [aligner.align(audio, text) for audio, text in reversed(recordings)]
-    assert forwards == backwards[::-1]
+    (tmp_path / "wavs").mkdir()
+    (tmp_path / "metadata.csv").write_text("b|Oh no.|Oh no.\na|Yes.|Yes.\n")
+    words = {"a": None, "b": (Word("Oh", 0.12345678, 0.5), Word("no.", None, None))}
 
+    def known(corpus, processes):
+        return replace(corpus, utterances=[replace(u, words=words[u.id]) for u in corpus.utterances])
 
-def test_aligner_rejects_a_wrong_transcript_and_keeps_silent_tokens():
-    pytest.importorskip("pocketsphinx")
-    from recipes.bundled.align_recordings import Aligner, read_16_khz
-
-    utterance = open_corpus(SAMPLE).utterances[0]
-    audio = read_16_khz(Path(utterance.path))
-    aligner = Aligner()
-    right = aligner.align(audio, utterance.text.replace(" on ", " -- on "))
-    dash = right.words[2]
-    assert right.rejected is None and dash.word == "--" and dash.start == dash.end == right.words[1].end
-    wrong = aligner.align(
-        audio, "Seventeen extraordinary elephants marched through Philadelphia on Wednesday morning."
-    )
-    assert wrong.rejected is not None or wrong.score < 2 * right.score
-    with pytest.raises(UserError, match="numbers"):
-        aligner.align(audio, "He has 3 cats.")
+    monkeypatch.setattr(align_recordings, "aligned", known)
+    align_recordings.write_aligned(tmp_path, tmp_path / "manifest.jsonl", "kathleen", "en", processes=1)
+    found = {u.id: u.words for u in open_corpus(tmp_path / "manifest.jsonl").utterances}
+    assert found == {"a": None, "b": (Word("Oh", 0.1235, 0.5), Word("no.", None, None))}

@@ -1,0 +1,332 @@
+"""A directory of word times: how it is written, and how a corpus gets its words from it.
+
+DIR/alignment-00000-of-00008.parquet    a shard: id, words, score, reason (why an utterance has no words)
+DIR/failures.jsonl                      id and reason of all those
+DIR/metadata.json                       written last: its presence says that the whole is whole
+
+The shards follow the corpus's order. They are beside the corpus and not in a copy of its list, because audio may lie
+where no list can point to (in tar files, in rows of a dataset), and because word times are a corpus's own size again.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from codec.runs import UserError, remove_leftovers, write_bytes, write_json, write_text
+from data.alignment.aligner import is_spoken
+from data.corpora import Corpus, Utterance, Word
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+METADATA = "metadata.json"
+FAILURES = "failures.jsonl"
+FORMAT_VERSION = 1
+_KIND = "word alignment"
+_IDENTITY = b"alignment"  # in a shard's schema metadata
+# An utterance whose score is this many robust deviations (median absolute deviation x 1.4826) below its corpus is
+# probably not what its transcript says.
+_MAX_DEVIATIONS = 5.0
+_DIFFERENT_TEXT = "the audio does not sound like its text"
+
+
+@dataclass(frozen=True)
+class AlignedRow:
+    """What became of one utterance."""
+
+    id: str
+    words: Sequence[Word] | None = None
+    score: float | None = None
+    reason: str | None = None  # why there are no words
+
+
+@dataclass(frozen=True)
+class AlignmentShard:
+    """The corpus's utterances [start, stop)."""
+
+    number: int
+    of: int
+    start: int
+    stop: int
+
+    @property
+    def file_name(self) -> str:
+        return f"alignment-{self.number:05d}-of-{self.of:05d}.parquet"
+
+
+class AlignmentDirectory:
+    """Reads and writes the files of one alignment; safe for several processes at once."""
+
+    def __init__(self, path: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.identity = json.loads(json.dumps(identity))
+
+    def prepare(self) -> bool:
+        """Make the directory, check that what is there belongs to this run; True if it is whole already.
+
+        Raises UserError that names what differs.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path}: is a file; the output must be a directory")
+        self.path.mkdir(parents=True, exist_ok=True)
+        there = self._identity_there()
+        if there is not None and there != self.identity:
+            differing = [
+                f"{key} (there {there.get(key)}, now {value})"
+                for key, value in self.identity.items()
+                if there.get(key) != value
+            ]
+            raise UserError(
+                f"{self.path}: was begun with another {'; '.join(differing)}: give another --output, delete that "
+                "directory, or run with what it was begun with"
+            )
+        return self.is_whole()
+
+    def is_whole(self) -> bool:
+        return (self.path / METADATA).exists()
+
+    def metadata(self) -> dict[str, Any]:
+        return _read_metadata(self.path)
+
+    def has(self, shard: AlignmentShard) -> bool:
+        """Whether a shard is finished, by whatever process."""
+        return (self.path / shard.file_name).exists()
+
+    def write_shard(self, shard: AlignmentShard, rows: Sequence[AlignedRow]) -> None:
+        if not self.has(shard):
+            write_bytes(self.path / shard.file_name, _parquet_bytes(rows, self.identity))
+
+    def finish(self, shards: Sequence[AlignmentShard], reject_low_scores: bool) -> bool:
+        """Make the whole whole if every shard is there; False if some are not. Any number of processes may try.
+
+        With `reject_low_scores`, words of utterances whose score falls out of the corpus are not for use.
+        """
+        if self.is_whole():
+            return True
+        if not all(self.has(shard) for shard in shards):
+            return False
+        table = _read_shards(self.path, [shard.file_name for shard in shards])
+        lowest = _lowest_score(table) if reject_low_scores else None
+        failures = list(_failures(table, lowest))
+        lines = "".join(json.dumps(failure, ensure_ascii=False) + "\n" for failure in failures)
+        write_text(self.path / FAILURES, lines)
+        write_json(
+            self.path / METADATA,
+            {
+                "kind": _KIND,
+                "format_version": FORMAT_VERSION,
+                **self.identity,
+                "shards": len(shards),
+                "utterances": len(table),
+                "failures": len(failures),
+                "lowest_score": lowest,
+                **_count_words(table, lowest),
+            },
+        )
+        remove_leftovers(self.path)
+        return True
+
+    def _identity_there(self) -> dict[str, Any] | None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self.is_whole():
+            metadata = self.metadata()
+            return {key: metadata.get(key) for key in self.identity}
+        if any(self.path.glob("metadata.*")):
+            raise UserError(f"{self.path}: holds something else already: give another --output")
+        for file in sorted(self.path.glob("*.parquet")):
+            try:
+                about = (pq.read_schema(file).metadata or {}).get(_IDENTITY)
+            except (pa.ArrowException, OSError):
+                about = None
+            if about is None:
+                raise UserError(f"{file}: is not of this run; give another --output, or an empty directory")
+            return json.loads(about)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWords(Sequence[Word]):
+    """Words that stay in their table until they are asked for: those of a large corpus are many objects."""
+
+    column: "pa.ChunkedArray"
+    row: int
+
+    def _words(self) -> list[Word]:
+        return [Word(cell["word"], cell["start"], cell["end"]) for cell in self.column[self.row].as_py()]
+
+    def __len__(self) -> int:
+        return len(self.column[self.row])
+
+    @overload
+    def __getitem__(self, index: int) -> Word: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Word]: ...
+    def __getitem__(self, index: int | slice) -> Word | list[Word]:
+        return self._words()[index]
+
+    def __iter__(self) -> Iterator[Word]:
+        return iter(self._words())
+
+
+def with_alignment(corpus: Corpus, path: str | os.PathLike[str]) -> Corpus:
+    """The corpus with the words of an alignment; utterances that have no words there have none.
+
+    Raises UserError when there is no whole alignment, or when it was made of other texts.
+    """
+    directory = Path(path)
+    metadata = _read_metadata(directory)
+    names = [AlignmentShard(n, metadata["shards"], 0, 0).file_name for n in range(metadata["shards"])]
+    missing = [name for name in names if not (directory / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{directory}: {len(missing)} shards are missing ({missing[0]} first): fetch or make them again"
+        )
+    table = _read_shards(directory, names)
+    rows = {identity: row for row, identity in enumerate(table.column("id").to_pylist())}
+    usable = _usable(table, metadata["lowest_score"])
+    transcripts = _transcripts(table)
+    column = table.column("words")
+    known = 0
+    utterances: list[Utterance] = []
+    for utterance in corpus.utterances:
+        row = rows.get(utterance.id)
+        known += row is not None
+        words = StoredWords(column, row) if row is not None and usable[row] else None
+        if words is not None and transcripts[words.row] != " ".join((utterance.text or "").split()):
+            raise UserError(
+                f"{directory}: has other words for {utterance.id} than its transcript in {corpus.location}: "
+                "align it again"
+            )
+        utterances.append(replace(utterance, words=words))
+    if not known:
+        raise UserError(
+            f"{directory}: knows no utterance of {corpus.location}: it is the alignment of another corpus"
+        )
+    return replace(corpus, utterances=utterances)
+
+
+def _transcripts(table: "pa.Table") -> list[str | None]:
+    """The words of each row joined by spaces."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    joined: list[str | None] = []
+    for chunk in table.column("words").chunks:
+        words = pa.ListArray.from_arrays(chunk.offsets, chunk.values.field("word"))
+        joined += pc.binary_join(words, " ").to_pylist()
+    return joined
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    file = path / METADATA
+    if not file.is_file():
+        begun = path.is_dir() and any(path.glob("alignment-*.parquet"))
+        cure = (
+            "it is not whole yet: run its codec-slm align command again"
+            if begun
+            else "make one with codec-slm align"
+        )
+        raise UserError(f"{path}: no whole alignment (no {METADATA}): {cure}")
+    try:
+        metadata = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: not JSON ({error})") from None
+    if not isinstance(metadata, dict) or metadata.get("kind") != _KIND:
+        raise UserError(f"{file}: not the metadata of a word alignment: make one with codec-slm align")
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise UserError(f"{file}: is not of an alignment of this version: make it again with codec-slm align")
+    return metadata
+
+
+def _schema(identity: Mapping[str, Any]) -> "pa.Schema":
+    import pyarrow as pa
+
+    word = pa.struct([("word", pa.string()), ("start", pa.float32()), ("end", pa.float32())])
+    return pa.schema(
+        [
+            pa.field("id", pa.string()),
+            pa.field("words", pa.list_(word)),
+            pa.field("score", pa.float32()),
+            pa.field("reason", pa.string()),
+        ],
+        metadata={_IDENTITY: json.dumps(identity, sort_keys=True)},
+    )
+
+
+def _parquet_bytes(rows: Sequence[AlignedRow], identity: Mapping[str, Any]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        "id": [row.id for row in rows],
+        "words": [
+            None if row.words is None else [{"word": w, "start": s, "end": e} for w, s, e in row.words]
+            for row in rows
+        ],
+        "score": [row.score for row in rows],
+        "reason": [row.reason for row in rows],
+    }
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns, schema=_schema(identity)), sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def _read_shards(directory: Path, names: Sequence[str]) -> "pa.Table":
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pa.concat_tables([pq.read_table(directory / name) for name in names])
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{directory}: a shard cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def _lowest_score(table: "pa.Table") -> float | None:
+    """The score below which an utterance falls out of its corpus; None without scores."""
+    scores = table.column("score").drop_null().to_numpy()
+    if not len(scores):
+        return None
+    middle = np.median(scores)
+    return float(middle - _MAX_DEVIATIONS * 1.4826 * np.median(np.abs(scores - middle)))
+
+
+def _usable(table: "pa.Table", lowest: float | None) -> np.ndarray:
+    """(rows,) bool: whether a row's words are to be used."""
+    there = table.column("words").is_valid().to_numpy(zero_copy_only=False)
+    scores = (
+        table.column("score").to_numpy(zero_copy_only=False).astype(np.float64)
+    )  # NaN where there is none
+    # A deviation of zero (one utterance, or all alike) leaves rounding to float32.
+    return there if lowest is None else there & ~(scores < lowest - 1e-4 * abs(lowest))
+
+
+def _failures(table: "pa.Table", lowest: float | None) -> Iterator[dict[str, str]]:
+    usable = _usable(table, lowest)
+    for row in np.flatnonzero(~usable).tolist():
+        reason = table.column("reason")[row].as_py()
+        if reason is None:
+            score = table.column("score")[row].as_py()
+            reason = f"{_DIFFERENT_TEXT} (score {score:.4g}, the corpus's lowest is {lowest:.4g})"
+        yield {"id": table.column("id")[row].as_py(), "reason": reason}
+
+
+def _count_words(table: "pa.Table", lowest: float | None) -> dict[str, int]:
+    """Of the utterances that have words: how many are placed, not placed, and not spoken, such as dashes."""
+    counts = {"words": 0, "placed": 0, "unplaced": 0, "unspoken": 0}
+    usable = _usable(table, lowest)
+    row = 0
+    for batch in table.select(["words"]).to_batches(max_chunksize=1024):
+        for words in batch.column(0).to_pylist():
+            for word in words if usable[row] else ():
+                counts["words"] += 1
+                placed = word["start"] is not None
+                counts["placed" if placed else "unplaced" if is_spoken(word["word"]) else "unspoken"] += 1
+            row += 1
+    return counts

@@ -1,0 +1,137 @@
+"""Emilia as published: tar files of `<id>.mp3` and `<id>.json` pairs, or the same pairs unpacked, or the older
+release's batches, `EN/EN_B00000.jsonl` beside `EN/EN_B00000/<speaker>/mp3/<id>.mp3`.
+
+The JSON of an utterance has `id`, `wav`, `text`, `speaker`, `language` and more. The tar files (`Emilia/EN/*.tar`,
+`Emilia-YODAS/EN/*.tar`) are read as they are. Emilia has no split: all of it is training data, and its authors test
+on other corpora, Seed-TTS-eval among them.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from codec.runs import UserError
+from data.audio import AUDIO_EXTENSIONS, AudioSource
+from data.corpora.archive import archived_files
+from data.corpora.utterance import Utterance
+
+_BATCH = re.compile(r"[A-Z]{2}_B\d+")  # EN_B00000
+_SHARD = re.compile(r"[A-Z]{2}[-_]B\d+")  # EN-B000000
+_UTTERANCE = re.compile(r"[A-Z]{2}[-_].+_W\d+")  # EN_B00000_S00000_W000000
+_THREADS = 8  # reading an archive's headers waits for the disk
+
+
+def is_emilia(path: Path) -> bool:
+    """Whether something here is named as only Emilia names it: looks at some hundred entries at most."""
+    seen = 0
+    for _, folders, names in os.walk(path):
+        folders.sort()
+        for name in names:
+            stem, extension = os.path.splitext(name)
+            if extension == ".tar" and _SHARD.fullmatch(stem):
+                return True
+            if extension == ".jsonl" and _BATCH.fullmatch(stem):
+                return True
+            if extension == ".json" and _UTTERANCE.fullmatch(stem):
+                return True
+        seen += 1 + len(names)
+        if seen > 500:
+            return False
+    return False
+
+
+def read_emilia(path: Path) -> list[Utterance]:
+    """Every utterance below a directory, or of one tar file; paths without a text or a speaker have none.
+
+    Raises UserError for a broken archive or line, and where nothing is laid out as Emilia is.
+    """
+    archives, batches, singles = _files(path)
+    utterances: list[Utterance] = []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for found in pool.map(_read_archive, archives):
+            utterances += found
+    for batch in batches:
+        utterances += _read_batch(batch)
+    utterances += [_single(file) for file in singles]
+    if not utterances:
+        raise UserError(
+            f"{path}: Emilia's layout is tar files of <id>.mp3 with <id>.json, those pairs unpacked, or "
+            "EN_B00000.jsonl beside EN_B00000/: nothing of the kind is here"
+        )
+    return utterances
+
+
+def _files(path: Path) -> tuple[list[Path], list[Path], list[Path]]:  # archives, batches, single JSON files
+    if path.is_file():
+        return [path], [], []
+    archives, batches, singles = [], [], []
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.startswith("."):
+                continue
+            if name.endswith(".tar"):
+                archives.append(Path(folder, name))
+            elif name.endswith(".jsonl") and _BATCH.fullmatch(name.removesuffix(".jsonl")):
+                batches.append(Path(folder, name))
+            elif name.endswith(".json") and _UTTERANCE.fullmatch(name.removesuffix(".json")):
+                singles.append(Path(folder, name))
+    return archives, batches, singles
+
+
+def _read_archive(path: Path) -> list[Utterance]:
+    """The pairs of one tar file; they need not lie beside each other."""
+    audio: dict[str, AudioSource] = {}
+    about: dict[str, bytes] = {}
+    for file in archived_files(path, read_suffix=".json"):
+        stem, extension = os.path.splitext(file.audio.name)
+        if extension.lower() in AUDIO_EXTENSIONS:
+            audio[stem] = file.audio
+        elif extension == ".json" and file.content is not None:
+            about[stem] = file.content
+    return [
+        _utterance(_parsed(about.get(stem, b"{}"), f"{path}, {stem}.json"), source, os.path.basename(stem))
+        for stem, source in audio.items()
+    ]
+
+
+def _read_batch(path: Path) -> Iterator[Utterance]:
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                row = _parsed(line, f"{path}, line {number}")
+                wav = row.get("wav")
+                if not isinstance(wav, str):
+                    raise UserError(f"{path}, line {number}: no `wav`, which says where the recording is")
+                yield _utterance(row, str(path.parent / wav), Path(wav).stem)
+
+
+def _single(path: Path) -> Utterance:
+    row = _parsed(path.read_bytes(), str(path))
+    beside: Iterable[Path] = (path.with_suffix(suffix) for suffix in (".mp3", ".wav", ".flac", ".ogg"))
+    # A text without a recording keeps its place: reading it is a failure that gets counted.
+    audio = next((file for file in beside if file.is_file()), path.with_suffix(".mp3"))
+    return _utterance(row, str(audio), path.stem)
+
+
+def _parsed(content: str | bytes, place: str) -> Mapping[str, Any]:
+    try:
+        row = json.loads(content)
+    except ValueError as error:
+        raise UserError(f"{place}: not JSON ({error})") from None
+    if not isinstance(row, Mapping):
+        raise UserError(f"{place}: expected a JSON object with text, speaker, language")
+    return row
+
+
+def _utterance(row: Mapping[str, Any], audio: AudioSource, name: str) -> Utterance:
+    def field(key: str) -> str | None:
+        value = row.get(key)
+        return str(value).strip() or None if value is not None else None
+
+    # The id is in the speaker's name and the file's as well; releases differ in which fields they fill.
+    return Utterance(field("id") or name, audio, field("text"), field("speaker"), field("language"))
