@@ -2,13 +2,16 @@
 
 The input of a command is positional (`codec-slm tokenize CORPUS`), all other parameters are `--flags`. A parameter
 `config` of a dataclass type is spread out: its fields are flags of their own, nested ones as
-`--optimizer.learning_rate`, so that a YAML file for `--config` is a plain dump of the dataclass.
+`--optimizer.learning_rate`, so that a YAML file for `--config` is a plain dump of the dataclass. A flag that takes
+several words may be repeated (`--codec a --codec b`), and a flag that is true or false needs no value (`--quick`).
 """
 
 import dataclasses
 import difflib
 import inspect
+import json
 import re
+import types
 import typing
 from argparse import Action, ArgumentError
 from collections.abc import Callable, Sequence
@@ -32,7 +35,9 @@ def call_with_arguments(function: Callable[..., Any], arguments: Sequence[str], 
     """
     parser = build_parser(function, program)
     try:
-        parsed = parser.parse_args([_with_underscores(word) for word in arguments])
+        words = [_with_underscores(word) for word in arguments]
+        words = _with_values(words, _switches(function))
+        parsed = parser.parse_args(_gathered(words, _lists_of_words(function)))
     except ArgumentError as error:
         raise _user_error(error, parser, program) from None
     values = parser.instantiate(parsed)
@@ -100,6 +105,53 @@ def _with_underscores(word: str) -> str:
     """`--max-failures=0` as `--max_failures=0`: both spellings of a flag are the same."""
     flag, equals, value = word.partition("=")
     return flag[:2] + flag[2:].replace("-", "_") + equals + value if word.startswith("--") else word
+
+
+def _switches(function: Callable[..., Any]) -> list[str]:
+    """Parameters that are true or false."""
+    return [name for name, hint in typing.get_type_hints(function).items() if hint is bool]
+
+
+def _with_values(words: list[str], switches: Sequence[str]) -> list[str]:
+    """`--quick` as `--quick=true` where nothing follows that could be its value."""
+    following = [*words[1:], "--"]
+    return [
+        f"{word}=true" if word[:2] == "--" and word[2:] in switches and after.startswith("--") else word
+        for word, after in zip(words, following, strict=False)
+    ]
+
+
+def _lists_of_words(function: Callable[..., Any]) -> list[str]:
+    """Parameters that are lists of strings, given or not."""
+    found = []
+    for name, hint in typing.get_type_hints(function).items():
+        choices = (
+            typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+        )
+        elements = [typing.get_args(kind)[0] for kind in choices if typing.get_origin(kind) is list]
+        if any(element is str or typing.get_origin(element) is typing.Literal for element in elements):
+            found.append(name)
+    return found
+
+
+def _gathered(words: list[str], lists: Sequence[str]) -> list[str]:
+    """`--codec a --codec b` as `--codec=["a", "b"]` where `codec` is a list; what is written as a list stays."""
+    values: dict[str, list[str]] = {}
+    gathered: list[str] = []
+    rest = list(reversed(words))
+    while rest:
+        flag, equals, value = rest.pop().partition("=")
+        if flag[:2] != "--" or flag[2:] not in lists:
+            gathered.append(flag + equals + value)
+        elif not equals and (not rest or rest[-1].startswith("--")):
+            gathered.append(flag)  # its value is missing: the parser says so
+        else:
+            given = value if equals else rest.pop()
+            if given == "null" or given.startswith("["):
+                gathered.append(f"{flag}={given}")
+            else:
+                values.setdefault(flag, []).append(given)
+    return gathered + [f"{flag}={json.dumps(found)}" for flag, found in values.items()]
 
 
 def _config_type(function: Callable[..., Any]) -> type | None:

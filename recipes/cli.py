@@ -42,7 +42,11 @@ COMMANDS = {
     "decode": Command("recipes.commands.data:decode", "codes to audio files"),
     "reconstruct": Command("recipes.commands.data:reconstruct", "audio files to codes and back to audio"),
     "tokenize": Command("recipes.commands.data:tokenize", "a corpus to a token dataset"),
-    "inspect": Command("recipes.commands.data:inspect", "one row of a token dataset as text and audio"),
+    "align": Command("recipes.commands.align:align", "when each word of a corpus's transcripts is spoken"),
+    "inspect": Command(
+        "recipes.commands.inspection:inspect",
+        "one row of a token dataset, or its training document, as text and audio",
+    ),
     "train-tokenizer": Command(
         "recipes.commands.data:train_tokenizer", "a text tokenizer from a corpus's text"
     ),
@@ -50,7 +54,14 @@ COMMANDS = {
     "export": Command(
         "recipes.commands.codec:export_codec_command", "a codec's training run to a model directory"
     ),
+    "import-weights": Command(
+        "recipes.commands.codec:import_weights_command", "a published file of weights to a model directory"
+    ),
     "train-slm": Command("recipes.commands.slm:train_slm_command", "train a speech language model"),
+    "merge": Command("recipes.commands.slm:merge_command", "an adapter and its model to a plain checkpoint"),
+    "map-codes": Command(
+        "recipes.commands.slm:map_codes_command", "codes of a new codec in terms of a former one's"
+    ),
     "speak": Command("recipes.commands.slm:speak_command", "text to speech"),
     "continue": Command("recipes.commands.slm:continue_command", "speech to more speech"),
     "transcribe": Command("recipes.commands.slm:transcribe_command", "speech to text"),
@@ -58,6 +69,7 @@ COMMANDS = {
     "evaluate-slm": Command(
         "recipes.commands.evaluate:evaluate_slm", "how well a speech language model speaks"
     ),
+    "bench": Command("recipes.commands.bench:bench", "speed here, beside transformers' codecs"),
 }
 
 

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from codec.runs import generator
 from slm.documents import CONTROL, Documents
-from slm.packing import pack
+from slm.plan_cache import plan_blocks
 
 IGNORED = -100  # a label without a loss, as PyTorch's cross entropy has it
 
@@ -35,7 +35,7 @@ class PackedBlocks(Dataset[Block]):
         self.documents = documents
         self.block_length = block_length
         self.epoch = epoch
-        self.plan = pack(documents.lengths(epoch), block_length)
+        self.plan = plan_blocks(documents.lengths(epoch), block_length)
         self._order = generator(documents.seed, "order of blocks", epoch).permutation(len(self.plan))
 
     def __len__(self) -> int:

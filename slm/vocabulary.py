@@ -5,6 +5,7 @@ tags `<|voice:NAME|>`, speech tokens `<|s0|> â€¦` (quantizer q > 0: `<|q1_s0|> â
 to a multiple of 128, so that `len(vocabulary)` is the number of rows of the model's embedding.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -94,6 +95,46 @@ class Vocabulary:
         tokenizer = (
             tokenizer_from_sentencepiece(path) if is_sentencepiece else _pretrained_tokenizer(str(text_model))
         )
+        kind = "sentencepiece" if is_sentencepiece else "pretrained"
+        return cls._assemble(
+            tokenizer, kind, str(text_model), codec, voices, max_quantizers, codec_location or codec.name
+        )
+
+    def for_codec(
+        self,
+        codec: CodecInfo,
+        voices: Sequence[str] = (),
+        max_quantizers: int | None = None,
+        codec_location: str | None = None,
+    ) -> "Vocabulary":
+        """A vocabulary with these text tokens for another codec or other voices; arguments as in `build`.
+
+        Text tokens keep their ids, control tokens too. With as many voices and codes so do all others.
+        """
+        content = json.loads(self._tokenizer.to_str())
+        content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < self.num_text]
+        return self._assemble(
+            Tokenizer.from_str(json.dumps(content)),
+            self._speech["text_model"],
+            "the tokenizer",
+            codec,
+            voices,
+            max_quantizers,
+            codec_location or codec.name,
+        )
+
+    @classmethod
+    def _assemble(
+        cls,
+        tokenizer: Tokenizer,
+        kind: str,
+        name: str,
+        codec: CodecInfo,
+        voices: Sequence[str],
+        max_quantizers: int | None,
+        codec_location: str,
+    ) -> "Vocabulary":
+        """Add all that is no text to a text tokenizer."""
         num_text = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         num_quantizers = min(max_quantizers or codec.num_quantizers, codec.num_quantizers)
         sizes = codec.codebook_sizes[:num_quantizers]
@@ -108,18 +149,18 @@ class Vocabulary:
         tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in tokens])
         if taken := [t for i, t in enumerate(tokens) if tokenizer.token_to_id(t) != num_text + i]:
             raise UserError(
-                f"{text_model}: already has the token {taken[0]}; to go on from a speech language model, "
-                "give its checkpoint as the model to start from"
+                f"{name}: already has the token {taken[0]}; to go on from a speech language model, "
+                "give its checkpoint as start_from.model"
             )
 
         first_speech = num_text + len(CONTROL_TOKENS) + len(tags)
         speech = {
             "format_version": _FORMAT_VERSION,
             "codec": codec.to_dict(),
-            "codec_location": codec_location or codec.name,
+            "codec_location": codec_location,
             "frame_rate": codec.frame_rate,
             "num_quantizers": num_quantizers,
-            "text_model": "sentencepiece" if is_sentencepiece else "pretrained",
+            "text_model": kind,
             "num_text": num_text,
             "control": {token: num_text + i for i, token in enumerate(CONTROL_TOKENS)},
             "voices": {name: num_text + len(CONTROL_TOKENS) + i for i, name in enumerate(voices)},
@@ -210,6 +251,27 @@ class Vocabulary:
             before = np.array([start for start, _ in encoding.offsets], dtype=np.int64)
             sizes = [len(piece) for piece in pieces]
         return ids, np.searchsorted(before, np.cumsum(sizes, dtype=np.int64) - sizes)
+
+    def encode_texts(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode_text` of many texts at once, on all cores."""
+        try:
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError):
+            return [self.encode_text(text) for text in texts]  # which says what text it is
+        ids = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+        if self._space_ids is not None:
+            for index, text in enumerate(texts):
+                if SPACE in text:
+                    ids[index] = self.encode_text(text)
+        return ids
+
+    @cached_property
+    def text_hash(self) -> str:
+        """16 hex digits that name how text becomes tokens; the same whatever voices and codes there are."""
+        content = json.loads(self._tokenizer.to_str())
+        content["added_tokens"] = [t for t in content["added_tokens"] if t["id"] < self.num_text]
+        text = json.dumps([content, self._speech["text_model"]], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def count_text(self, texts: Sequence[str]) -> np.ndarray:
         """Lengths of `encode_text` of many texts, (texts,) int32, without making the ids."""

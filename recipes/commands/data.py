@@ -1,9 +1,11 @@
-"""Commands between audio and tokens: tokenize, encode, decode, reconstruct, inspect, train-tokenizer."""
+"""Commands between audio and tokens: tokenize, encode, decode, reconstruct, train-tokenizer."""
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from recipes.commands.common import load_codec_on
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -11,7 +13,18 @@ if TYPE_CHECKING:
     from data import TokenDataset
     from data.tokenization import TokenizeResult
 
-Format = Literal["auto", "ljspeech", "librispeech", "folder", "manifest", "huggingface"]
+# Those of data.corpora.CorpusFormat, said again because `--help` must not wait for torch.
+Format = Literal[
+    "auto",
+    "ljspeech",
+    "librispeech",
+    "vctk",
+    "emilia",
+    "seed-tts-eval",
+    "folder",
+    "manifest",
+    "huggingface",
+]
 
 
 def tokenize(
@@ -21,11 +34,13 @@ def tokenize(
     format: Format = "auto",
     speaker: str | None = None,
     language: str | None = None,
+    alignment: str | None = None,
     shards: int | None = None,
     speeds: list[float] = [1.0],  # noqa: B006  (never changed; jsonargparse shows it in --help)
     shifts: int = 1,
     batch_seconds: float = 60.0,
     long_seconds: float = 120.0,
+    max_quantizers: int | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
     gain: float = 1.0,
     workers: int | None = None,
@@ -39,18 +54,20 @@ def tokenize(
     Kill it and start it again, with any number of processes: it goes on where it was, and the files are the same.
 
     Args:
-        corpus: a directory (LJSpeech, LibriSpeech or LibriTTS layout, audio files), a .jsonl or .csv manifest, or a
-            Hugging Face audio dataset on disk or, with --format huggingface, on the hub.
+        corpus: a directory (LJSpeech, LibriSpeech, LibriTTS, VCTK, Emilia or Seed-TTS-eval layout, audio files), a
+            .jsonl or .csv manifest, or a Hugging Face audio dataset on disk or, with --format huggingface, on the hub.
         output: directory of the token dataset.
-        codec: name of a bundled codec, a model directory, or a hub id.
+        codec: name of a bundled codec, a model directory, or a hub id (kyutai/mimi:8 for its first 8 quantizers).
         format: what kind of corpus it is; "auto" looks.
         speaker: who speaks, for corpora that do not say.
         language: what is spoken, for corpora that do not say; a code such as "en".
+        alignment: a directory of word times that `codec-slm align` made for this corpus.
         shards: files of the training split at most; by default one a quarter hour, up to 1,024.
         speeds: encode each training recording at each of these speeds (tempo and pitch).
         shifts: encode each training recording with so many sub-frame shifts.
         batch_seconds: audio in a batch, padding included.
         long_seconds: recordings longer than this are encoded block by block, in little memory.
+        max_quantizers: keep the codes of the first so many quantizers only, where the codec has several.
         precision: of the encoder; bfloat16 is faster on a GPU and changes some codes.
         gain: factor on every recording, for corpora far from the level that the codec was trained at (peaks of 0.5 to
             0.9 for the bundled one).
@@ -60,8 +77,8 @@ def tokenize(
         licence: of the recordings, as Hugging Face spells it ("cc0-1.0"), for the dataset's card.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    from codec import UserError, load_codec
-    from data import TokenizeOptions, open_corpus, tokenize_corpus
+    from codec import UserError
+    from data import TokenizeOptions, open_corpus, tokenize_corpus, with_alignment
 
     if not 0.0 <= max_failures <= 1.0:
         raise UserError(f"--max_failures is {max_failures}: a share from 0 to 1")
@@ -71,7 +88,9 @@ def tokenize(
         shards, tuple(speeds), shifts, batch_seconds, long_seconds, precision, gain, source, licence
     )
     utterances = open_corpus(corpus, format, speaker, language)
-    model = load_codec(codec, _device(device))
+    if alignment is not None:
+        utterances = with_alignment(utterances, alignment)
+    model = load_codec_on(codec, device, max_quantizers)
     result = tokenize_corpus(model, utterances, output, options, workers)
     _report(result, output)
     if result.too_many_failures(max_failures):
@@ -92,12 +111,11 @@ def encode(audio: list[str], output: str, codec: str = "hh-codec-tiny", device: 
         codec: name of a bundled codec, a model directory, or a hub id.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    from codec import load_codec
     from codec.runs import write_bytes
     from data.tokenization import BatchEncoder, TokenRow, parquet_bytes
 
     files = _audio_files(audio)
-    encoder = BatchEncoder(load_codec(codec, _device(device)))
+    encoder = BatchEncoder(load_codec_on(codec, device))
     rows = []
     for identity, path in files.items():
         codes = encoder.encode_long(_blocks(path, encoder.info.sampling_rate))
@@ -120,15 +138,15 @@ def decode(
         codec: name of a bundled codec, a model directory, or a hub id; the one that made the codes.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    from codec import CodecInfo, load_codec
+    from codec import CodecInfo
     from data import TokenDataset
 
-    model = load_codec(codec, _device(device))
+    model = load_codec_on(codec, device)
     dataset = TokenDataset.open(tokens, split, codec=CodecInfo.of(model))
     for row in range(len(dataset)):
         path = _below(Path(output), dataset.id(row))
         path.parent.mkdir(parents=True, exist_ok=True)
-        _decode_row(model, dataset, row, path)
+        decode_row(model, dataset, row, path)
     print(f"{output}: {len(dataset):,} recordings")
 
 
@@ -141,12 +159,11 @@ def reconstruct(audio: list[str], output: str, codec: str = "hh-codec-tiny", dev
         codec: name of a bundled codec, a model directory, or a hub id.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    from codec import load_codec
     from data import write_audio
     from data.tokenization import BatchEncoder, to_codes
 
     files = _audio_files(audio)
-    model = load_codec(codec, _device(device))
+    model = load_codec_on(codec, device)
     encoder = BatchEncoder(model)
     info = encoder.info
     for identity, path in files.items():
@@ -158,39 +175,6 @@ def reconstruct(audio: list[str], output: str, codec: str = "hh-codec-tiny", dev
         seconds, bits = codes.samples / info.sampling_rate, _bits(info.codebook_sizes)
         frames = len(codes.stream) // info.num_quantizers
         print(f"{target}: {seconds:.2f} s, {frames} frames, {frames * bits / seconds:,.0f} bit/s")
-
-
-def inspect(
-    dataset: str,
-    row: int = 0,
-    split: str = "train",
-    audio: str | None = None,
-    codec: str = "hh-codec-tiny",
-    device: str = "auto",
-) -> None:
-    """Show a row of a token dataset as a person reads it, and decode it to audio.
-
-    Args:
-        dataset: a token dataset, or a Parquet file that `encode` wrote.
-        row: its number, from 0.
-        split: which split of a token dataset.
-        audio: write the row's sound to this file (.wav or .flac).
-        codec: name of a bundled codec, a model directory, or a hub id; the one that made the codes.
-        device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
-    """
-    from codec import CodecInfo, UserError, load_codec
-    from data import TokenDataset
-    from data.inspection import describe_row
-
-    opened = TokenDataset.open(dataset, split)
-    if not 0 <= row < len(opened):
-        raise UserError(f"{dataset}: has rows 0 to {len(opened) - 1} in {opened.split}, not {row}")
-    print(describe_row(opened, row))
-    if audio is not None:
-        model = load_codec(codec, _device(device))
-        CodecInfo.of(model).check_same(opened.info, what=dataset)
-        _decode_row(model, opened, row, Path(audio))
-        print(f"audio     {audio}")
 
 
 def train_tokenizer(
@@ -280,7 +264,7 @@ def _blocks(path: Path, sampling_rate: int) -> "Iterator[Tensor]":
     return read_blocks(path, sampling_rate, BLOCK_SECONDS)
 
 
-def _decode_row(model: Any, dataset: "TokenDataset", row: int, path: Path) -> None:
+def decode_row(model: Any, dataset: "TokenDataset", row: int, path: Path) -> None:
     """Decode a row in bounded memory, and cut it to the length of what was encoded."""
     from data import write_audio
     from data.tokenization import to_codes
@@ -308,25 +292,3 @@ def _bits(codebook_sizes: tuple[int, ...]) -> float:
     from math import log2
 
     return sum(log2(size) for size in codebook_sizes)
-
-
-def _device(name: str) -> str:
-    """A torch device; each process of a launch gets its own GPU. Raises UserError for one that is not there."""
-    import torch
-
-    from codec import UserError
-    from codec.runs import local_rank
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"unknown device {name!r}: choose cpu, cuda, cuda:1, ... or auto") from None
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        number = device.index if device.index is not None else local_rank() % max(1, count)
-        if number >= count:
-            raise UserError(f"no device {name}: this machine has {count} CUDA devices; choose --device cpu")
-        return f"cuda:{number}"
-    return name

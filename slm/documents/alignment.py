@@ -20,30 +20,35 @@ class TimedPieces:
     seconds: np.ndarray  # (units,) float64, when each unit's first word begins
 
 
-def match_words(text: str, words: Sequence[tuple[str, float, float]]) -> TimedPieces | None:
+def match_words(text: str, words: Sequence[tuple[str, float | None, float | None]]) -> TimedPieces | None:
     """Finds the pieces of a text in a list of timed words; None where they do not spell the same.
 
     Only letters and digits count, whatever their case: `"Well-known,"` matches the words WELL and KNOWN. A
     piece that begins inside a timed word, or that has nothing to speak, such as a dash, goes with the piece
     before it.
+
+    So does a word without times: nothing is known but that it is spoken before the next placed word, so they share a
+    unit and its frames, and no frame is paired with it by a guess. Such words at the beginning make one unit with the
+    first placed word, from 0 s on.
     """
-    pieces = _spoken(text.split())  # as many as `split_words` gives
-    spoken = _spoken([word for word, _, _ in words])
+    pieces = spell(text.split())  # as many as `split_words` gives
+    spoken = spell([word for word, _, _ in words])
     if len(spoken) != len(words) or "".join(pieces) != "".join(spoken):
         return None
     times: dict[int, float] = {}  # where a word begins in the letters -> when
     position = 0
     for word, (_, start, _) in zip(spoken, words, strict=True):
-        if word:
+        if word and start is not None:
             times[position] = start
-            position += len(word)
+        position += len(word)
     first_piece: list[int] = []
     seconds: list[float] = []
     position = 0
     for index, piece in enumerate(pieces):
         if piece and position in times:
+            # Letters before the first time belong to words without one: where those begin is not known.
+            seconds.append(times[position] if first_piece or not position else 0.0)
             first_piece.append(index if first_piece else 0)
-            seconds.append(times[position])
         position += len(piece)
     if not seconds or not all(map(isfinite, seconds)):
         return None
@@ -70,6 +75,6 @@ def cut_frames(seconds: np.ndarray, frames: int, frame_rate: float) -> np.ndarra
     return np.minimum(cuts, frames - spans + earliest)
 
 
-def _spoken(words: list[str]) -> list[str]:
+def spell(words: list[str]) -> list[str]:
     """What is spoken of each word, in one pass over them all."""
     return _UNSPOKEN.sub("", "\n".join(words).casefold()).split("\n") if words else []

@@ -9,9 +9,11 @@ from codec.runs import UserError
 from slm.documents.config import DocumentConfig
 from slm.documents.document import SPEECH, Document, DocumentWriter
 from slm.documents.draws import Draws, below, numbers, uniform
-from slm.documents.formats import FORMATS, Format, Row, RowSizes, write_speech, write_tts
+from slm.documents.formats import FORMATS, Format, Row, RowSizes, texts_needed, write_speech, write_tts
+from slm.documents.measure import measure
 from slm.documents.mixture import rows_of_epoch, rows_per_epoch
-from slm.documents.rows import Companions, Source, TokenRows, measure
+from slm.documents.rows import Companions, Source, TokenRows
+from slm.documents.text_rows import TextRows
 from slm.vocabulary import Vocabulary
 
 # What the numbers of a document's stream decide, by counter.
@@ -48,7 +50,7 @@ class DocumentCounts:
 
 
 class Documents:
-    """The documents of several token datasets.
+    """The documents of several token datasets, and of datasets of text.
 
     A document is `[voice tag] [prompt] body`, the prompt a whole document of another utterance of the same
     speaker, `<|eos|>` included: `<|text|> t… <|speech|> s… <|eos|>`, or `<|speech|> s… <|eos|>` without its
@@ -61,12 +63,17 @@ class Documents:
 
     def __init__(
         self,
-        datasets: Sequence[TokenRows | Source],
+        datasets: Sequence[TokenRows | TextRows | Source],
         vocabulary: Vocabulary,
         config: DocumentConfig,
         seed: int,
+        budget: int | None = None,
     ):
         """Reads the sizes of all rows; of texts and words only if a format needs them.
+
+        Args:
+            budget: tokens that are going to be trained on, for sources that may not come more often than
+                `max_epochs` in them.
 
         Raises:
             UserError: nothing to make a document of, a dataset of another codec, an unknown format, weights
@@ -76,21 +83,15 @@ class Documents:
             raise UserError(f"no document format is called {unknown[0]!r}; there are {', '.join(FORMATS)}")
         self.sources = [source if isinstance(source, Source) else Source(source) for source in datasets]
         for source in self.sources:
-            vocabulary.codec.check_same(source.dataset.info, what=f"the token dataset {source.dataset.name}")
+            if not isinstance(source.dataset, TextRows):
+                name = f"the token dataset {source.dataset.name}"
+                vocabulary.codec.check_same(source.dataset.info, what=name, as_many=True)
         self.vocabulary = vocabulary
         self.config = config
         self.seed = seed
         self._formats = list(FORMATS.values())
-        wanted = [FORMATS[name] for name, weight in config.formats.items() if weight]
-        self.table = measure(
-            self.sources,
-            vocabulary,
-            with_text=any(format.needs_text for format in wanted),
-            with_words=any(format.needs_words for format in wanted),
-            with_voices=bool(
-                config.prompt_probability or (config.voice_tag_probability and vocabulary.voices)
-            ),
-        )
+        with_voices = config.prompt_probability or (config.voice_tag_probability and vocabulary.voices)
+        self.table = measure(self.sources, vocabulary, texts_needed(config), bool(with_voices))
         sizes = self.table.text + self.table.speech
         self._usable = np.flatnonzero(sizes)  # the rows that hold anything
         if not self._usable.size:
@@ -108,6 +109,27 @@ class Documents:
         tags = [vocabulary.voice_id(name) for name in [*self.table.voice_names, None]]
         self._tags = np.array([-1 if tag is None else tag for tag in tags], dtype=np.int32)
         self._plans: dict[int, EpochPlan] = {}
+        for number, source in enumerate(self.sources):
+            if source.rows_per_epoch is not None:
+                self._rows_per_epoch[number] = source.rows_per_epoch
+        if budget and any(source.max_epochs is not None for source in self.sources):
+            self._limit_rows(budget, tokens.tolist(), weights)
+
+    def _limit_rows(self, budget: int, tokens: list[int], weights: list[float | None]) -> None:
+        """Lets no source come more often than it may; a row of a source counts as long as its documents are."""
+        plan = self._make_plan(0)
+        source_of = np.searchsorted(self.table.source_starts, plan.rows, side="right") - 1
+        documents = np.maximum(np.bincount(source_of, minlength=len(self.sources)), 1)
+        mean_lengths = np.bincount(source_of, plan.lengths, minlength=len(self.sources)) / documents
+        for _ in range(
+            20
+        ):  # how many epochs the budget is depends on what an epoch is made of, and the other way
+            epochs = budget / float(mean_lengths @ np.array(self._rows_per_epoch))
+            limits = [
+                None if source.max_epochs is None else source.max_epochs / epochs * count / sum(tokens)
+                for source, count in zip(self.sources, tokens, strict=True)
+            ]
+            self._rows_per_epoch = rows_per_epoch(self._sizes, tokens, weights, limits)
 
     def lengths(self, epoch: int) -> np.ndarray:
         """Tokens of every document of an epoch, (documents,) int64, without building any."""
@@ -127,6 +149,17 @@ class Documents:
             out.weight_scale = 1.0
         self._formats[plan.formats[index]].write(out, self._row(int(plan.rows[index]), key, plan.draws))
         return self._corrupt(out.finish(), plan.draws.streams("corruption", key))
+
+    def row(self, epoch: int, index: int) -> Row:
+        """What one document of an epoch is written from."""
+        plan = self.plan(epoch)
+        key = self._keys(plan.rows[index : index + 1], plan.repeats[index : index + 1])
+        return self._row(int(plan.rows[index]), key, plan.draws)
+
+    @property
+    def format_names(self) -> list[str]:
+        """Names of the formats by their number in a plan."""
+        return [format.name for format in self._formats]
 
     def counts(self, epoch: int) -> DocumentCounts:
         """How many documents of which kind an epoch holds."""
@@ -222,6 +255,9 @@ class Documents:
         ):
             if needed:
                 able &= sizes[rows] > 0
+        if format.needs_placed:
+            placed = self.table.placed
+            able &= placed is not None and placed.counts(rows) > 0
         return able
 
     def _draw_prompts(self, rows: np.ndarray, prompted: np.ndarray, fractions: np.ndarray) -> np.ndarray:
@@ -236,9 +272,10 @@ class Documents:
 
     def _row_sizes(self, rows: np.ndarray, keys: np.ndarray) -> RowSizes:
         table = self.table
-        return RowSizes(
-            keys, *(sizes[rows].astype(np.int64) for sizes in (table.text, table.speech, table.units))
+        text, speech, units = (
+            column[rows].astype(np.int64) for column in (table.text, table.speech, table.units)
         )
+        return RowSizes(keys, text, speech, units, rows.astype(np.int64), table)
 
     def _row(self, row: int, key: np.ndarray, draws: Draws) -> Row:
         source = int(np.searchsorted(self.table.source_starts, row, side="right")) - 1

@@ -17,7 +17,8 @@ from slm.documents.alignment import cut_frames, match_words
 from slm.documents.config import DocumentConfig
 from slm.documents.document import DocumentWriter
 from slm.documents.draws import Draws, below, numbers
-from slm.documents.rows import TokenRows
+from slm.documents.rows import RowTable, TextsNeeded, TokenRows
+from slm.documents.text_rows import TextRows
 from slm.vocabulary import Vocabulary
 
 
@@ -29,13 +30,15 @@ class RowSizes:
     text: np.ndarray  # int64, text tokens
     speech: np.ndarray  # int64, speech tokens
     units: np.ndarray  # int64, units of timed words
+    rows: np.ndarray  # int64, where in the table of all rows they are
+    table: RowTable
 
 
 @dataclass(frozen=True)
 class Row:
     """What a document is written from: a row of a dataset, its parts read when asked for."""
 
-    dataset: TokenRows
+    dataset: TokenRows | TextRows
     index: int
     key: np.ndarray  # (1,) uint64, the document's
     vocabulary: Vocabulary
@@ -43,20 +46,33 @@ class Row:
     draws: Draws
 
     @property
+    def speech(self) -> TokenRows:
+        """The dataset, of a row that has more than text."""
+        assert not isinstance(self.dataset, TextRows), "a row of text alone is only given to the format text"
+        return self.dataset
+
+    @property
     def text(self) -> str:
-        return self.dataset.text(self.index) or ""
+        return self.speech.text(self.index) or ""
 
     @property
     def text_ids(self) -> np.ndarray:  # (tokens,) int32
+        if isinstance(self.dataset, TextRows):
+            return self.dataset.ids(self.index)
         return self.vocabulary.encode_text(self.text)
 
     @property
-    def speech_ids(self) -> np.ndarray:  # (frames * vocabulary.num_quantizers,) int32
-        return self.vocabulary.codes_to_ids(self.dataset.codes(self.index))
+    def text_continues(self) -> bool:
+        """Whether the text goes on in the next row."""
+        return isinstance(self.dataset, TextRows) and bool(self.dataset.continues[self.index])
 
     @property
-    def words(self) -> Sequence[tuple[str, float, float]]:
-        return self.dataset.words(self.index) or []
+    def speech_ids(self) -> np.ndarray:  # (frames * vocabulary.num_quantizers,) int32
+        return self.vocabulary.codes_to_ids(self.speech.codes(self.index))
+
+    @property
+    def words(self) -> Sequence[tuple[str, float | None, float | None]]:
+        return self.speech.words(self.index) or []
 
 
 @dataclass(frozen=True)
@@ -66,7 +82,9 @@ class Format:
     Attributes:
         length: tokens of the documents of many rows, (rows,) int64, without what stands before (tag, prompt).
         write: appends a document to a writer.
-        needs_text, needs_speech, needs_words: what a row must have.
+        needs_text, needs_speech: what a row must have.
+        needs_words: words that spell its text, no more than it has frames.
+        needs_placed: words that spell its text, one of them at least with frames of its own.
         voiced: a voice tag may stand before it.
         prompted: a prompt utterance may stand before it.
         otherwise: formats to try, in this order, for a row that lacks something.
@@ -78,6 +96,7 @@ class Format:
     needs_text: bool = False
     needs_speech: bool = False
     needs_words: bool = False
+    needs_placed: bool = False
     voiced: bool = False
     prompted: bool = False
     otherwise: tuple[str, ...] = ()
@@ -89,6 +108,16 @@ FORMATS: dict[str, Format] = {}
 def register(format: Format) -> None:
     """Makes a format known by its name."""
     FORMATS[format.name] = format
+
+
+def texts_needed(config: DocumentConfig) -> TextsNeeded:
+    """What the documents of a config need to know of texts."""
+    wanted = [FORMATS[name] for name, weight in config.formats.items() if weight]
+    return TextsNeeded(
+        text=any(format.needs_text for format in wanted),
+        words=any(format.needs_words for format in wanted),
+        frames=any(format.needs_placed for format in wanted),
+    )
 
 
 # <|speech|> s… <|eos|>
@@ -104,17 +133,18 @@ def write_speech(out: DocumentWriter, row: Row) -> None:
     out.control(row.vocabulary.eos_id, 1.0)
 
 
-# <|text|> t… <|eos|>
+# <|text|> t… <|eos|>; a part of a long text that others follow has no <|eos|>
 
 
 def _text_length(rows: RowSizes, config: DocumentConfig, draws: Draws) -> np.ndarray:
-    return rows.text + 2
+    return rows.text + 2 - rows.table.continues[rows.rows]
 
 
 def _write_text(out: DocumentWriter, row: Row) -> None:
     out.control(row.vocabulary.text_id)
     out.text(row.text_ids, 1.0)
-    out.control(row.vocabulary.eos_id, 1.0)
+    if not row.text_continues:
+        out.control(row.vocabulary.eos_id, 1.0)
 
 
 # <|text|> t… <|speech|> s… <|eos|>

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import floor, inf
 
 import numpy as np
 
@@ -18,45 +19,89 @@ class EpochRows:
     )  # int16, 0 for a row that comes for the first time in this epoch, 1 for the second time, …
 
 
-def rows_per_epoch(sizes: Sequence[int], tokens: Sequence[int], weights: Sequence[float | None]) -> list[int]:
+def rows_per_epoch(
+    sizes: Sequence[int],
+    tokens: Sequence[int],
+    weights: Sequence[float | None],
+    limits: Sequence[float | None] | None = None,
+) -> list[float]:
     """How many rows of each source an epoch has.
 
     Without weights every row comes once. With them, an epoch has as many tokens as all sources together,
-    divided as the weights say.
+    divided as the weights say, but for sources at their limit: what they cannot give, the others do.
 
     Args:
         sizes: rows of each source.
         tokens: text and speech tokens of each source.
         weights: one for each source, or None for each.
+        limits: the largest share of the tokens that each source may have, or None.
+
+    Returns:
+        (sources,) rows; not whole numbers where limits hold, see `rows_of_epoch`.
     """
-    if all(weight is None for weight in weights):
+    unweighted = all(weight is None for weight in weights)
+    most = [inf if limit is None else limit for limit in limits or [None] * len(sizes)]
+    if unweighted and not sum(tokens):
         return list(sizes)
-    if any(weight is None or weight < 0 for weight in weights) or not sum(
-        weight or 0.0 for weight in weights
+    if not unweighted and (
+        any(weight is None or weight < 0 for weight in weights)
+        or not sum(weight or 0.0 for weight in weights)
     ):
         raise UserError(
             f"weights of datasets: give every dataset a weight (0 or more) or none, not {list(weights)}"
         )
-    shares = [(weight or 0.0) / sum(weight or 0.0 for weight in weights) for weight in weights]
-    counts = []
+    given = tokens if unweighted else [weight or 0.0 for weight in weights]
+    wanted = [weight / sum(given) for weight in given]
+    limited = any(share > limit for share, limit in zip(wanted, most, strict=True))
+    if unweighted and not limited:
+        return list(sizes)
+    shares = limit_shares(wanted, most) if limited else wanted
+    counts: list[float] = []
     for share, size, source_tokens in zip(shares, sizes, tokens, strict=True):
         per_row = source_tokens / size if source_tokens else 1.0
-        counts.append(max(1, round(sum(tokens) * share / per_row)) if share and size else 0)
+        rows = sum(tokens) * share / per_row if share and size else 0.0
+        counts.append(rows if limited or not rows else max(1, round(rows)))
     return counts
 
 
-def rows_of_epoch(seed: int, epoch: int, sizes: Sequence[int], counts: Sequence[int]) -> EpochRows:
+def limit_shares(shares: Sequence[float], limits: Sequence[float]) -> list[float]:
+    """Shares of a mixture of which none is above its limit; the others keep their proportions and fill up.
+
+    What is repeated least comes out of it, as in UniMax (Chung et al., arXiv 2304.09151).
+
+    Raises UserError when the limits leave a part of the mixture to nobody.
+    """
+    reachable = sum(limit for share, limit in zip(shares, limits, strict=True) if share)
+    if reachable < 1 - 1e-9:
+        raise UserError(
+            f"max_epochs of the datasets leave only {reachable:.1%} of the tokens that the run trains on: "
+            "train for fewer steps, allow more epochs, or add data"
+        )
+    result, left = [0.0] * len(shares), 1.0
+    growing = [number for number, share in enumerate(shares) if share]
+    while growing:
+        scale = left / sum(shares[number] for number in growing)
+        full = [number for number in growing if shares[number] * scale > limits[number]]
+        for number in full or growing:
+            result[number] = limits[number] if full else shares[number] * scale
+        left -= sum(result[number] for number in full)
+        growing = [number for number in growing if full and number not in full]
+    return result
+
+
+def rows_of_epoch(seed: int, epoch: int, sizes: Sequence[int], counts: Sequence[float]) -> EpochRows:
     """The rows of an epoch, shuffled.
 
     A source is gone through again and again, each time in a new order; an epoch takes up where the one
-    before it stopped, so all rows of a source come equally often, whatever its count.
+    before it stopped, so all rows of a source come equally often, whatever its count. Where that is not a whole
+    number, epochs have a row more or less.
     """
     rows: list[np.ndarray] = []
     repeats: list[np.ndarray] = []
     start = 0
     for source, (size, count) in enumerate(zip(sizes, counts, strict=True)):
-        begin, end = epoch * count, (epoch + 1) * count
-        passes = range(begin // size, (end - 1) // size + 1) if size and count else range(0)
+        begin, end = floor(epoch * count), floor((epoch + 1) * count)
+        passes = range(begin // size, (end - 1) // size + 1) if size and end > begin else range(0)
         for number in passes:
             order = generator(seed, "order of rows", source, number).permutation(size)
             part = order[max(0, begin - number * size) : end - number * size]

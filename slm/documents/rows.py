@@ -2,16 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
 
 from codec import CodecInfo
-from slm.documents.alignment import match_words
-from slm.vocabulary import Vocabulary
-
-_CHUNK = 8192  # texts at a time
+from slm.documents.text_rows import TextRows
 
 
 class TokenRows(Protocol):
@@ -30,22 +26,92 @@ class TokenRows(Protocol):
     def codes(self, index: int, /) -> np.ndarray: ...  # (frames * num_quantizers,) uint16, frame-major
     def text(self, index: int, /) -> str | None: ...
     def speaker(self, index: int, /) -> str | None: ...
-    def words(self, index: int, /) -> Sequence[tuple[str, float, float]] | None: ...
+    def words(self, index: int, /) -> Sequence[tuple[str, float | None, float | None]] | None: ...
+
+
+@dataclass(frozen=True)
+class UnitTable:
+    """The words of all rows with their tokens, row after row; all arrays are (units,) but `starts`.
+
+    Units are those of `slm.documents.word_frames`; a row none of whose words is placed has none.
+    """
+
+    starts: np.ndarray  # (rows + 1,) int64, where each row's units begin
+    text: np.ndarray  # int32, text tokens
+    speech: np.ndarray  # int32, speech tokens of its frames, 0 for a unit that is not placed
+
+
+class UnitTables:
+    """The units of several datasets' rows, one dataset after the other."""
+
+    def __init__(self, tables: Sequence[UnitTable]):
+        self._tables = list(tables)
+        self._firsts = np.cumsum([0, *(len(table.starts) - 1 for table in tables)])
+
+    def counts(self, rows: np.ndarray) -> np.ndarray:
+        """How many units rows have, (rows,) int64."""
+        counts = np.zeros(len(rows), dtype=np.int64)
+        for table, first, end in zip(self._tables, self._firsts[:-1], self._firsts[1:], strict=True):
+            here = np.flatnonzero((rows >= first) & (rows < end))
+            counts[here] = table.starts[rows[here] - first + 1] - table.starts[rows[here] - first]
+        return counts
+
+    def take(self, rows: np.ndarray) -> UnitTable:
+        """The units of some rows, (rows,) int64 of which may repeat."""
+        counts = self.counts(rows)
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        text, speech = (np.empty(int(starts[-1]), dtype=np.int32) for _ in range(2))
+        for table, first, end in zip(self._tables, self._firsts[:-1], self._firsts[1:], strict=True):
+            here = np.flatnonzero((rows >= first) & (rows < end))
+            places = _ranges(table.starts[rows[here] - first], counts[here])
+            targets = _ranges(starts[here], counts[here])
+            text[targets], speech[targets] = table.text[places], table.speech[places]
+        return UnitTable(starts, text, speech)
+
+
+def _ranges(firsts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The numbers from each first on, as many as counted, one after the other."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(firsts - (ends - counts), counts)
+
+
+@dataclass(frozen=True)
+class TextsNeeded:
+    """What has to be found out about texts, which takes time for each."""
+
+    text: bool  # how many tokens
+    words: bool  # how many units of timed words
+    frames: bool  # the frames of each word
+
+
+@dataclass(frozen=True)
+class TextSizes:
+    """What takes time to find out about a token dataset's rows: their texts have to be read."""
+
+    text: np.ndarray  # (rows,) int32, text tokens
+    units: np.ndarray  # (rows,) int32, units of timed words
+    placed: UnitTable
 
 
 @dataclass(frozen=True)
 class Source:
-    """A token dataset in a mixture.
+    """A dataset in a mixture: of speech tokens, or of text alone.
 
     Attributes:
         weight: its share of the mixture's tokens, relative to the other sources' weights. Without weights
             every row of every source comes once an epoch.
         voice: the voice of rows that have no speaker.
+        max_epochs: how often its rows may come over all the tokens that `Documents` is told of.
+        rows_per_epoch: rows of it in an epoch, whatever the weights.
+        sizes: what `read_sizes` has found out about it, if it has.
     """
 
-    dataset: TokenRows
+    dataset: TokenRows | TextRows
     weight: float | None = None
     voice: str | None = None
+    max_epochs: float | None = None
+    rows_per_epoch: float | None = None
+    sizes: TextSizes | None = None
 
 
 @dataclass(frozen=True)
@@ -55,47 +121,14 @@ class RowTable:
     source_starts: np.ndarray  # (sources + 1,) int64, where each source's rows begin
     speech: np.ndarray  # int32, speech tokens (of the quantizers that have tokens)
     text: np.ndarray  # int32, text tokens; 0 for no text
+    continues: np.ndarray  # bool, whether the text goes on in the next row
     units: np.ndarray  # int32, units of timed words; 0 where words are missing or do not match the text
     voice: np.ndarray  # int32, number of the voice, or -1
     voice_names: list[str]  # by number
+    placed: UnitTables | None = None  # words and their frames, where a format asks for them
 
     def __len__(self) -> int:
         return len(self.speech)
-
-
-def measure(
-    sources: Sequence[Source], vocabulary: Vocabulary, with_text: bool, with_words: bool, with_voices: bool
-) -> RowTable:
-    """Reads sizes and voices of all rows; texts, words and voices only if asked for, as they take the time."""
-    starts = list(accumulate((len(source.dataset) for source in sources), initial=0))
-    speech, text, units = (np.zeros(starts[-1], dtype=np.int32) for _ in range(3))
-    voice = np.full(starts[-1], -1, dtype=np.int32)
-    voices: dict[tuple[int, str], int] = {}
-    for number, (source, start, end) in enumerate(zip(sources, starts[:-1], starts[1:], strict=True)):
-        dataset = source.dataset
-        frames = np.asarray(dataset.lengths) // dataset.info.num_quantizers
-        speech[start:end] = frames * vocabulary.num_quantizers
-        if with_voices:
-            for row in range(end - start):
-                # The speakers of two datasets are two, even if they are called the same.
-                if name := dataset.speaker(row) or source.voice:
-                    voice[start + row] = voices.setdefault((number, name), len(voices))
-        if not with_text:
-            continue
-        for first in range(0, end - start, _CHUNK):
-            rows = range(first, min(first + _CHUNK, end - start))
-            texts = [dataset.text(row) or "" for row in rows]
-            text[start + first : start + first + len(rows)] = vocabulary.count_text(texts)
-            if with_words:
-                for row, row_text in zip(rows, texts, strict=True):
-                    units[start + row] = _count_units(row_text, dataset.words(row), int(frames[row]))
-    return RowTable(np.array(starts), speech, text, units, voice, [name for _, name in voices])
-
-
-def _count_units(text: str, words: Sequence[tuple[str, float, float]] | None, frames: int) -> int:
-    timed = match_words(text, words) if text and words else None
-    # Every span gets a frame at least, and a span may be a single unit.
-    return len(timed.seconds) if timed is not None and len(timed.seconds) <= frames else 0
 
 
 class Companions:

@@ -571,3 +571,24 @@ def test_errors_say_what_to_do(vocabulary):
         DocumentConfig(min_words=5)
     with pytest.raises(UserError, match="text_loss_weight"):
         DocumentConfig(text_loss_weight=-1.0)
+
+
+def test_sizes_of_a_large_dataset_are_read_once(vocabulary, tmp_path, monkeypatch):
+    from slm.documents import measure
+
+    monkeypatch.setenv("CODEC_SLM_CACHE", str(tmp_path))
+    monkeypatch.setattr(measure, "_LARGE", 10)
+    rows = speech_rows(30)
+    in_memory = Documents(
+        [rows], vocabulary, replace(EVERYTHING, formats={"aligned": 1, "interleaved": 1}), 0
+    )
+    rows.content_hash = "a hash"
+    made = Documents([rows], vocabulary, in_memory.config, 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(measure, "_read", None)
+        again = Documents([rows], vocabulary, in_memory.config, 0)
+        with pytest.raises(TypeError):  # other formats need to know other things
+            Documents([rows], vocabulary, only("tts"), 0)
+    for documents in (made, again):
+        assert documents.lengths(0).tolist() == in_memory.lengths(0).tolist()
+        assert all(equal(documents.build(0, i), in_memory.build(0, i)) for i in range(30))

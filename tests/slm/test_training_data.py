@@ -1,13 +1,16 @@
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from codec.runs import UserError
+from codec.runs import Schedule, UserError
 from data.tokenization.rows import TokenRow, parquet_bytes
 from recipes.cli import main
+from slm.text_config import TextDatasetConfig, ValidationConfig
+from slm.training import train_slm
 from slm.training_config import DatasetConfig
 from slm.training_data import open_training_data, speaking_habits
 from tests.slm.token_rows import MemoryRows, codec_info, speech_rows, train_text_model
@@ -125,3 +128,49 @@ def test_the_command_trains_from_flags(tmp_path, datasets, capsys):
     assert (tmp_path / "run/final/model.safetensors").is_file()
     assert main(["train-slm", *arguments, "--optimizer.learning_rate", "0.5"]) == 2
     assert "optimizer.learning_rate was 0.001, is now 0.5" in capsys.readouterr().err
+
+
+def test_validation_sets_have_names(tmp_path, datasets, monkeypatch):
+    monkeypatch.setenv("CODEC_SLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf")
+    (tmp_path / "dev.txt").write_text("A text a line.\nAnother one.\n")
+    path = datasets[0].path
+    sets = {
+        "two voices": ValidationConfig(path),
+        "speech": ValidationConfig(path, formats={"speech": 1.0}),
+        "as in training": ValidationConfig(path, split="train", formats={"tts": 1.0}),
+        "language": ValidationConfig(str(tmp_path / "dev.txt"), split="train", column="text"),
+    }
+    texts = [TextDatasetConfig(str(tmp_path / "dev.txt"))]
+    config = config_of(tmp_path, datasets, validation=sets, texts=texts)
+    data = open_training_data(config)
+    assert {name: len(rows) for name, rows in data.validation.items()} == {
+        "two voices": 4, "speech": 4, "as in training": 20, "language": 2,
+    }  # fmt: skip
+    assert len(data.hashes) == 3 and data.hashes[2] == data.texts[0].content_hash
+    blocks = data.validation_blocks()
+    assert list(blocks) == list(sets)
+    formats = {name: set(packed.documents.counts(0).documents) for name, packed in blocks.items()}
+    assert formats["speech"] == {"speech"} and formats["as in training"] == {"tts"}
+    assert formats["language"] == {"text"} and len(formats["two voices"]) > 1
+    assert not any(packed.documents.config.corruption for packed in blocks.values())
+
+    trained = train_slm(config_of(tmp_path, datasets, validation=sets, texts=texts, max_steps=4))
+    assert trained.finished
+    line = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()][-1]
+    assert {f"validation/{name}/loss" for name in sets} <= line.keys()
+
+
+def test_repetition_is_limited_by_the_length_of_the_run(tmp_path, datasets):
+    limited = [replace(datasets[0], max_epochs=2.0), datasets[1]]
+    with pytest.raises(UserError, match="max_epochs of a dataset needs max_steps"):
+        config_of(tmp_path, limited, max_steps=None, max_seconds=10.0)
+    config = config_of(tmp_path, limited, max_steps=20)
+    assert config.token_budget(decay=False) == 20 * 4 * 256
+    parts = replace(
+        config, decay_documents=config.documents, schedule=Schedule(warmup_steps=3, decay_fraction=0.25)
+    )
+    assert [parts.token_budget(decay) for decay in (False, True)] == [16 * 4 * 256, 4 * 4 * 256]
+    data = open_training_data(parts)
+    assert [source.max_epochs for source in data._sources(decay=True)] == [0.4, None]
+    assert [source.max_epochs for source in data._sources(decay=False)] == [1.6, None]
