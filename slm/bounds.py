@@ -26,12 +26,17 @@ class SpeechBounds:
     slowest: float = 1.5
     pause_seconds: float = 1.0
     stuck_seconds: float = 2.0  # so long of nothing but silence or a loop is cut; 0: no watch
+    # Sentences are said together as long as they take so long at the model's usual pace: about as much as it has heard
+    # in one go. 0: as long as it can read.
+    passage_seconds: float = 12.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.fastest <= 1 <= self.slowest:
             raise UserError("bounds.fastest is from 0 to 1, bounds.slowest 1 or more")
-        if self.pause_seconds < 0 or self.stuck_seconds < 0:
-            raise UserError("bounds.pause_seconds and bounds.stuck_seconds must be 0 or more")
+        if min(self.pause_seconds, self.stuck_seconds, self.passage_seconds) < 0:
+            raise UserError(
+                "bounds.pause_seconds, bounds.stuck_seconds and bounds.passage_seconds must be 0 or more"
+            )
 
     def span(
         self,

@@ -24,15 +24,15 @@ def find_slm(name_or_path: str | Path) -> Path:
     if name in bundled_slms():
         return CHECKPOINTS / name
     for directory in (path, path / "final"):
-        if (directory / "config.json").is_file():
+        if (directory / "config.json").is_file() or (directory / "adapter_config.json").is_file():
             return directory
     if path.exists():
         raise UserError(
-            f"{name} holds no speech language model: expected a directory with config.json and speech.json"
+            f"{name} holds no language model: expected a directory with config.json, or the adapter of one"
         )
     bundled = ", ".join(bundled_slms()) or "none"
     missing = UserError(
-        f"no speech language model {name}: expected a bundled one ({bundled}), a directory or a hub id"
+        f"no language model {name}: expected a bundled one ({bundled}), a directory or a hub id"
     )
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise missing

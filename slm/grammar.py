@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from slm.vocabulary import Vocabulary
 
@@ -60,12 +59,27 @@ class TokenSets:
         silent[vocabulary.num_text :] = False
         table[self.numbers["words or eos"], silent] = -torch.inf
         self.table = table.to(device)  # (sets, vocabulary)
+        self._reaches = {
+            True: range(min(vocabulary.eos_id, vocabulary.text_id, vocabulary.speech_start), vocabulary.speech_end),
+            False: range(0, vocabulary.eos_id + 1),
+        }
+
+    def reach(self, rows: "Sequence[Row]") -> range:
+        """The tokens among which all that these rows can draw are."""
+        reaches = [self._reaches[isinstance(row, SpeakingRow)] for row in rows]
+        return range(min(reach.start for reach in reaches), max(reach.stop for reach in reaches))
+
+    def number_of(self, row: "Row") -> int:
+        """Which set, a row of the table, is open to this row now."""
+        return self.numbers["eos" if row.done or row.feed else row.open_set()]
 
 
 class Row:
     """A sequence being generated: what it is fed, what it may draw, what it has drawn."""
 
     def __init__(self, prompt: np.ndarray) -> None:
+        # Which random numbers it draws by, beside the seed; where unset, those of its place in the batch.
+        self.draws: tuple[int, ...] = ()
         self.feed: deque[int] = deque(prompt.tolist())  # tokens that come whether the model wants them or not
         self.drawn: list[int] = []  # tokens of the modality that is generated
         self.done = False
@@ -98,6 +112,7 @@ class SpeakingRow(Row):
         self.vocabulary, self.spans, self.stuck_frames = vocabulary, list(spans), stuck_frames
         self.span_frames: list[int] = [0]  # frames generated in each span so far
         self.cut_spans: dict[int, Cut] = {}
+        self.kept_frames = 0  # so many at the beginning are not taken back any more, whatever they repeat
         self._stuck = False
 
     @property
@@ -148,9 +163,10 @@ class SpeakingRow(Row):
             return
         recent = np.array(self.drawn[-length * size :]).reshape(length, size)[:, 0]
         if is_stuck(recent):
-            kept = max(length // 4, 1)
-            del self.drawn[-(length - kept) * size :]
-            self.span_frames[-1] -= length - kept
+            frames = len(self.drawn) // size
+            left = max(frames - length + max(length // 4, 1), min(self.kept_frames, frames))
+            del self.drawn[left * size :]
+            self.span_frames[-1] -= frames - left
             self._stuck = True
 
 
@@ -186,9 +202,3 @@ def is_stuck(frames: np.ndarray) -> bool:
         return True
     periods = range(1, min(_LONGEST_PERIOD, len(frames) // 3) + 1)
     return any(np.array_equal(frames[period:], frames[:-period]) for period in periods)
-
-
-def additions(rows: Sequence[Row], sets: TokenSets) -> Tensor:
-    """What to add to the logits of each row, (rows, vocabulary)."""
-    closed = [sets.numbers["eos"] if row.done or row.feed else sets.numbers[row.open_set()] for row in rows]
-    return sets.table[torch.tensor(closed, device=sets.table.device)]

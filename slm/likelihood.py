@@ -23,9 +23,8 @@ class SpokenText:
     codes: np.ndarray  # (frames * num_quantizers,) uint16, a stream
     text: str
     speaker: str | None = None  # a voice tag precedes where the model has one of this name
-    words: Sequence[tuple[str, float, float]] | None = (
-        None  # word, start, end in seconds; `aligned` needs them
-    )
+    # word, start, end in seconds (None: not known); `aligned` needs them
+    words: Sequence[tuple[str, float | None, float | None]] | None = None
 
 
 @torch.inference_mode()
@@ -78,5 +77,5 @@ class _Recordings:
     def speaker(self, index: int, /) -> str | None:
         return self.recordings[index].speaker
 
-    def words(self, index: int, /) -> Sequence[tuple[str, float, float]] | None:
+    def words(self, index: int, /) -> Sequence[tuple[str, float | None, float | None]] | None:
         return self.recordings[index].words

@@ -3,12 +3,17 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from slm.adapters import head_bias, head_weight
+from slm.attention import document_lengths
+from slm.chunked_loss import places_at_once, weighted_cross_entropy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,10 +28,14 @@ class PackedLanguageModel(nn.Module):
     logits are made only where a token is to be predicted.
     """
 
-    def __init__(self, model: "PreTrainedModel", text_bytes: Tensor) -> None:
-        """text_bytes: (vocabulary,) UTF-8 bytes that each token stands for, 0 for all but text."""
+    def __init__(self, model: "PreTrainedModel", text_bytes: Tensor, logits_mib: float = 512.0) -> None:
+        """text_bytes: (vocabulary,) UTF-8 bytes that each token stands for, 0 for all but text.
+
+        logits_mib: logits that would take more than this are made and used in chunks.
+        """
         super().__init__()
         self.model = model
+        self.logits_mib = logits_mib
         # What runs: the decoder itself, or its compiled form, which shares its parameters.
         self._decoder: list[Callable[..., Any]] = [model.base_model]
         self.text_bytes: Tensor
@@ -51,24 +60,57 @@ class PackedLanguageModel(nn.Module):
         """
         # attention_mask=None, restarting positions and no cache: only then does transformers keep packed
         # documents apart.
+        attention = self.model.config._attn_implementation or ""
+        boundaries = flash_boundaries(position_ids) if attention.startswith("flash_attention") else {}
         hidden = self._decoder[0](
-            input_ids=input_ids, attention_mask=None, position_ids=position_ids, use_cache=False
+            input_ids=input_ids,
+            attention_mask=None,
+            position_ids=position_ids,
+            use_cache=False,
+            **boundaries,
         ).last_hidden_state  # (batch, length, dim)
         weights = loss_weights[:, 1:].flatten()
         predicted = weights.nonzero().squeeze(1)
         weights = weights[predicted]
         targets = labels[:, 1:].flatten()[predicted]
         kinds = modality[:, 1:].flatten()[predicted].long()
-        logits = self.model.get_output_embeddings()(hidden[:, :-1].flatten(0, 1)[predicted])
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        nats = F.cross_entropy(logits, targets, reduction="none")  # (predicted,)
+        loss, nats = self._weighted_loss(hidden[:, :-1].flatten(0, 1)[predicted], targets, weights)
         zeros = torch.zeros(len(MODALITIES), dtype=nats.dtype, device=nats.device)
         return {
-            "loss": (nats * weights.to(nats.dtype)).sum(),
+            "loss": loss,
             "nats": zeros.index_add(0, kinds, nats.detach()),
             "tokens": zeros.index_add(0, kinds, torch.ones_like(nats)),
             "text_bytes": self.text_bytes[targets].sum(),
         }
+
+    def _weighted_loss(self, hidden: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The weighted sum of cross-entropies and each of them, (predicted,), at hidden states (predicted, dim)."""
+        head = self.model.get_output_embeddings()
+        chunk = places_at_once(len(targets), len(self.text_bytes), hidden.dtype, self.logits_mib)
+        matrix = head_weight(head) if chunk < len(targets) else None
+        if matrix is not None:
+            return weighted_cross_entropy(hidden, matrix, head_bias(head), targets, weights, chunk)
+        logits = head(hidden)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        nats = F.cross_entropy(logits, targets, reduction="none")  # (predicted,)
+        return (nats * weights.to(nats.dtype)).sum(), nats
+
+
+def flash_boundaries(position_ids: Tensor) -> dict[str, Any]:
+    """Where the documents of packed blocks lie, as flash attention is told it.
+
+    position_ids: (batch, length). transformers would find the boundaries of a single row by itself, in every layer,
+    and none in several rows, whose documents would then leak into each other.
+    """
+    lengths = document_lengths(position_ids)
+    edges = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=position_ids.device)
+    longest = max(lengths)
+    return {
+        "cu_seq_lens_q": edges,
+        "cu_seq_lens_k": edges,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
 
 
 @dataclass

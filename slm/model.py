@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from codec.runs import UserError, seed_globals, torch_generator
 from slm.configuration import ModelConfig, transformers_config
+from slm.sharding import decoder_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -81,10 +82,16 @@ def add_dropout(model: "PreTrainedModel", probability: float) -> None:
         return nn.functional.dropout(output, probability, module.training)
 
     model.get_input_embeddings().register_forward_hook(drop)
-    layers: Any = model.base_model.layers
-    for layer in layers:
-        layer.self_attn.o_proj.register_forward_hook(drop)
-        layer.mlp.down_proj.register_forward_hook(drop)
+    for layer in decoder_layers(model):
+        parts: Any = layer
+        try:
+            outputs = parts.self_attn.o_proj, parts.mlp.down_proj
+        except AttributeError:
+            raise UserError(
+                f"model.dropout is for Llama-like models, a {model.config.model_type} is built otherwise: set it to 0"
+            ) from None
+        for output in outputs:
+            output.register_forward_hook(drop)
 
 
 def _token_weights(model: "PreTrainedModel") -> list[Tensor]:

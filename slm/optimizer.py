@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from slm.sharding import fill
 from slm.training_config import OptimizerConfig
 
 
@@ -27,7 +28,7 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.parameters = list(model.parameters())
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.averages = [parameter.detach().clone() for parameter in self.parameters]
 
     @torch.no_grad()
@@ -49,7 +50,7 @@ class WeightAverage:
         """Go on from a checkpoint, in which the model holds the average and `weights` (by number) is apart."""
         for index, (parameter, average) in enumerate(zip(self.parameters, self.averages, strict=True)):
             average.copy_(parameter)
-            parameter.copy_(weights[str(index)])
+            fill(parameter, weights[str(index)])
 
 
 def _has_fused_kernels(parameters: list[nn.Parameter]) -> bool:

@@ -103,9 +103,11 @@ def stream_likelihoods(
                 for row in rows
             ]
         )
-        ids = torch.from_numpy(batch).to(model.device)
-        logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()  # (rows, width - 1, vocabulary)
-        told = logits.gather(2, ids[:, 1:, None])[..., 0] - logits.logsumexp(2)  # (rows, width - 1)
+        read = torch.from_numpy(batch).to(model.device)
+        logits = (
+            model(input_ids=read, use_cache=False).logits[:, :-1].float()
+        )  # (rows, width - 1, vocabulary)
+        told = logits.gather(2, read[:, 1:, None])[..., 0] - logits.logsumexp(2)  # (rows, width - 1)
         for row, nats in zip(rows, told.double().cpu(), strict=True):
             tokens = len(documents[row]) - 1
             results[row] = StreamLikelihood(float(nats[:tokens].sum()), tokens)

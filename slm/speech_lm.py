@@ -1,9 +1,9 @@
 """A speech language model in use: it speaks, goes on speaking, and writes down what it hears."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -13,91 +13,57 @@ from torch import Tensor
 
 from codec import CodecInfo, load_codec
 from codec.runs import UserError
-from slm.bounds import SpeechBounds, cut_text
+from codec.streaming_codec import stream_decoder
+from slm.bounds import SpeechBounds
 from slm.bundled import find_slm
 from slm.checkpoint import SpeakingHabits, load_checkpoint
-from slm.generation import generate
-from slm.grammar import Cut, Span, SpeakingRow, TokenSets, WritingRow
+from slm.decoders import Decoder, TransformersDecoder, decoder_for
+from slm.generation import generate, generation_steps
+from slm.grammar import Span, SpeakingRow, TokenSets, WritingRow
+from slm.prompts import check_prompt, prompt_from
 from slm.rescoring import text_log_probability
 from slm.sampling import SamplingConfig
+from slm.speaking import Passage, Planner
+from slm.speech_stream import SpeechStream
+from slm.spoken import (
+    CUT_MEANS,
+    Prompt,
+    SpeakingProgress,
+    SpeechRequest,
+    SpokenResult,
+    SpokenSpan,
+    TranscribedResult,
+    said_cuts,
+    spans_of,
+)
 from slm.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from codec import HHCodecModel
+    from codec import Codec
 
 _SAMPLING = SamplingConfig()
 _GREEDY = SamplingConfig(temperature=0.0)
 _BOUNDS = SpeechBounds()
-_CUT_MEANS: dict[Cut, str] = {
-    "length": "it did not end within the longest time its text may take",
-    "repeats": "it only repeated itself",
-    "context": "the model cannot read further",
-}
+_BATCHES_AHEAD = 4  # requests of so many batches are looked at together, so that texts of one length share a batch
 
-
-@dataclass(frozen=True)
-class Prompt:
-    """A recording to speak like, or to go on from."""
-
-    codes: np.ndarray  # (frames * num_quantizers,) uint16, a stream
-    text: str | None = None  # what is said in it
-
-
-@dataclass(frozen=True)
-class SpokenSpan:
-    """Words of the text and when they are spoken, in seconds of the result's audio."""
-
-    text: str
-    start: float
-    end: float
-
-
-@dataclass(frozen=True)
-class SpokenResult:
-    """Generated speech."""
-
-    audio: Tensor  # (samples,) float32
-    sampling_rate: int
-    codes: Tensor  # (num_quantizers, frames) int64
-    spans: list[SpokenSpan]  # empty where the model did not say which words it was at
-    ended: bool  # whether the model itself said that it was done
-    cuts: list[str]  # what was cut and why, a line each; may be there although it ended
-    prompt_frames: int  # frames at the beginning that were given, not generated
-    generation_seconds: float  # time it took to generate the codes of all candidates
-    decoding_seconds: float
-    scores: list[float] = field(
-        default_factory=list
-    )  # of all candidates: log p(text | speech), nats per token
-
-    @property
-    def seconds(self) -> float:
-        """Length of the audio."""
-        return len(self.audio) / self.sampling_rate
-
-    @property
-    def real_time_factor(self) -> float:
-        """Time it took per second of new audio: below 1 is faster than real time."""
-        frames = self.codes.shape[1]
-        new = self.seconds * (frames - self.prompt_frames) / frames if frames else 0.0
-        return (self.generation_seconds + self.decoding_seconds) / new if new else float("inf")
-
-
-@dataclass(frozen=True)
-class TranscribedResult:
-    """What a model heard."""
-
-    text: str
-    ended: bool
-    cuts: list[str]
+Watcher = Callable[[SpeakingProgress], None]
 
 
 class SpeechLM:
     """A causal language model over text and speech tokens, with the vocabulary and the codec that go with it."""
 
-    def __init__(self, model: "PreTrainedModel", vocabulary: Vocabulary, habits: SpeakingHabits) -> None:
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        vocabulary: Vocabulary,
+        habits: SpeakingHabits,
+        decoder: Decoder | None = None,
+    ) -> None:
+        """`decoder`: what generates with the model; its own forward pass unless set."""
         self.model = model.eval()
+        self.decoder = decoder or TransformersDecoder(model)
         self.vocabulary = vocabulary
         self.habits = habits
         self.sets = TokenSets(vocabulary, model.device)
@@ -112,15 +78,20 @@ class SpeechLM:
         """
         directory = find_slm(name_or_path)
         vocabulary = Vocabulary.from_pretrained(directory)
-        return cls(load_checkpoint(directory, device, dtype), vocabulary, SpeakingHabits.read(directory))
+        model = load_checkpoint(directory, device, dtype)
+        return cls(model, vocabulary, SpeakingHabits.read(directory), decoder_for(model))
 
     @cached_property
-    def codec(self) -> "HHCodecModel":
+    def codec(self) -> "Codec":
         """The codec whose codes this model speaks; loaded when first needed.
 
         Raises UserError when it is another one by now.
         """
-        codec = load_codec(self.vocabulary.codec_location, device=str(self.model.device))
+        codec = load_codec(
+            self.vocabulary.codec_location,
+            device=str(self.model.device),
+            num_quantizers=self.vocabulary.codec.num_quantizers,
+        )
         CodecInfo.of(codec).check_same(self.vocabulary.codec, what="the language model")
         return codec
 
@@ -136,40 +107,90 @@ class SpeechLM:
         bounds: SpeechBounds = _BOUNDS,
         words_per_span: int | None = None,
         seed: int = 0,
+        on_progress: Watcher | None = None,
     ) -> SpokenResult:
-        """Text to speech.
+        """Text to speech, of any length.
 
         The voice is one that the model has a tag for (`vocabulary.voices`; the first unless set), or that of a
-        prompt. Of several candidates the one is taken in which the model hears the text best.
+        prompt. A long text is said in passages of whole sentences, in the same voice. Of several candidates for a
+        passage the one is taken in which the model hears the text best. `on_progress` is called after every step.
 
-        Raises UserError for a model that was not trained to speak, an unknown voice, and a text or prompt too long
-        for it.
+        Raises UserError for a model that was not trained to speak, an unknown voice, and a prompt too long for it.
         """
-        self._check_text(text)
-        vocabulary, frame_rate = self.vocabulary, self.vocabulary.codec.frame_rate
-        if voice is None and prompt is None:
-            voice = next(iter(vocabulary.voices), None)
-        start = [*self._voice(voice), *self._prompt_document(prompt)]
-        if self.habits.speak_format == "aligned":
-            pieces = cut_text(text, vocabulary, words_per_span or self.habits.words_per_span)
-            spans = [
-                bounds.span(len(piece.text), self.habits, frame_rate, piece.ids, is_part=len(pieces) > 1)
-                for piece in pieces
-            ]
-            texts = [piece.text for piece in pieces]
-            first = pieces[0].ids
-        elif self.habits.speak_format == "tts":
-            spans, texts = [bounds.span(len(text), self.habits, frame_rate)], [text]
-            first = vocabulary.encode_text(text)
-        else:
-            raise UserError(
-                "this model was not trained to speak texts: it has seen neither tts nor aligned documents"
-            )
-        ids = np.array([*start, vocabulary.text_id, *first.tolist(), vocabulary.speech_id])
-        rows = [
-            SpeakingRow(ids, spans, vocabulary, bounds.stuck_frames(frame_rate)) for _ in range(candidates)
-        ]
-        return self._best(rows, text, texts, sampling, seed, np.zeros(0, dtype=np.int32))
+        request = SpeechRequest(text, voice, prompt)
+        results = self.speak_all(
+            [request], candidates, sampling, bounds, words_per_span, seed, on_progress=on_progress
+        )
+        return next(results)
+
+    def speak_all(
+        self,
+        requests: Sequence[SpeechRequest],
+        candidates: int = 1,
+        sampling: SamplingConfig = _SAMPLING,
+        bounds: SpeechBounds = _BOUNDS,
+        words_per_span: int | None = None,
+        seed: int = 0,
+        batch_size: int = 16,
+        on_progress: Watcher | None = None,
+    ) -> Iterator[SpokenResult]:
+        """Many texts to speech, in their order; up to `batch_size` passages are generated together.
+
+        What becomes of a text does not depend on the others (but for rounding in matrix products). Raises UserError
+        as `speak` does, before anything is generated.
+        """
+        if candidates < 1:
+            raise UserError("candidates must be 1 or more")
+        if batch_size < 1:
+            raise UserError("batch_size must be 1 or more")
+        if candidates > 1:
+            self._check_hears()
+        planner = self._planner(bounds, words_per_span)
+        _ = self.codec  # loaded now, or its loading would count as decoding
+        jobs = [_Job(request, *self._plan(request, planner)) for request in requests]
+        watch = _Watch(jobs, self.vocabulary, on_progress)
+        waiting = iter(jobs)
+        return self._in_order(waiting, planner, candidates, sampling, bounds, seed, batch_size, watch)
+
+    def stream(
+        self,
+        text: str,
+        voice: str | None = None,
+        prompt: Prompt | None = None,
+        sampling: SamplingConfig = _SAMPLING,
+        bounds: SpeechBounds = _BOUNDS,
+        words_per_span: int | None = None,
+        seed: int = 0,
+    ) -> SpeechStream:
+        """As `speak` with one candidate, but audio leaves while it is being made: iterate over what comes back.
+
+        It is the audio of `speak` (to 1e-4), but that a repeat which has been heard is not taken back; where the codec
+        cannot stream, it is decoded in chunks (`codec.streaming_codec`). Raises UserError as `speak` does.
+        """
+        requested = time.perf_counter()
+        planner = self._planner(bounds, words_per_span)
+        passages, start = self._plan(SpeechRequest(text, voice, prompt), planner)
+        keeps_voice = bool(start)
+        said: list[tuple[Passage, SpeakingRow]] = []
+
+        def speak(passage: Passage) -> Iterator[SpeakingRow]:
+            number = len(said)
+            if said and not keeps_voice:
+                passage = planner.after(*said[-1], start, passage)
+            row = passage.row(self.vocabulary, bounds.stuck_frames(planner.frame_rate))
+            row.draws = _draws(0, number)
+            said.append((passage, row))
+            for _ in generation_steps(self.decoder, [row], self.sets, sampling, seed):
+                yield row
+
+        return SpeechStream(
+            iter(passages),
+            len(text.split()),
+            speak,
+            stream_decoder(self.codec),
+            self.vocabulary,
+            requested,
+        )
 
     def continue_speech(
         self,
@@ -185,48 +206,57 @@ class SpeechLM:
         """Go on from a recording: for `seconds` at most as the model likes, or saying `text`.
 
         For a text to be said, what the recording says has to be known (`recording.text`); if it is not, the model
-        writes it down first. The audio of the result has both, the recording as the codec hears it; its first
-        `prompt_frames` are the recording's.
+        writes it down first. Without a text, of a long recording the model hears as much of the end as it can read. The
+        audio of the result has both, the recording as the codec hears it; its first `prompt_frames` are the
+        recording's.
+
+        Raises UserError for a text with a recording too long for it, and for what the model was not trained to do.
         """
         vocabulary, frame_rate = self.vocabulary, self.vocabulary.codec.frame_rate
+        size, stuck = vocabulary.num_quantizers, bounds.stuck_frames(vocabulary.codec.frame_rate)
         given = vocabulary.codes_to_ids(recording.codes)
         start = self._voice(voice) if voice else []
+        if candidates < 1:
+            raise UserError("candidates must be 1 or more")
+        if candidates > 1 and text is None:
+            raise UserError(
+                "candidates are compared by how well they say a text: give a text, or take one candidate"
+            )
         if text is None:
             if seconds <= 0:
                 raise UserError(f"seconds is {seconds}: how long may the recording go on?")
-            ids = np.array([*start, vocabulary.speech_id, *given.tolist()])
-            spans, texts = [Span(0, max(1, round(seconds * frame_rate)))], [""]
+            frames = max(1, round(seconds * frame_rate))
+            room = self.decoder.longest - 2 - len(start) - frames * size
+            if room < size:
+                most = (self.decoder.longest - 2 - len(start)) / size / frame_rate
+                raise UserError(
+                    f"this model can read {most:.0f} s in all: let it go on for less than {seconds:g} s"
+                )
+            heard = given[-(room // size) * size :]
+            ids = np.array([*start, vocabulary.speech_id, *heard.tolist()])
+            passage = Passage("", ids, [Span(0, frames)], [""])
         else:
             self._check_text(text)
+            planner = self._planner(bounds, None)
             before = recording.text or self.transcribe(recording.codes).text
             joint = "" if before.endswith(" ") or text.startswith(" ") or not before else " "
-            if self.habits.speak_format == "aligned":
-                # The recording is one long span; the new words follow as spans of their own.
-                pieces = cut_text(joint + text, vocabulary, self.habits.words_per_span)
-                first = [vocabulary.text_id, *pieces[0].ids.tolist(), vocabulary.speech_id]
-                ids = np.array(
-                    [
-                        *start, vocabulary.text_id, *vocabulary.encode_text(before).tolist(), vocabulary.speech_id,
-                        *given.tolist(), *first,
-                    ]
-                )  # fmt: skip
-                spans = [
-                    bounds.span(len(piece.text), self.habits, frame_rate, piece.ids, is_part=True)
-                    for piece in pieces
-                ]
-                texts = [piece.text for piece in pieces]
-            elif self.habits.speak_format == "tts":
-                whole = vocabulary.encode_text(before + joint + text).tolist()
-                ids = np.array([*start, vocabulary.text_id, *whole, vocabulary.speech_id, *given.tolist()])
-                spans, texts = [bounds.span(len(text), self.habits, frame_rate)], [text]
-            else:
+            passage = planner.document(joint + text, start, Prompt(recording.codes, before))
+            if passage.most_tokens(size) >= self.decoder.longest:
+                spare = self.decoder.longest - (passage.most_tokens(size) - len(given))
                 raise UserError(
-                    "this model was not trained to speak texts: let it go on as it likes, without a text"
+                    f"the recording of {len(given) / size / frame_rate:.1f} s and the text do not fit into what this "
+                    f"model reads: with this text, give the last {max(0.0, spare / size / frame_rate):.1f} s of it, "
+                    "or a shorter text"
                 )
-        rows = [
-            SpeakingRow(ids, spans, vocabulary, bounds.stuck_frames(frame_rate)) for _ in range(candidates)
-        ]
-        return self._best(rows, text, texts, sampling, seed, given)
+            if candidates > 1:
+                self._check_hears()
+        _ = self.codec
+        rows = [passage.row(vocabulary, stuck) for _ in range(candidates)]
+        started = time.perf_counter()
+        generate(self.decoder, rows, self.sets, sampling, seed)
+        best, scores = self._best(rows, text or "")
+        seconds_taken = time.perf_counter() - started
+        return self._result([(passage, best)], given, scores, seconds_taken)
 
     def transcribe(self, codes: np.ndarray) -> TranscribedResult:
         """Speech to text, by the likeliest token at each step.
@@ -240,9 +270,18 @@ class SpeechLM:
         seconds = len(codes) / (vocabulary.codec.num_quantizers * vocabulary.codec.frame_rate)
         fastest = (self.habits.seconds_per_character or [0.045])[0]
         row = WritingRow(ids, max_tokens=20 + round(2 * seconds / fastest), vocabulary=vocabulary)
-        generate(self.model, [row], self.sets, _GREEDY, seed=0)
-        cuts = [] if row.cut is None else [f"the transcript was cut: {_CUT_MEANS[row.cut]}"]
+        generate(self.decoder, [row], self.sets, _GREEDY, seed=0)
+        cuts = [] if row.cut is None else [f"the transcript was cut: {CUT_MEANS[row.cut]}"]
         return TranscribedResult(vocabulary.decode_text(row.drawn), row.cut is None, cuts)
+
+    def prompt(
+        self, waveform: Tensor, sampling_rate: int, text: str | None = None, name: str = "the recording"
+    ) -> Prompt:
+        """A recording (samples,) of any rate as a prompt; `text` is what is said in it, `name` what errors call it.
+
+        Raises UserError for one that is silent, empty or not finite.
+        """
+        return Prompt(self.encode(prompt_from(waveform, sampling_rate, self.vocabulary.codec, name)), text)
 
     def encode(self, waveform: Tensor) -> np.ndarray:
         """A recording as a stream of codes, (frames * num_quantizers,) uint16.
@@ -266,55 +305,104 @@ class SpeechLM:
 
     # ---- how
 
-    def _best(
+    def _planner(self, bounds: SpeechBounds, words_per_span: int | None) -> Planner:
+        return Planner(self.vocabulary, self.habits, bounds, self.decoder.longest, words_per_span)
+
+    def _plan(self, request: SpeechRequest, planner: Planner) -> tuple[list[Passage], list[int]]:
+        """The passages of a text, and what says whose voice it is: a tag, a prompt, or nothing."""
+        self._check_text(request.text)
+        voice = request.voice
+        if voice is None and request.prompt is None:
+            voice = next(iter(self.vocabulary.voices), None)
+        start = [*self._voice(voice), *self._prompt_document(request.prompt)]
+        return planner.passages(request.text, start, keeps_voice=bool(start)), start
+
+    def _in_order(
         self,
-        rows: list[SpeakingRow],
-        text: str | None,
-        texts: list[str],
+        waiting: "Iterator[_Job]",
+        planner: Planner,
+        candidates: int,
         sampling: SamplingConfig,
+        bounds: SpeechBounds,
         seed: int,
+        batch_size: int,
+        watch: "_Watch",
+    ) -> Iterator[SpokenResult]:
+        stuck = bounds.stuck_frames(planner.frame_rate)
+
+        def speak(places: "list[tuple[_Job, int]]") -> None:
+            """Generate some passages together and keep the best candidate of each."""
+            passages = [job.passage(number, planner) for job, number in places]
+            rows = [passage.row(self.vocabulary, stuck) for passage in passages for _ in range(candidates)]
+            for index, row in enumerate(rows):
+                row.draws = _draws(index % candidates, places[index // candidates][1])
+            started = time.perf_counter()
+            for _ in generation_steps(self.decoder, rows, self.sets, sampling, seed):
+                watch.see(rows[::candidates], passages)
+            chosen = []
+            for index, passage in enumerate(passages):
+                own = rows[index * candidates : (index + 1) * candidates]
+                chosen.append((passage, *self._best(own, passage.text)))
+            taken = time.perf_counter() - started
+            frames = sum(1 + len(row.drawn) for row in rows)
+            for index, ((job, number), (passage, best, scores)) in enumerate(zip(places, chosen, strict=True)):
+                own = rows[index * candidates : (index + 1) * candidates]
+                share = taken * sum(1 + len(row.drawn) for row in own) / frames
+                job.spoken[number] = (passage, best)
+                job.scores += scores
+                job.seconds += share
+            watch.done(passages, [best for _, best, _ in chosen])
+
+        while group := list(islice(waiting, _BATCHES_AHEAD * batch_size)):
+            together = [(job, number) for job in group if job.start for number in range(len(job.passages))]
+            together += [(job, 0) for job in group if not job.start]
+            together.sort(key=lambda place: -len(place[0].passages[place[1]].text))
+            for first in range(0, len(together), batch_size):
+                speak(together[first : first + batch_size])
+            for job in group:
+                # a voice without a name is kept by going on from what was said before
+                for number in range(1, len(job.passages)) if not job.start else ():
+                    speak([(job, number)])
+                spoken = [job.spoken[number] for number in range(len(job.passages))]
+                yield self._result(spoken, np.zeros(0, dtype=np.int32), job.scores, job.seconds)
+
+    def _best(self, rows: list[SpeakingRow], text: str) -> tuple[SpeakingRow, list[float]]:
+        """The row in which the model hears the text best, and how well it hears it in each."""
+        if len(rows) == 1:
+            return rows[0], []
+        heard = [np.array(row.drawn, dtype=np.int32) for row in rows]
+        scores = text_log_probability(self.model, self.vocabulary, heard, text)
+        # What ended by itself comes before what was cut, however well the rest is understood.
+        pairs = zip(rows, scores, strict=True)
+        return max(pairs, key=lambda pair: (not pair[0].cut_spans, pair[1]))[0], scores
+
+    def _result(
+        self,
+        spoken: list[tuple[Passage, SpeakingRow]],
         given: np.ndarray,
+        scores: list[float],
+        generation_seconds: float,
     ) -> SpokenResult:
-        """Generate, choose, decode."""
-        if not rows:
-            raise UserError("candidates must be 1 or more")
-        if len(rows) > 1:
-            if text is None:
-                raise UserError(
-                    "candidates are compared by how well they say a text: give a text, or take one candidate"
-                )
-            self._check_hears()
-        _ = self.codec  # loaded now, or its loading would count as decoding
+        """Decode what was given and what was spoken, as one."""
         started = time.perf_counter()
-        generate(self.model, rows, self.sets, sampling, seed)
-        scores: list[float] = []
-        best = rows[0]
-        if len(rows) > 1 and text is not None:
-            heard = [np.array(row.drawn, dtype=np.int32) for row in rows]
-            scores = text_log_probability(self.model, self.vocabulary, heard, text)
-            # What ended by itself comes before what was cut, however well the rest is understood.
-            best = max(zip(rows, scores, strict=True), key=lambda pair: (not pair[0].cut_spans, pair[1]))[0]
-        generated = time.perf_counter()
-        codes, audio = self.decode([*given.tolist(), *best.drawn])
-        decoded = time.perf_counter()
-        info = self.vocabulary.codec
-        given_frames = len(given) // self.vocabulary.num_quantizers
-        edges = (given_frames + np.cumsum([0, *best.span_frames])) / info.frame_rate
-        spans = [
-            SpokenSpan(span, float(start), float(end))
-            for span, start, end in zip(texts, edges[:-1], edges[1:], strict=False)
-            if len(texts) > 1
-        ]
+        codes, audio = self.decode([*given.tolist(), *(token for _, row in spoken for token in row.drawn)])
+        decoding_seconds = time.perf_counter() - started
+        info, size = self.vocabulary.codec, self.vocabulary.num_quantizers
+        spans: list[SpokenSpan] = []
+        frames = given_frames = len(given) // size
+        for passage, row in spoken:
+            spans += spans_of(row, passage.texts, frames / info.frame_rate, info.frame_rate)
+            frames += len(row.drawn) // size
         return SpokenResult(
             audio=audio,
             sampling_rate=info.sampling_rate,
             codes=codes,
             spans=spans,
-            ended=best.cut is None,
-            cuts=_said_cuts(best, texts),
+            ended=all(row.cut is None for _, row in spoken),
+            cuts=[line for passage, row in spoken for line in said_cuts(row, passage.texts)],
             prompt_frames=given_frames,
-            generation_seconds=generated - started,
-            decoding_seconds=decoded - generated,
+            generation_seconds=generation_seconds,
+            decoding_seconds=decoding_seconds,
             scores=scores,
         )
 
@@ -333,9 +421,10 @@ class SpeechLM:
             return []
         if not self.habits.prompts:
             raise UserError(
-                "this model was not trained to follow a recording's voice: choose one of its voices "
-                f"({', '.join(self.vocabulary.voices) or 'it has none'})"
+                "this model was not trained to follow a recording's voice, it does not clone strangers: choose one of "
+                f"its voices ({', '.join(self.vocabulary.voices) or 'it has none'})"
             )
+        check_prompt(prompt, self.vocabulary, self.decoder.longest)
         vocabulary = self.vocabulary
         text = [vocabulary.text_id, *vocabulary.encode_text(prompt.text).tolist()] if prompt.text else []
         return [
@@ -354,14 +443,61 @@ class SpeechLM:
             raise UserError("this model was not trained to write down speech: it has seen no asr documents")
 
 
-def _said_cuts(row: SpeakingRow, texts: list[str]) -> list[str]:
-    lines = []
-    for number, cut in row.cut_spans.items():
-        what = f"the speech of {texts[number].strip()!r}" if texts[number] else "the speech"
-        lines.append(f"{what} was cut: {_CUT_MEANS[cut]}")
-    if row.cut == "context":
-        left = "".join(texts[len(row.span_frames) :]).strip()
-        lines.append(
-            f"the speech was cut: {_CUT_MEANS['context']}" + (f"; not said: {left!r}" if left else "")
-        )
-    return lines
+def _draws(candidate: int, passage: int) -> tuple[int, ...]:
+    """By which random numbers a candidate is drawn: the first passage's are those of a text that has no others."""
+    return (candidate, passage) if passage else (candidate,)
+
+
+class _Job:
+    """A text on its way to speech."""
+
+    def __init__(self, request: SpeechRequest, passages: list[Passage], start: list[int]) -> None:
+        self.request, self.passages, self.start = request, passages, start
+        self.spoken: dict[int, tuple[Passage, SpeakingRow]] = {}
+        self.scores: list[float] = []
+        self.seconds = 0.0  # of generation
+
+    def passage(self, number: int, planner: Planner) -> Passage:
+        """A passage as the model is to read it."""
+        if self.start or number == 0:
+            return self.passages[number]
+        return planner.after(*self.spoken[number - 1], self.start, self.passages[number])
+
+
+class _Watch:
+    """Tells somebody how far speaking has come."""
+
+    def __init__(self, jobs: Sequence[_Job], vocabulary: Vocabulary, on_progress: Watcher | None) -> None:
+        self.total = sum(len(job.request.text.split()) for job in jobs)
+        self.tell = on_progress
+        self.frames_a_second = vocabulary.codec.frame_rate * vocabulary.num_quantizers
+        self._words = 0
+        self._tokens = 0
+
+    def see(self, rows: Sequence[SpeakingRow], passages: Sequence[Passage]) -> None:
+        """After a step: the spans that are over count."""
+        if self.tell is None:
+            return
+        words = self._words
+        for row, passage in zip(rows, passages, strict=True):
+            over = len(row.span_frames) - (0 if row.done else 1)
+            words += sum(len(text.split()) for text in passage.texts[:over])
+        tokens = self._tokens + sum(len(row.drawn) for row in rows)
+        self.tell(SpeakingProgress(words, self.total, tokens / self.frames_a_second))
+
+    def done(self, passages: Sequence[Passage], rows: Sequence[SpeakingRow]) -> None:
+        """These passages are spoken."""
+        self._words += sum(len(text.split()) for passage in passages for text in passage.texts)
+        self._tokens += sum(len(row.drawn) for row in rows)
+
+
+__all__ = [
+    "Prompt",
+    "SpeakingProgress",
+    "SpeechLM",
+    "SpeechRequest",
+    "SpeechStream",
+    "SpokenResult",
+    "SpokenSpan",
+    "TranscribedResult",
+]

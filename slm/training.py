@@ -1,6 +1,5 @@
 """Training a language model on token datasets, on one process or many."""
 
-import math
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -15,22 +14,20 @@ from codec.runs import (
     StopSignal,
     UserError,
     load_training_state,
-    optimizer_tensors,
     rank,
     remove_directory,
-    restore_optimizer,
-    save_training_state,
-    seed_globals,
     whole_directory,
     world_size,
 )
-from slm.attention import PER_DOCUMENT
-from slm.block_stream import BlockStream, StreamPosition, stack
+from slm.block_stream import BlockStream, StreamPosition
 from slm.blocks import Block
-from slm.checkpoint import MODEL_FILE, save_checkpoint
-from slm.loss import LossSums, PackedLanguageModel
-from slm.model import build_model
-from slm.optimizer import WeightAverage, build_optimizer
+from slm.divergence import DivergenceWatch
+from slm.learner import Learner, Update
+from slm.loss import LossSums
+from slm.peak_flops import PeakFlops, peak_flops
+from slm.samples import SampleMaker, write_samples
+from slm.throughput import FlopCounter, Work, peak_memory_gib, report_throughput, work_of
+from slm.trackers import TENSORBOARD, check_trackers, finish_trackers, start_trackers, track
 from slm.training_config import SLMTrainingConfig
 from slm.training_data import TrainingData, dataset_name, open_training_data, speaking_habits
 from slm.validation import sum_over_processes, validate
@@ -41,8 +38,9 @@ if TYPE_CHECKING:
 # What may differ when a run goes on: nothing of it changes what is learnt, or, with the length of the run, only
 # from here on.
 _MAY_CHANGE = (
-    "output", "max_steps", "max_seconds", "batch.blocks_per_forward", "workers", "log_every", "validate_every",
-    "validation_blocks", "checkpoint_every", "keep_last",
+    "output", "max_steps", "max_tokens", "max_seconds", "batch.blocks_per_forward", "workers", "log_every",
+    "validate_every", "validation", "validation_blocks", "checkpoint_every", "keep_last", "sharding",
+    "activation_checkpointing", "logits_mib", "trackers", "tracker_options", "peak_tflops", "samples",
 )  # fmt: skip
 _MOST_SKIPPED_UPDATES = 20
 
@@ -80,13 +78,17 @@ def train_slm(config: SLMTrainingConfig, data: TrainingData | None = None) -> Tr
     Raises UserError for bad configs and data, and when the directory holds another run.
     """
     accelerator = _accelerator(config)
-    run = RunDirectory(config.output, keep_last=config.keep_last)
+    run = RunDirectory(
+        config.output, keep_last=config.keep_last, writes_tensorboard=TENSORBOARD in config.trackers
+    )
     run.write_config(config, may_change=_MAY_CHANGE)
     data = data or open_training_data(config)
     with StopSignal() as stop:
         try:
+            start_trackers(accelerator, config, config.tracker_options)
             return _Trainer(config, accelerator, run, data, stop).train()
         finally:
+            finish_trackers(accelerator)
             run.close()
 
 
@@ -100,27 +102,33 @@ class _Trainer:
         stop: StopSignal,
     ) -> None:
         self.config, self.accelerator, self.run, self.data, self.stop = config, accelerator, run, data, stop
-        model = build_model(
-            config.model,
-            data.vocabulary,
-            config.seed,
-            data.codebooks,
-            _attention(config, accelerator.device),
-            torch.float64 if config.precision == "float64" else torch.float32,
-        ).to(accelerator.device)
-        self.model = PackedLanguageModel(
-            model, torch.as_tensor(data.vocabulary.text_bytes.astype("int64"), device=accelerator.device)
-        )
-        self.optimizer = build_optimizer(self.model, config.optimizer)
-        self.average = WeightAverage(model, config.ema) if config.ema else None
         self.counters = _Counters()
-        self._restore()
-        if config.compile:
-            self.model.compile_decoder()
-        self.wrapped = accelerator.prepare_model(self.model)
+        checkpoint = run.latest()
+        tensors: dict[str, torch.Tensor] = {}
+        if checkpoint is not None:
+            state = load_training_state(checkpoint, "cpu")
+            saved = dict(state.counters)
+            _check_datasets(saved.pop("datasets"), data, checkpoint)
+            self.counters, tensors = _Counters(**saved), state.tensors
+        self.learner = Learner(config, data, accelerator, checkpoint, tensors)
+        accelerator.wait_for_everyone()
+        run.resume(self.counters.step)
+        self.length = config.run_length
+        if accelerator.is_main_process and run.final.exists() and not self._is_over():
+            remove_directory(run.final)  # of a run that is now made longer: it would pass for this one's
         self.habits = speaking_habits(data)
         self.validation_sets = data.validation_blocks()
         self.validation_loss: float | None = None
+        log = run.read_log()
+        names = [dataset_name(path) for path in self.validation_sets]
+        self.watch = DivergenceWatch.of_log(log, *names[:1])
+        self.samples = SampleMaker(config.samples, data, self.habits)
+        # Of the last logging steps.
+        self.train_loss: float | None = next(
+            (line["train/loss"] for line in reversed(log) if "train/loss" in line), None
+        )
+        self._flops = FlopCounter(self.learner.model, self.learner.model.get_output_embeddings())
+        self._peak: PeakFlops | None = None
         self._validated_step = -1
         self._saved_step = self.counters.step
 
@@ -129,18 +137,22 @@ class _Trainer:
     def train(self) -> TrainingResult:
         config, counters = self.config, self.counters
         self._say_what_trains()
+        if config.start_from is not None and counters.step == 0:
+            self._validate()  # what the pretrained model knew: its text, above all
         stream = self._open_stream()
         steps = iter(stream)
         sums = torch.zeros(LossSums.SIZE, dtype=torch.float64)
-        logged_tokens, logged_at = counters.tokens, time.monotonic()
+        work = torch.zeros(Work.SIZE, dtype=torch.float64)
+        logged_at = time.monotonic()
         started = time.monotonic() - counters.seconds
+        known_steps = self.length.known_steps
         progress = Progress(
-            config.max_steps or config.max_seconds,
-            unit="steps" if config.max_steps else "s",
+            known_steps or config.max_seconds,
+            unit="steps" if known_steps else "s",
             label="train-slm",
-            done_before=counters.step if config.max_steps else counters.seconds,
+            done_before=counters.step if known_steps else counters.seconds,
         )
-        self.model.train()
+        self.learner.packed.train()
         stopped = False
         while not stopped and not self._is_over():
             total = self._total_steps()
@@ -150,8 +162,11 @@ class _Trainer:
                 steps = iter(stream)
             blocks = next(steps)
             weight, stopped, seconds = self._agree(blocks, time.monotonic() - started)
-            step_sums, gradient_norm, learning_rate = self._update(blocks, weight, total)
-            sums += step_sums
+            learning_rate = config.optimizer.learning_rate * config.schedule.factor(counters.step, total)
+            update = self.learner.update(blocks, weight, counters.step, learning_rate)
+            self._check_finite(update)
+            sums += update.sums
+            work += work_of(blocks, self.data.vocabulary.speech_start, self.data.vocabulary.speech_end)
             before = counters.seconds
             counters.step += 1
             counters.epoch, counters.block = stream.position.epoch, stream.position.block
@@ -159,26 +174,28 @@ class _Trainer:
             counters.tokens += config.batch.blocks * config.batch.length
 
             if counters.step % config.log_every == 0:
-                losses = LossSums.of(sum_over_processes(sums, self.accelerator))
                 elapsed = time.monotonic() - logged_at
+                together = sum_over_processes(torch.cat([sums, work]), self.accelerator)
+                losses = LossSums.of(together[: LossSums.SIZE])
+                self.train_loss = losses.loss
+                speed = self._speed(Work.of(together[LossSums.SIZE :]), elapsed)
                 report = {f"train/{name}": value for name, value in self._report(losses).items()}
-                report["learning_rate"] = learning_rate
-                report["gradient_norm"] = gradient_norm
-                report["tokens_per_second"] = (counters.tokens - logged_tokens) / max(elapsed, 1e-9)
+                report |= {"learning_rate": learning_rate, "gradient_norm": update.gradient_norm} | speed
                 report["tokens"] = counters.tokens
                 report["epoch"] = counters.epoch
                 report["seconds"] = counters.seconds
-                self.run.log(counters.step, report)
-                progress.update(0, f"loss {losses.loss:.3f}, {report['tokens_per_second']:,.0f} tokens/s")
+                self._log(report)
+                progress.update(0, f"loss {losses.loss:.3f}, {speed['tokens_per_second']:,.0f} tokens/s")
                 sums.zero_()
-                logged_tokens, logged_at = counters.tokens, time.monotonic()
+                work.zero_()
+                logged_at = time.monotonic()
             pause = time.monotonic()
             if counters.step % config.validate_every == 0:
                 self._validate()
             if counters.step % config.checkpoint_every == 0 or stopped:
                 self._save()
             logged_at += time.monotonic() - pause
-            progress.update(1 if config.max_steps else counters.seconds - before)
+            progress.update(1 if known_steps else counters.seconds - before)
         progress.close()
         if stopped and not self._is_over():
             if rank() == 0:
@@ -189,49 +206,17 @@ class _Trainer:
             return TrainingResult(counters.step, False, None, self.validation_loss)
         return self._finish()
 
-    def _update(self, blocks: list[Block], weight: float, total: int) -> tuple[torch.Tensor, float, float]:
-        """One optimizer step on this process's blocks.
-
-        Returns the sums of its losses, the norm of the gradient of all processes, and the learning rate.
-        """
-        config, counters = self.config, self.counters
-        learning_rate = config.optimizer.learning_rate * config.schedule.factor(counters.step, total)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        size = config.batch.blocks_per_forward
-        parts = [blocks[start : start + size] for start in range(0, len(blocks), size)]
-        sums = torch.zeros(LossSums.SIZE, dtype=torch.float64)
-        # DDP averages gradients over processes, and the loss is a mean over the weights of all of them.
-        scale = self.accelerator.num_processes / weight if weight else 0.0
-        for number, part in enumerate(parts):
-            # Dropout is a function of where the run stands, so that a resumed run draws the same.
-            seed_globals(config.seed, "dropout", counters.step, number, rank())
-            batch = stack(part, self.accelerator.device)
-            if number < len(parts) - 1:
-                with self.accelerator.no_sync(self.wrapped):
-                    output = self.wrapped(**batch)
-                    (output["loss"] * scale).backward()
-            else:
-                output = self.wrapped(**batch)
-                (output["loss"] * scale).backward()
-            sums += LossSums.vector(output, batch["loss_weights"].sum())
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.model.parameters(), config.optimizer.clip_norm or math.inf, foreach=True
-        ).item()
-        if math.isfinite(norm):
-            self.optimizer.step()
-            if self.average is not None:
-                self.average.update(counters.step)
+    def _check_finite(self, update: Update) -> None:
+        counters = self.counters
+        if update.was_finite:
             counters.skipped = 0
-        else:
-            counters.skipped += 1
-            if counters.skipped == _MOST_SKIPPED_UPDATES:
-                raise UserError(
-                    f"the gradient has not been finite for {_MOST_SKIPPED_UPDATES} steps, the last of them step "
-                    f"{counters.step}: lower optimizer.learning_rate and start from an earlier checkpoint"
-                )
-        self.optimizer.zero_grad(set_to_none=True)
-        return sums, norm, learning_rate
+            return
+        counters.skipped += 1
+        if counters.skipped == _MOST_SKIPPED_UPDATES:
+            raise UserError(
+                f"the gradient has not been finite for {_MOST_SKIPPED_UPDATES} steps, the last of them step "
+                f"{counters.step}: lower optimizer.learning_rate and start from an earlier checkpoint"
+            )
 
     def _agree(self, blocks: list[Block], seconds: float) -> tuple[float, bool, float]:
         """What all processes must know alike: the loss weight of the step, whether to stop, the first one's clock."""
@@ -243,19 +228,11 @@ class _Trainer:
     # ---- how long
 
     def _is_over(self) -> bool:
-        config, counters = self.config, self.counters
-        return (config.max_steps is not None and counters.step >= config.max_steps) or (
-            config.max_seconds is not None and counters.seconds >= config.max_seconds
-        )
+        return self.length.is_over(self.counters.step, self.counters.seconds)
 
     def _total_steps(self) -> int:
         """Steps of the whole run; with a time limit, as many as its pace so far lets expect."""
-        config, counters = self.config, self.counters
-        totals = [] if config.max_steps is None else [config.max_steps]
-        if config.max_seconds is not None:
-            pace = counters.seconds / counters.step if counters.step else 0.0
-            totals.append(math.ceil(config.max_seconds / pace) if pace else sys.maxsize)
-        return max(counters.step + 1, min(totals))
+        return self.length.total_steps(self.counters.step, self.counters.seconds)
 
     def _decay_begins(self, total: int) -> bool:
         schedule, step = self.config.schedule, self.counters.step
@@ -278,88 +255,122 @@ class _Trainer:
         vocabulary = self.data.vocabulary
         return losses.report(vocabulary.codec.frame_rate, vocabulary.num_quantizers)
 
+    def _speed(self, work: Work, seconds: float) -> dict[str, float]:
+        accelerator, vocabulary = self.accelerator, self.data.vocabulary
+        if self._peak is None and accelerator.is_main_process:
+            dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else self.learner.model.dtype
+            self._peak = peak_flops(accelerator.device, dtype, self.config.peak_tflops)
+            print(
+                f"train-slm: MFU is of {self._peak.flops / 1e12:.3g} TFLOP/s a device, {self._peak.source}",
+                file=sys.stderr,
+            )
+        frames = vocabulary.codec.frame_rate * vocabulary.num_quantizers
+        report = report_throughput(work, seconds, frames, self._flops, self._peak, accelerator.num_processes)
+        return report | {"peak_memory_gib": peak_memory_gib(accelerator.device)}
+
+    def _log(self, report: dict[str, float]) -> None:
+        self.run.log(self.counters.step, report)
+        track(self.accelerator, self.counters.step, report)
+
     def _validate(self) -> None:
         if not self.validation_sets:
             return
-        if self.average is not None:
-            self.average.swap()
+        learner = self.learner
+        learner.swap_average()
         sums = validate(
-            self.model,
+            learner.packed,
             self.validation_sets,
             self.accelerator,
             self.config.batch.blocks_per_forward,
             self.config.validation_blocks,
+            in_step=learner.is_sharded,
         )
-        if self.average is not None:
-            self.average.swap()
+        self._make_samples()
+        learner.swap_average()
         together = LossSums.together(sums.values())
         report = {f"validation/{name}": value for name, value in self._report(together).items()}
         if len(sums) > 1:
             for path, part in sums.items():
                 report |= {f"validation/{dataset_name(path)}/{k}": v for k, v in self._report(part).items()}
-        self.run.log(self.counters.step, report)
+        if self.train_loss is not None:
+            report["validation/above_train"] = together.loss - self.train_loss
+            losses = {dataset_name(path): part.loss for path, part in sums.items()}
+            for warning in self.watch.update(self.train_loss, losses):
+                if self.accelerator.is_main_process:
+                    print(f"train-slm: {warning}", file=sys.stderr)
+        self._log(report)
         self.validation_loss, self._validated_step = together.loss, self.counters.step
+
+    def _make_samples(self) -> None:
+        """Let the model speak, on the first process; a sharded one would need all of them for every token."""
+        if not self.accelerator.is_main_process or self.learner.is_sharded:
+            return
+        step = self.counters.step
+        samples = self.samples.make(self.learner.model)
+        if not samples:
+            return
+        write_samples(self.run.path / "samples", step, samples)
+        if (board := self.run.tensorboard) is not None:
+            for sample in samples:
+                audio = sample.audio.clamp(-1, 1)[None]
+                board.add_audio(f"samples/{sample.name}", audio, step, sample.sampling_rate)
+                if sample.text is not None:
+                    board.add_text(f"samples/{sample.name}", sample.text, step)
 
     def _save(self) -> None:
         step = self.counters.step
         score = self.validation_loss if self._validated_step == step else None
-        self.run.save(step, self._write_checkpoint, score)
+        snapshot = self.learner.snapshot(training_state=True)
+        counters = asdict(self.counters) | {"datasets": self.data.hashes}
+
+        def write(directory: Path) -> None:
+            snapshot.write_model(directory, self.habits)
+            snapshot.write_state(directory, counters)
+
+        self.run.save(step, write, score)
+        snapshot.close()
         self._saved_step = step
         self.accelerator.wait_for_everyone()
-
-    def _write_checkpoint(self, directory: Path) -> None:
-        """An SLM checkpoint as one would use it, and beside it what training needs to go on."""
-        tensors = {f"optimizer/{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
-        if self.average is not None:
-            self.average.swap()
-            tensors |= {f"weights/{index}": held for index, held in enumerate(self.average.averages)}
-        save_checkpoint(directory, self.model.model, self.data.vocabulary, self.habits)
-        save_training_state(directory, tensors, asdict(self.counters) | {"datasets": self.data.hashes})
-        if self.average is not None:
-            self.average.swap()
-
-    def _restore(self) -> None:
-        path = self.run.latest()
-        if path is not None:
-            state = load_training_state(path, self.accelerator.device)
-            saved = dict(state.counters)
-            _check_datasets(saved.pop("datasets"), self.data, path)
-            _load_weights(self.model.model, path / MODEL_FILE)
-            restore_optimizer(self.optimizer, _under("optimizer/", state.tensors))
-            if self.average is not None:
-                self.average.restore(_under("weights/", state.tensors))
-            self.counters = _Counters(**saved)
-        self.accelerator.wait_for_everyone()
-        self.run.resume(self.counters.step)
-        if self.accelerator.is_main_process and self.run.final.exists() and not self._is_over():
-            remove_directory(self.run.final)  # of a run that is now made longer: it would pass for this one's
 
     def _finish(self) -> TrainingResult:
         if self._saved_step != self.counters.step:
             if self._validated_step != self.counters.step:
                 self._validate()
             self._save()
-        if self.accelerator.is_main_process and not self.run.final.exists():
-            if self.average is not None:
-                self.average.swap()
-            with whole_directory(self.run.final) as directory:
-                save_checkpoint(directory, self.model.model, self.data.vocabulary, self.habits)
+        # Whether there is a result already, all have to know alike: a sharded model is gathered by all of them.
+        is_missing = torch.tensor(float(self.accelerator.is_main_process and not self.run.final.exists()))
+        if sum_over_processes(is_missing.double(), self.accelerator).item():
+            snapshot = self.learner.snapshot(training_state=False)
+            if self.accelerator.is_main_process:
+                with whole_directory(self.run.final) as directory:
+                    snapshot.write_model(directory, self.habits)
+            snapshot.close()
         self.accelerator.wait_for_everyone()
         return TrainingResult(self.counters.step, True, self.run.final, self.validation_loss)
 
     def _say_what_trains(self) -> None:
-        model, config = self.model.model, self.config
+        config, learner = self.config, self.learner
         if not self.accelerator.is_main_process:
             return
-        parameters = sum(parameter.numel() for parameter in model.parameters())
+        parameters = [(p.numel(), p.requires_grad) for p in learner.model.parameters()]
+        learning = sum(count for count, learns in parameters if learns)
+        total = sum(count for count, _ in parameters)
         print(
-            f"train-slm: {model.config.model_type}, {parameters / 1e6:.1f} M parameters, "
-            f"{len(self.data.vocabulary)} tokens, {config.batch.blocks} x {config.batch.length} tokens a step, "
+            f"train-slm: {learner.model.config.model_type}, {total / 1e6:.1f} M parameters"
+            + (f", of which {learning / 1e6:.1f} M learn" if learning < total else "")
+            + f", {len(self.data.vocabulary)} tokens, {config.batch.blocks} x {config.batch.length} tokens a step, "
             f"{self.accelerator.mixed_precision if config.precision != 'float64' else 'float64'}, "
-            f"{model.config._attn_implementation} attention on {self.accelerator.device}"
+            f"{learner.model.config._attn_implementation} attention on {self.accelerator.device}"
+            + (", shared out over the processes" if learner.is_sharded else "")
             + (f", going on from step {self.counters.step}" if self.counters.step else ""),
             file=sys.stderr,
         )
+        if learner.is_sharded and config.samples.count and self.validation_sets:
+            print(
+                "train-slm: a model that is shared out makes no samples while it trains; codec-slm speak --model "
+                "takes any of its checkpoints",
+                file=sys.stderr,
+            )
         if not self.validation_sets:
             print("train-slm: no dataset has a validation split, so nothing is validated", file=sys.stderr)
 
@@ -377,6 +388,8 @@ def _accelerator(config: SLMTrainingConfig) -> "Accelerator":
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision="bf16" if half else "no",
+        log_with=check_trackers(config.trackers) or None,  # type: ignore[arg-type]
+        project_dir=config.output,
         # The model's one buffer is a constant: nothing to send around at every step.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
@@ -395,25 +408,8 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
-def _attention(config: SLMTrainingConfig, device: torch.device) -> str:
-    if config.attention != "auto":
-        return config.attention
-    # Documents differ in length from step to step, which a compiled model would be compiled for again and again.
-    return PER_DOCUMENT if device.type == "cpu" and not config.compile else "sdpa"
-
-
-def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _load_weights(model: torch.nn.Module, path: Path) -> None:
-    from safetensors.torch import load_model
-
-    load_model(model, str(path))  # strict, and knows tied weights
-
-
 def _check_datasets(hashes: list[str], data: TrainingData, checkpoint: Path) -> None:
-    for entry, trained_on, here in zip(data.config.datasets, hashes, data.hashes, strict=True):
+    for entry, trained_on, here in zip(data.config.sources, hashes, data.hashes, strict=True):
         if trained_on != here:
             raise UserError(
                 f"{entry.path} has changed since {checkpoint} was trained on it ({trained_on[:16]} then, {here[:16]} "

@@ -20,24 +20,29 @@ def validate(
     accelerator: "Accelerator",
     blocks_per_forward: int,
     most_blocks: int,
+    in_step: bool = False,
 ) -> dict[str, LossSums]:
     """Losses of each set, over its first `most_blocks` blocks; the same for any number of processes.
 
-    `model` is not wrapped for training; it is left in the mode it came in.
+    `model` is not wrapped for training; it is left in the mode it came in. `in_step`: it is sharded, so all processes
+    run it equally often.
     """
     was_training = model.training
     model.eval()
     sums = {}
     for name, blocks in sets.items():
-        own = range(accelerator.process_index, min(len(blocks), most_blocks), accelerator.num_processes)
+        count = min(len(blocks), most_blocks)
+        own = range(accelerator.process_index, count, accelerator.num_processes)
         total = torch.zeros(LossSums.SIZE, dtype=torch.float64)
-        for start in range(0, len(own), blocks_per_forward):
-            batch = stack(
-                [blocks[index] for index in own[start : start + blocks_per_forward]], accelerator.device
-            )
+        # Parts of a sharded model are gathered by all processes together: all run as often as the busiest.
+        most = -(-count // accelerator.num_processes) if in_step else len(own)
+        for start in range(0, most, blocks_per_forward):
+            mine = own[start : start + blocks_per_forward]
+            batch = stack([blocks[index] for index in mine or range(1)], accelerator.device)
             with accelerator.autocast():
                 output = model(**batch)
-            total += LossSums.vector(output, batch["loss_weights"].sum())
+            if mine:
+                total += LossSums.vector(output, batch["loss_weights"].sum())
         sums[name] = LossSums.of(sum_over_processes(total, accelerator))
     model.train(was_training)
     return sums

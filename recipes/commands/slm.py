@@ -1,8 +1,10 @@
-"""Commands of the speech language model: train-slm, speak, continue, transcribe."""
+"""Commands of the speech language model: train-slm, merge, map-codes, speak, continue, transcribe."""
 
+import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from recipes.commands.common import load_slm_on
 from slm.bounds import SpeechBounds
 from slm.sampling import SamplingConfig
 from slm.training_config import SLMTrainingConfig
@@ -57,7 +59,7 @@ def speak_command(
         seed: the same seed says it the same way.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    speaker = _load(model, device)
+    speaker = load_slm_on(model, device)
     tag, prompt = _voice(speaker, voice, voice_text)
     result = speaker.speak(
         text,
@@ -101,7 +103,7 @@ def continue_command(
         seed: the same seed goes on the same way.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    speaker = _load(model, device)
+    speaker = load_slm_on(model, device)
     result = speaker.continue_speech(
         _recording(speaker, audio, transcript),
         seconds=seconds,
@@ -123,7 +125,7 @@ def transcribe_command(audio: list[Path], model: str = "slm-tiny", device: str =
         model: name of a bundled model, a directory (a training run's too), or a hub id.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    listener = _load(model, device)
+    listener = load_slm_on(model, device)
     for path in audio:
         result = listener.transcribe(_recording(listener, path).codes)
         print(f"{path}: {result.text}" if len(audio) > 1 else result.text)
@@ -131,15 +133,48 @@ def transcribe_command(audio: list[Path], model: str = "slm-tiny", device: str =
             print(f"{path}: {cut}")
 
 
-def _load(model: str, device: str) -> "SpeechLM":
+def merge_command(
+    run: Path, output: Path, dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+) -> None:
+    """A plain checkpoint of an adapter and the model that it was trained for.
+
+    Args:
+        run: a run that trained an adapter (tuning.mode lora or embeddings), or the adapter's directory.
+        output: the directory to write.
+        dtype: of the weights.
+    """
     import torch
 
-    from slm import SpeechLM
+    from slm.merging import merge
 
-    accelerator = torch.accelerator.current_accelerator() if device == "auto" else None
-    if device == "auto":
-        device = "cpu" if accelerator is None or not torch.accelerator.is_available() else accelerator.type
-    return SpeechLM.from_pretrained(model, device=device)
+    merge(run, output, getattr(torch, dtype))
+    print(f"{output}: a plain transformers checkpoint")
+
+
+def map_codes_command(old: Path, new: Path, output: Path = Path("codes.npy")) -> None:
+    """Which codes of a former codec sound like each code of a new one, for --start_from.code_map.
+
+    Both datasets hold the same recordings (by id), coded by the one and by the other.
+
+    Args:
+        old: token dataset of the codec that the speech language model speaks.
+        new: token dataset of the codec that it is to learn.
+        output: the .npy file to write.
+    """
+    import numpy as np
+
+    from codec.runs import write_bytes
+    from data import TokenDataset
+    from slm.code_map import map_codes
+
+    mapped = map_codes(TokenDataset.open(old), TokenDataset.open(new))
+    buffer = io.BytesIO()
+    np.save(buffer, mapped.shares)
+    write_bytes(output, buffer.getvalue())
+    print(
+        f"{output}: {mapped.shares.shape[0]} codes, from {mapped.frames} frames of {mapped.recordings} recordings; "
+        f"a new code tells {mapped.bits:.2f} bits about the old one"
+    )
 
 
 def _voice(speaker: "SpeechLM", voice: str | None, text: str | None) -> "tuple[str | None, Prompt | None]":

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
-from slm.attention import PER_DOCUMENT, document_lengths
+from slm.attention import PER_DOCUMENT, document_lengths, per_document_attention
 from slm.loss import LossSums, PackedLanguageModel
 
 LENGTHS = [[7, 1, 12, 5, 1, 6], [20, 3, 9]]  # documents of two blocks of 32 tokens
@@ -145,3 +146,54 @@ def test_reports_are_in_bits_per_byte_token_and_second():
         "loss", "speech/bits_per_token", "speech/bits_per_second",
     }  # fmt: skip
     assert LossSums.together([sums, sums]).report(24.0, 2) == pytest.approx(sums.report(24.0, 2))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_logits_in_chunks_train_as_logits_at_once(tied):
+    data = blocks(3)
+    gradients, losses = [], []
+    for mib in (512.0, 3 * SIZE * 8 / 2**20):  # all at once; three places at a time
+        model = model_of(LlamaConfig, PER_DOCUMENT)
+        if tied:
+            model.config.tie_word_embeddings = True
+            model.lm_head.weight = model.model.embed_tokens.weight
+        output = PackedLanguageModel(model, torch.arange(SIZE), logits_mib=mib)(**data)
+        output["loss"].backward()
+        losses.append(output)
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-12, atol=1e-12)
+    for name, value in losses[0].items():
+        torch.testing.assert_close(losses[1][name], value, rtol=1e-12, atol=1e-12)
+
+
+def test_flash_attention_is_told_every_boundary():
+    """A stand-in that attends as it is told to: with what transformers finds by itself, rows would leak."""
+    from transformers import AttentionInterface
+
+    def told(module, query, key, value, mask, *, scaling, cu_seq_lens_q, max_length_q, **_):
+        edges = cu_seq_lens_q.tolist()
+        assert max_length_q == max(end - start for start, end in itertools.pairwise(edges))
+        positions = torch.cat([torch.arange(end - start) for start, end in itertools.pairwise(edges)])
+        return per_document_attention(
+            module, query, key, value, None, position_ids=positions.view(len(query), -1), scaling=scaling
+        )
+
+    AttentionInterface.register("flash_attention_stand_in", told)
+    data = blocks(4)
+    model, plain = (model_of(LlamaConfig, name) for name in (PER_DOCUMENT, PER_DOCUMENT))
+    model.config._attn_implementation = "flash_attention_stand_in"
+    text_bytes = torch.zeros(SIZE, dtype=torch.long)
+    nats = [PackedLanguageModel(one, text_bytes)(**data)["nats"] for one in (model, plain)]
+    torch.testing.assert_close(nats[0], nats[1])
+
+
+def test_checkpointed_activations_give_the_same_gradients():
+    data = blocks(5)
+    gradients = []
+    for checkpointing in (False, True):
+        model = model_of(Qwen3Config, PER_DOCUMENT).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        PackedLanguageModel(model, torch.zeros(SIZE, dtype=torch.long))(**data)["loss"].backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    assert torch.equal(gradients[0], gradients[1])

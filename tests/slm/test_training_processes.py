@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
+from codec.runs import Schedule
+from slm.start_config import StartConfig, TuningConfig
+from tests.slm.text_lm import save_text_lm
 from tests.slm.toy_training import toy_config, toy_run
 
 ROOT = Path(__file__).parents[2]
@@ -82,23 +86,110 @@ def test_a_run_that_is_killed_again_and_again_loses_nothing(tmp_path):
     assert losses_of(run) == losses_of(tmp_path / "whole")
 
 
-def test_two_processes_learn_what_one_does(tmp_path):
-    changes = {"max_steps": 20, "precision": "float64", "checkpoint_every": 20, "model": {"dropout": 0.0}}
+def start_together(run: Path, changes: dict, count: int) -> list[subprocess.Popen]:
+    """A run on several processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    pair = [
+    return [
         start(
-            tmp_path / "two", changes, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
+            run, changes, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count),
             MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
         )
-        for rank in range(2)
+        for rank in range(count)
     ]  # fmt: skip
-    toy_run(tmp_path / "one", **(changes | {"model": replace(toy_config(tmp_path).model, dropout=0.0)}))
-    for process in pair:
-        output, _ = process.communicate()
+
+
+def wait_for(processes: list[subprocess.Popen]) -> str:
+    """What they said, once all have ended well."""
+    outputs = [process.communicate()[0] for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == 0, output
-    one, two = losses_of(tmp_path / "one"), losses_of(tmp_path / "two")
-    assert len(one) == len(two) > 20
-    for first, second in zip(one, two, strict=True):
+    return "".join(outputs)
+
+
+EXACT = {"max_steps": 20, "precision": "float64", "checkpoint_every": 20, "model": {"dropout": 0.0}}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The losses of a run on one process, in float64 and without dropout."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    toy_run(run, **(EXACT | {"model": replace(toy_config(run).model, dropout=0.0)}))
+    losses = losses_of(run)
+    assert len(losses) > 20
+    return losses
+
+
+def same_losses(one: list[dict], other: list[dict]) -> None:
+    assert len(one) == len(other)
+    for first, second in zip(one, other, strict=True):
         assert first == pytest.approx(second, abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_learn_what_one_does(alone, tmp_path, count):
+    wait_for(start_together(tmp_path / "run", EXACT, count))
+    same_losses(alone, losses_of(tmp_path / "run"))
+
+
+def test_sharded_processes_go_on_as_one_would_have(tmp_path):
+    """FSDP2 on gloo takes over from one process, and one process from FSDP2: the same losses, the same files."""
+    settings = EXACT | {"ema": 0.5, "checkpoint_every": 4, "validate_every": 4}
+    objects = {
+        "model": replace(toy_config(tmp_path).model, dropout=0.0),
+        "schedule": Schedule(warmup_steps=3, kind="constant"),
+    }
+    run, plain = tmp_path / "run", tmp_path / "plain"
+    toy_run(run, **(settings | objects | {"max_steps": 4}))
+    constant = {"warmup_steps": 3, "kind": "constant"}
+    changes = settings | {"schedule": constant, "max_steps": 8, "sharding": "full"}
+    said = wait_for(start_together(run, changes, 2))
+    assert "shared out over the processes, going on from step 4" in said
+    toy_run(plain, **(settings | objects | {"max_steps": 8}))
+    one, other = (load_file(path / "final" / "model.safetensors") for path in (plain, run))
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-9)
+    states = [load_file(path / "checkpoints/step-00000008/state.safetensors") for path in (plain, run)]
+    assert states[0].keys() == states[1].keys() and any(name.startswith("weights/") for name in states[0])
+    AutoModelForCausalLM.from_pretrained(run / "final")
+    for path in (run, plain):
+        assert toy_run(path, **(settings | objects | {"max_steps": 10})).steps == 10
+    same_losses(losses_of(plain), losses_of(run))
+
+
+@pytest.mark.slow
+def test_sharded_adapters_are_those_of_one_process(tmp_path):
+    base = save_text_lm(tmp_path / "base", tied=True, steps=3)
+    settings = {"max_steps": 4, "precision": "float64", "text_model": None, "sharding": "full"}
+    parts = {
+        "start_from": {"model": str(base), "speech_embeddings": "mean"},
+        "tuning": {"mode": "lora", "rank": 4},
+        "model": {"layers": 6, "hidden_size": None, "head_dim": 64, "max_positions": 2048, "dropout": 0.0},
+    }
+    wait_for(start_together(tmp_path / "run", settings | parts | {"max_steps": 2, "checkpoint_every": 2}, 2))
+    wait_for(start_together(tmp_path / "run", settings | parts, 2))
+    objects = {
+        "start_from": StartConfig(**parts["start_from"]),
+        "tuning": TuningConfig(**parts["tuning"]),
+        "model": replace(toy_config(tmp_path).model, **parts["model"]),
+    }
+    toy_run(
+        tmp_path / "plain",
+        **(settings | objects | {"sharding": "none", "max_steps": 2, "checkpoint_every": 2}),
+    )
+    toy_run(tmp_path / "plain", **(settings | objects | {"sharding": "none"}))
+    one, other = (load_file(tmp_path / n / "final" / "adapter_model.safetensors") for n in ("plain", "run"))
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(other[name], one[name], rtol=0, atol=1e-7)
+    # What the text model knew before is the first thing in the log.
+    first = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert first["step"] == 0 and "validation/text/bits_per_byte" in first
+
+
+@pytest.mark.slow
+def test_a_sharded_run_from_the_first_step_on(alone, tmp_path):
+    wait_for(start_together(tmp_path / "run", EXACT | {"sharding": "full"}, 2))
+    same_losses(alone, losses_of(tmp_path / "run"))

@@ -8,10 +8,13 @@ from typing import Any
 
 from slm.configuration import ModelConfig
 from slm.documents import DocumentConfig
+from slm.samples_config import SamplesConfig
+from slm.start_config import StartConfig, TuningConfig
 from slm.training import TrainingResult, train_slm
 from slm.training_config import BatchConfig, DatasetConfig, OptimizerConfig, Schedule, SLMTrainingConfig
 from slm.training_data import TrainingData
 from slm.vocabulary import Vocabulary
+from slm.warm_start import Start
 from tests.slm.token_rows import MemoryRows, codec_info, speech_rows, train_text_model
 
 CODEC = codec_info((64,))
@@ -32,6 +35,7 @@ def toy_config(output: Path, **changes: Any) -> SLMTrainingConfig:
         schedule=Schedule(warmup_steps=3),
         max_steps=12,
         precision="float32",
+        samples=SamplesConfig(count=0),
         log_every=1,
         validate_every=4,
         validation_blocks=2,
@@ -42,11 +46,15 @@ def toy_config(output: Path, **changes: Any) -> SLMTrainingConfig:
 
 def toy_data(config: SLMTrainingConfig, training: list[MemoryRows] | None = None) -> TrainingData:
     """Random speech with texts; the text model is made once beside the run."""
-    directory = Path(config.output).parent
-    model = directory / "char.model"
-    if not model.exists():
-        train_text_model(directory, "char")
-    vocabulary = Vocabulary.build(model, CODEC, ["slt", "rms"])
+    voices = ["slt", "rms"]
+    if config.start_from is not None:
+        vocabulary = Start.open(config.start_from).extended_vocabulary(CODEC, voices)
+    else:
+        directory = Path(config.output).parent
+        model = directory / "char.model"
+        if not model.exists():
+            train_text_model(directory, "char")
+        vocabulary = Vocabulary.build(model, CODEC, voices)
     training = training or [
         speech_rows(24, seed=number, codec=CODEC) for number in range(len(config.datasets))
     ]
@@ -65,4 +73,9 @@ if __name__ == "__main__":
     if "model" in changes:
         defaults = toy_config(Path(sys.argv[1])).model
         changes["model"] = dataclasses.replace(defaults, **changes["model"])
+    for name, kind in (("start_from", StartConfig), ("tuning", TuningConfig)):
+        if name in changes:
+            changes[name] = kind(**changes[name])
+    if "schedule" in changes:
+        changes["schedule"] = Schedule(**changes["schedule"])
     print(toy_run(Path(sys.argv[1]), **changes))
