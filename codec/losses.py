@@ -1,20 +1,42 @@
 """Reconstruction losses of codecs: every one a sum over frames divided by a total, so that parts of a batch add up."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from codec.masks import masked_mean
 from codec.mel import LogMel, MelConfig
+from codec.runs import UserError
 
 # FFT size and mel bands of each scale; short windows teach the phase, long ones the harmonics
 SCALES = ((64, 8), (128, 16), (256, 32), (512, 64), (1024, 100), (2048, 160))
 
 
 @dataclass
+class DiscriminatorWeights:
+    """Weights of what the generator learns from one discriminator (which learns either way, at weight 1)."""
+
+    adversarial: float = 1.0
+    feature_matching: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (
+            min(self.adversarial, self.feature_matching) < 0
+            or max(self.adversarial, self.feature_matching) == 0
+        ):
+            raise UserError(
+                f"a discriminator has weights adversarial {self.adversarial}, feature_matching "
+                f"{self.feature_matching}: none may be below 0, and one must be above"
+            )
+
+
+@dataclass
 class LossWeights:
-    """Weight of each loss; one that is 0 is not computed."""
+    """Weight of each loss; one that is 0 is not computed.
+
+    discriminators: by name, multi_period, multi_resolution and dac; published: all three at weights of 1.
+    """
 
     mel: float = 45.0  # L1 log-mel of the mel decoder (arXiv 2507.18897, section 3.4)
     waveform_mel: float = 0.0  # L1 log-mel of the final waveform; published 45
@@ -22,11 +44,19 @@ class LossWeights:
     multi_scale: float = 0.0
     vq: float = 1_000.0
     distillation: float = 0.0  # against a speech SSL model; published 10
+    discriminators: dict[str, DiscriminatorWeights] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # those of an override on the command line come as plain dictionaries
+        self.discriminators = {
+            name: DiscriminatorWeights(**weights) if isinstance(weights, dict) else weights
+            for name, weights in self.discriminators.items()
+        }
 
     @property
     def need_waveform(self) -> bool:
         """Whether the vocoder has to run."""
-        return self.waveform_mel > 0 or self.multi_scale > 0
+        return self.waveform_mel > 0 or self.multi_scale > 0 or bool(self.discriminators)
 
 
 def mel_l1(a: Tensor, b: Tensor, mask: Tensor, total: Tensor | float | None = None) -> Tensor:

@@ -1,10 +1,11 @@
 """What a training run leaves: checkpoints to go on from, and the codec that is in a run or a checkpoint.
 
-A checkpoint is `state.safetensors` (weights, their average, optimizer), `state.json` (counters) and the model's
-`config.json`, so that a codec can be taken out of it without the run around it.
+A checkpoint is `state.safetensors` (weights, their average, discriminators, optimizers), `state.json`
+(counters) and the model's `config.json`, so that a codec can be taken out of it without the run around it.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,30 +24,42 @@ from codec.runs import (
     restore_optimizer,
     save_training_state,
 )
+from codec.training.adversary import Adversary
 from codec.training.ema import WeightAverage
 from codec.training.step import CodecTrainingStep
 
 _CONFIG = "config.json"
 _STATE = "state.safetensors"
-_WEIGHTS, _OPTIMIZER, _AVERAGE = "model/", "optimizer/", "average/"  # what a tensor's name begins with
+# what a tensor's name begins with
+_WEIGHTS, _OPTIMIZER, _AVERAGE = "model/", "optimizer/", "average/"
+_ADVERSARY, _ADVERSARY_OPTIMIZER = "adversary/", "adversary_optimizer/"
 _OF_THE_CODEC = "model."  # the codec's place in the training step
 
 
-def save_checkpoint(
-    directory: Path,
-    step_module: CodecTrainingStep,
-    optimizer: torch.optim.Optimizer,
-    average: WeightAverage | None,
-    counters: Mapping[str, Any],
-) -> None:
+@dataclass
+class TrainedState:
+    """All that moves in a training run."""
+
+    step_module: CodecTrainingStep
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+    adversary: Adversary | None  # of all discriminators of the run, at rest in this stage or not
+    adversary_optimizer: torch.optim.Optimizer | None  # in a stage in which discriminators learn
+
+
+def save_checkpoint(directory: Path, state: TrainedState, counters: Mapping[str, Any]) -> None:
     """Write all that the run needs to go on, bit for bit, into an existing directory."""
-    tensors = {_WEIGHTS + name: tensor for name, tensor in step_module.state_dict().items()}
-    tensors |= {_OPTIMIZER + name: tensor for name, tensor in optimizer_tensors(optimizer).items()}
-    if average is not None:
-        tensors |= {_AVERAGE + name: tensor for name, tensor in average.tensors().items()}
-    updates = average.updates if average is not None else 0
+    tensors = _named(_WEIGHTS, state.step_module.state_dict())
+    tensors |= _named(_OPTIMIZER, optimizer_tensors(state.optimizer))
+    if state.average is not None:
+        tensors |= _named(_AVERAGE, state.average.tensors())
+    if state.adversary is not None:
+        tensors |= _named(_ADVERSARY, state.adversary.state_dict())
+    if state.adversary_optimizer is not None:
+        tensors |= _named(_ADVERSARY_OPTIMIZER, optimizer_tensors(state.adversary_optimizer))
+    updates = state.average.updates if state.average is not None else 0
     save_training_state(directory, tensors, {**counters, "average_updates": updates})
-    step_module.model.config.save_pretrained(directory)
+    state.step_module.model.config.save_pretrained(directory)
 
 
 class Checkpoint:
@@ -56,17 +69,16 @@ class Checkpoint:
         state = load_training_state(directory)
         self.counters, self._tensors = state.counters, state.tensors
 
-    def restore(
-        self,
-        step_module: CodecTrainingStep,
-        optimizer: torch.optim.Optimizer,
-        average: WeightAverage | None,
-    ) -> None:
-        """Put weights, optimizer and average back; the optimizer must be the one of the checkpoint's stage."""
-        step_module.load_state_dict(self._under(_WEIGHTS))
-        restore_optimizer(optimizer, self._under(_OPTIMIZER))
-        if average is not None:
-            average.restore(self._under(_AVERAGE), self.counters["average_updates"])
+    def restore(self, state: TrainedState) -> None:
+        """Put everything back; the optimizers must be those of the checkpoint's stage."""
+        state.step_module.load_state_dict(self._under(_WEIGHTS))
+        restore_optimizer(state.optimizer, self._under(_OPTIMIZER))
+        if state.average is not None:
+            state.average.restore(self._under(_AVERAGE), self.counters["average_updates"])
+        if state.adversary is not None:
+            state.adversary.load_state_dict(self._under(_ADVERSARY))
+        if state.adversary_optimizer is not None:
+            restore_optimizer(state.adversary_optimizer, self._under(_ADVERSARY_OPTIMIZER))
 
     def _under(self, prefix: str) -> dict[str, Tensor]:
         return {
@@ -74,6 +86,10 @@ class Checkpoint:
             for name, tensor in self._tensors.items()
             if name.startswith(prefix)
         }
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
 def load_trained(

@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from codec.configuration import PARTS
+from codec.discriminators import DISCRIMINATORS
 from codec.losses import LossWeights
 from codec.runs import Schedule, UserError
+from codec.training.overrides import overridden
 
 
 @dataclass
@@ -20,7 +22,12 @@ class OptimizerConfig:
 
 @dataclass
 class Stage:
-    """A stretch of training in which the same parts learn by the same losses; its optimizer starts afresh."""
+    """A stretch of training in which the same parts learn by the same losses; its optimizers start afresh.
+
+    discriminator_optimizer, discriminator_schedule: those of the discriminators, which learn beside the codec in a
+        stage whose losses name some; as the codec's when unset.
+    judged_seconds: they see a stretch of so much of each segment, drawn anew each step; all of it when unset.
+    """
 
     steps: int = 100_000
     train: list[str] = field(default_factory=lambda: ["encoder", "quantizer", "decoder"])
@@ -28,6 +35,9 @@ class Stage:
     losses: LossWeights = field(default_factory=LossWeights)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: Schedule = field(default_factory=lambda: Schedule(kind="constant"))
+    discriminator_optimizer: OptimizerConfig | None = None
+    discriminator_schedule: Schedule | None = None
+    judged_seconds: float | None = None
     segment_seconds: float = 2.0
     batch_size: int = 16  # segments, of one process and one accumulation step
 
@@ -45,8 +55,22 @@ class Stage:
             raise UserError(
                 f"a stage trains {', '.join(self.train)}, but none of its losses reaches {', '.join(idle)}: leave that "
                 "out of `train`, or weigh a loss behind it (mel teaches encoder and decoder; vq encoder and quantizer; "
-                "waveform_mel and multi_scale encoder, decoder and vocoder, but after vocoder_input 'recording' the "
-                "vocoder alone)"
+                "waveform_mel, multi_scale and discriminators encoder, decoder and vocoder, but after vocoder_input "
+                "'recording' the vocoder alone)"
+            )
+        if unknown := sorted(set(self.losses.discriminators) - set(DISCRIMINATORS)):
+            raise UserError(
+                f"a stage has losses.discriminators {', '.join(unknown)}: there are {', '.join(DISCRIMINATORS)}"
+            )
+        if not self.losses.discriminators and (
+            self.discriminator_optimizer or self.discriminator_schedule or self.judged_seconds is not None
+        ):
+            raise UserError(
+                "a stage says how discriminators learn, but names none: give some a weight in losses.discriminators"
+            )
+        if self.judged_seconds is not None and not 0 < self.judged_seconds <= self.segment_seconds:
+            raise UserError(
+                f"judged_seconds is {self.judged_seconds}: above 0, at most segment_seconds, {self.segment_seconds}"
             )
         if self.losses.distillation > 0 and "encoder" not in self.train:
             raise UserError(
@@ -76,7 +100,10 @@ class CodecTrainingConfig:
 
     model: preset name, or a directory with a config.json.
     model_overrides: fields of the model's config to replace, by part.
-    initialize: start parts from other runs or exported codecs, e.g. {"vocoder": "runs/vocoder"}; "all" names all.
+    stage_overrides: fields of every stage to replace, e.g. {"losses": {"distillation": 0}}.
+    discriminators: fields of the discriminators' configurations to replace, by discriminator.
+    initialize: start parts from other runs, exported codecs or imported vocoders, e.g. {"vocoder": "runs/vocoder"};
+        "all" names all.
     stages: one after the other; parts that a stage does not train are frozen.
     teacher: Hugging Face speech SSL model for the distillation loss.
     teacher_layer: the hidden state to distil from; unset averages all.
@@ -88,13 +115,17 @@ class CodecTrainingConfig:
     name: str | None = None  # the codec's own name; the preset's unless given
     model: str = "hh-codec-24hz-vocos"
     model_overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
+    discriminators: dict[str, dict[str, Any]] = field(default_factory=dict)
     initialize: dict[str, str] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=lambda: [Stage()])
+    stage_overrides: dict[str, Any] = field(default_factory=dict)
     teacher: str | None = None
     teacher_layer: int | None = None
     accumulation_steps: int = 1  # batches of each process that make one update
     ema_decay: float = 0.999
     precision: Literal["auto", "no", "bf16"] = "auto"
+    compile: bool = False  # the networks, with torch.compile: minutes at the start, faster steps on a GPU
+    gradient_checkpointing: bool = False  # of a BigVGAN: a fraction of the memory, a third more time
     log_every: int = 20  # steps
     evaluate_every: int = 1_000  # steps
     checkpoint_every: int = 1_000  # steps
@@ -108,6 +139,7 @@ class CodecTrainingConfig:
     def __post_init__(self) -> None:
         if not self.stages:
             raise UserError("a run needs at least one stage: give some as `stages`")
+        self.stages = [overridden(stage, self.stage_overrides) for stage in self.stages]
         for name in ("accumulation_steps", "log_every", "evaluate_every", "checkpoint_every", "max_seconds"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -116,6 +148,10 @@ class CodecTrainingConfig:
             raise UserError(f"workers is {self.workers}: 0 or more")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay is {self.ema_decay}: a decay from 0 (none) to below 1")
+        if idle := sorted(set(self.discriminators) - self.discriminator_names):
+            raise UserError(
+                f"discriminators.{idle[0]} is configured, but no stage gives it a weight in losses.discriminators"
+            )
         distils = any(stage.losses.distillation > 0 for stage in self.stages)
         if distils and self.teacher is None:
             raise UserError(
@@ -125,6 +161,11 @@ class CodecTrainingConfig:
             raise UserError(
                 "there is a teacher, but no stage gives losses.distillation a weight (published: 10)"
             )
+
+    @property
+    def discriminator_names(self) -> set[str]:
+        """The discriminators that some stage trains."""
+        return {name for stage in self.stages for name in stage.losses.discriminators}
 
     @property
     def total_steps(self) -> int:

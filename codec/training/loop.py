@@ -1,6 +1,5 @@
-"""The training loop of codecs: stages, accumulation, average of weights, validation, checkpoints, resume."""
+"""The training loop of codecs: stages, average of weights, validation, checkpoints, resume."""
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -9,9 +8,10 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from codec.configuration import PARTS
+from codec.discriminators import build_discriminators
 from codec.distillation import SSLTeacher
 from codec.modeling import HHCodecModel
 from codec.precision import has_bfloat16
@@ -27,13 +27,16 @@ from codec.runs import (
     whole_directory,
     world_size,
 )
+from codec.training.adversary import Adversary
 from codec.training.batches import SegmentNumbers, TrainingData, collate, open_batches
-from codec.training.checkpoint import Checkpoint, save_checkpoint
+from codec.training.checkpoint import Checkpoint, TrainedState, save_checkpoint
+from codec.training.compiling import as_written, compile_networks
 from codec.training.config import CodecTrainingConfig, Stage
 from codec.training.ema import WeightAverage
 from codec.training.pictures import log_samples
 from codec.training.start import build_model
 from codec.training.step import CodecTrainingStep
+from codec.training.update import StageUpdate
 from codec.training.validation import validate
 
 # Fields that a resumed run may change: they do not touch the weights.
@@ -41,7 +44,6 @@ _MAY_CHANGE = (
     "output", "max_seconds", "log_every", "evaluate_every", "checkpoint_every", "keep_last", "workers",
 )  # fmt: skip
 _CALIBRATION_SEGMENTS, _CALIBRATION_SECONDS = 16, 2.0
-_MOST_SKIPPED_UPDATES = 20
 
 
 @dataclass
@@ -89,15 +91,19 @@ class CodecTrainer:
         teacher = None if config.teacher is None else SSLTeacher(config.teacher, config.teacher_layer, device)
         self.step_module = CodecTrainingStep(model, teacher).to(device)
         self.average = WeightAverage(self.step_module, config.ema_decay) if config.ema_decay else None
+        self.adversary: Adversary | None = None
+        if names := config.discriminator_names:
+            discriminators = build_discriminators(names, config.discriminators, config.seed)
+            self.adversary = Adversary(discriminators).to(device)
+        if config.compile:
+            compile_networks(self.step_module, self.adversary)
         # behind all that may refuse the config: a run that never began must not claim the directory
         self.directory = RunDirectory(config.output, keep_last=config.keep_last)
         self._open_directory()
         self.step = 0
         self.seconds_before = 0.0  # wall clock of earlier starts of this run
-        self.skipped = 0  # updates in a row whose gradient was not finite
         self.stage_index = -1
-        self.optimizer: torch.optim.Optimizer
-        self.wrapped: nn.Module = self.step_module
+        self.update: StageUpdate | None = None  # of the present stage
         self.metrics: dict[str, float] = {}
         self.score: float | None = None  # of the weights as they are now
         self.saved_step = -1
@@ -137,13 +143,15 @@ class CodecTrainer:
         return TrainingResult(self.step, True, self.metrics, self.directory.final)
 
     def _run_stage(self, stage: Stage, progress: Progress) -> None:
-        config = self.config
+        config, update = self.config, self.update
+        assert update is not None
         batches = self._batches(stage)
         sums: dict[str, Tensor] = {}
         steps, busy = 0, 0.0  # since the last log line
         while self.step < config.total_steps and config.stage_of(self.step)[0] == self.stage_index:
             began = time.monotonic()
-            losses = self._update(stage, [next(batches) for _ in range(config.accumulation_steps)])
+            parts = [next(batches) for _ in range(config.accumulation_steps)]
+            losses = update(self.step, config.stage_of(self.step)[1], parts)
             self.step += 1
             self.score = None
             for name, value in losses.items():
@@ -152,7 +160,7 @@ class CodecTrainer:
             if self.step % config.log_every == 0:
                 heard = steps * self._global_batch(stage) * stage.segment_seconds
                 values = {name: float(value) / steps for name, value in sums.items()} | {
-                    "learning_rate": self._learning_rate(stage, self.step - 1),
+                    **update.learning_rates(config.stage_of(self.step - 1)[1]),
                     "audio_seconds_per_second": heard / busy,
                     "stage": self.stage_index,
                     "seconds": self._seconds(),
@@ -167,70 +175,6 @@ class CodecTrainer:
             progress.update(1)
             if self._should_stop():
                 return
-
-    def _update(self, stage: Stage, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """One optimizer step over all accumulation steps and processes; returns the global losses."""
-        accelerator, config = self.accelerator, self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(stage, self.step)
-        total = self._frames_a_process(batches)
-        # dropout is a function of (seed, step, process): a resumed run draws what it would have drawn
-        seed_globals(config.seed, "step", self.step, accelerator.process_index)
-        summed: dict[str, Tensor] = {}
-        for index, batch in enumerate(batches):
-            waveform = batch["waveform"].to(accelerator.device)
-            lengths = batch["length"].to(accelerator.device)
-            more = index < len(batches) - 1  # gradients go around with the last part only
-            with accelerator.no_sync(self.wrapped) if more else nullcontext():
-                with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=self.bf16):
-                    losses = self.wrapped(waveform, lengths, stage, total)
-                losses["loss"].backward()
-            for name, value in losses.items():
-                summed[name] = summed.get(name, torch.zeros_like(value.detach())) + value.detach()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, stage.optimizer.clip_norm)
-        self._apply(norm)
-        summed["gradient_norm"] = norm
-        if accelerator.num_processes > 1:
-            names = sorted(summed)
-            values = accelerator.reduce(
-                torch.stack([summed[name].double() for name in names]), reduction="mean"
-            )
-            summed = dict(zip(names, values.unbind(), strict=True))
-        return summed
-
-    def _frames_a_process(self, batches: list[dict[str, Tensor]]) -> float:
-        """Frames of the whole step over the number of processes.
-
-        DDP averages gradients over processes: with losses that are sums divided by this, their mean is the gradient of
-        the global mean.
-        """
-        hop = self.model.config.hop_length
-        lengths = torch.cat([batch["length"] for batch in batches])
-        frames = ((lengths + hop - 1) // hop).sum().to(self.accelerator.device, torch.float64)
-        if self.accelerator.num_processes > 1:
-            frames = self.accelerator.reduce(frames, reduction="mean")
-        return float(frames)
-
-    def _apply(self, norm: Tensor) -> None:
-        """Move the weights, unless the gradient is not finite."""
-        if math.isfinite(norm):
-            self.optimizer.step()
-            if self.average is not None:
-                self.average.update(self.step_module)
-            self.skipped = 0
-        else:
-            self.skipped += 1
-            if self.skipped == _MOST_SKIPPED_UPDATES:
-                raise UserError(
-                    f"the gradient has not been finite for {_MOST_SKIPPED_UPDATES} steps, the last of them step "
-                    f"{self.step}: lower optimizer.learning_rate"
-                )
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def _learning_rate(self, stage: Stage, step: int) -> float:
-        _, done = self.config.stage_of(step)
-        return stage.optimizer.learning_rate * stage.schedule.factor(done, stage.steps)
 
     def _global_batch(self, stage: Stage) -> int:
         return stage.batch_size * self.config.accumulation_steps * self.accelerator.num_processes
@@ -266,21 +210,20 @@ class CodecTrainer:
         self._set_modes(stage)
         if self.step_module.distillation is not None:
             self.step_module.distillation.requires_grad_(stage.losses.distillation > 0)
-        self.optimizer = torch.optim.AdamW(
-            [p for p in self.step_module.parameters() if p.requires_grad],
-            lr=stage.optimizer.learning_rate,
-            betas=stage.optimizer.betas,
-            weight_decay=stage.optimizer.weight_decay,
-            fused=True,
+        if self.adversary is not None:
+            for name, discriminator in self.adversary.discriminators.items():
+                discriminator.requires_grad_(name in stage.losses.discriminators)
+        # the former stage's DDP, if any, takes its hooks off before this stage's puts on its own
+        self.update = None
+        self.update = StageUpdate(
+            self.accelerator,
+            self.config,
+            stage,
+            self.step_module,
+            self.adversary,
+            self.average,
+            self.bf16,
         )
-        self.wrapped = self.step_module  # the former stage's DDP, if any, takes its hooks off
-        if self.accelerator.num_processes > 1:
-            on_gpu = self.accelerator.device.type == "cuda"
-            self.wrapped = nn.parallel.DistributedDataParallel(
-                self.step_module,
-                device_ids=[self.accelerator.local_process_index] if on_gpu else None,
-                broadcast_buffers=False,  # they are constants
-            )
 
     def _settle(self, stage: Stage) -> None:
         """A part that comes to rest keeps its average: that is what will be exported, so the others learn beside it."""
@@ -299,13 +242,14 @@ class CodecTrainer:
         if fresh:
             segments = self.data.segments(_CALIBRATION_SECONDS)
             batch = collate([segments[index] for index in range(_CALIBRATION_SEGMENTS)])
-            self.model.calibrate(batch["waveform"][:, None].to(self.accelerator.device), parts=fresh)
+            with as_written(self.config.compile):
+                self.model.calibrate(batch["waveform"][:, None].to(self.accelerator.device), parts=fresh)
             if self.average is not None:
                 self.average = WeightAverage(self.step_module, self.config.ema_decay)
 
     def _validate(self, stage: Stage) -> None:
         if self.accelerator.is_main_process:
-            with self._averaged():
+            with self._averaged(), as_written(self.config.compile):
                 result = validate(self.step_module, self.data.validation, stage)
             self._set_modes(stage)
             self.metrics, self.score = result.metrics | {"score": result.score}, result.score
@@ -333,13 +277,22 @@ class CodecTrainer:
         )  # other stages' scores are of something else
         self.directory.save(
             self.step,
-            lambda directory: save_checkpoint(
-                directory, self.step_module, self.optimizer, self.average, counters
-            ),
+            lambda directory: save_checkpoint(directory, self._state(), counters),
             score=self.score if last_stage else None,
         )
         self.saved_step = self.step
         self.accelerator.wait_for_everyone()
+
+    def _state(self) -> TrainedState:
+        update = self.update
+        assert update is not None
+        return TrainedState(
+            self.step_module,
+            update.generator.optimizer,
+            self.average,
+            self.adversary,
+            None if update.discriminators is None else update.discriminators.optimizer,
+        )
 
     def _resume(self) -> bool:
         """Go on from the latest checkpoint; False when there is none."""
@@ -352,7 +305,7 @@ class CodecTrainer:
         if checkpoint.counters["data"] != self.data.digest:
             raise UserError(f"{latest} was trained on other data: give this run another output directory")
         self._enter_stage(checkpoint.counters["stage"])
-        checkpoint.restore(self.step_module, self.optimizer, self.average)
+        checkpoint.restore(self._state())
         self.step = self.saved_step = checkpoint.counters["step"]
         self.seconds_before = checkpoint.counters["seconds"]
         self.accelerator.print(f"going on from {latest}")

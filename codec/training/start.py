@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+from torch import nn
+
 from codec.configuration import PARTS, HHCodecConfig
 from codec.modeling import HHCodecModel
 from codec.presets import PRESETS, preset_config
 from codec.runs import UserError
 from codec.training.checkpoint import load_trained
 from codec.training.config import CodecTrainingConfig
+from codec.vocoders import holds_vocoder, load_vocoder
+from codec.weight_norm import fit_weight_norm
 
 
 def build_model(config: CodecTrainingConfig) -> HHCodecModel:
@@ -16,13 +20,32 @@ def build_model(config: CodecTrainingConfig) -> HHCodecModel:
     Raises UserError for an unknown preset, a part that does not exist or does not fit.
     """
     model = HHCodecModel(model_config(config))
+    if config.gradient_checkpointing:
+        if not hasattr(model.vocoder, "gradient_checkpointing"):
+            raise UserError(
+                f"the vocoder of {config.model} has no gradient_checkpointing: leave it off, only BigVGAN needs it"
+            )
+        model.vocoder.gradient_checkpointing = True
     for part, source in config.initialize.items():
         if part not in (*PARTS, "all"):
             raise UserError(f"initialize names {part!r}: the parts are {', '.join(PARTS)}, or all")
-        donor = load_trained(source)
-        for name in PARTS if part == "all" else [part]:
+        names = PARTS if part == "all" else (part,)
+        if part == "vocoder" and holds_vocoder(source):
+            vocoder = load_vocoder(source)
+            donors: dict[str, nn.Module] = {part: vocoder}
+            mel = vocoder.config.mel
+        else:
+            donor = load_trained(source)
+            mel = donor.config.vocoder_config.mel
+            donors = {name: donor.get_submodule(name) for name in names}
+        if "vocoder" in names and mel != model.config.vocoder_config.mel:
+            raise UserError(
+                f"the vocoder of {source} was trained on another mel than this model's decoder makes"
+            )
+        for name in names:
+            own = model.get_submodule(name)
             try:
-                model.get_submodule(name).load_state_dict(donor.get_submodule(name).state_dict())
+                own.load_state_dict(fit_weight_norm(donors[name].state_dict(), own))
             except RuntimeError as error:
                 reason = " ".join(str(error).split())
                 raise UserError(f"the {name} of {source} does not fit this model: {reason}") from error

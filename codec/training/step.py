@@ -1,5 +1,7 @@
 """One training pass of a codec: model, teacher's head and losses in one module, for DDP to wrap."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -7,16 +9,23 @@ from codec.distillation import DistillationHead, SSLTeacher, distillation_centre
 from codec.losses import MultiScaleSpectralLoss, WaveformMelLoss, mel_l1
 from codec.masks import lengths_from_mask, mask_from_lengths
 from codec.mel import LogMel
-from codec.modeling import HHCodecModel, HHCodecOutput
+from codec.modeling import HHCodecModel
+from codec.outputs import CodecOutput
 from codec.training.config import Stage
 
 
-class CodecTrainingStep(nn.Module):
-    """Waveform segments in, weighted losses out.
+@dataclass
+class StepOutput:
+    """What one pass gives."""
 
-    Reconstruction losses are on generator outputs alone; adversarial ones, which need an optimizer of their own, join
-    in the loop between `reconstruct` and the sum.
-    """
+    losses: dict[str, Tensor]  # by name; "loss" is the weighted sum
+    recording: Tensor  # (batch, 1, samples in whole frames)
+    audio: Tensor | None  # the same from the codec, with its graph; None where no loss asks for audio
+    frames: Tensor  # (batch,) each row's own
+
+
+class CodecTrainingStep(nn.Module):
+    """Waveform segments in, weighted losses of reconstruction out, and the audio for discriminators to judge."""
 
     def __init__(self, model: HHCodecModel, teacher: SSLTeacher | None):
         super().__init__()
@@ -32,8 +41,8 @@ class CodecTrainingStep(nn.Module):
 
     def forward(
         self, waveform: Tensor, lengths: Tensor, stage: Stage, total_frames: Tensor | float | None = None
-    ) -> dict[str, Tensor]:
-        """(batch, samples), zero beyond a row's own `lengths` (batch,) -> losses by name; "loss" is their weighted sum.
+    ) -> StepOutput:
+        """(batch, samples), zero beyond a row's own `lengths` (batch,) -> losses, audio.
 
         Every loss is a sum over the batch's frames divided by `total_frames`, their own number unless given.
         """
@@ -50,23 +59,25 @@ class CodecTrainingStep(nn.Module):
         )
         if output.commitment is not None:
             losses["commitment"] = output.commitment
-        return losses
+        return StepOutput(
+            losses, waveform[:, None], output.audio_values, lengths_from_mask(output.frame_mask)
+        )
 
     def reconstruct(
         self, waveform: Tensor, padding_mask: Tensor, target: Tensor, stage: Stage, total: Tensor | float
-    ) -> HHCodecOutput:
+    ) -> CodecOutput:
         """The generator's outputs: of the whole codec, or of the vocoder alone on the recording's own mel."""
         if stage.vocoder_input == "recording":
             hop = self.model.config.hop_length
             frame_mask = padding_mask[:, ::hop]
             audio = self.model.vocode(target, frame_mask, frame_mask.shape[1])
-            return HHCodecOutput(audio_values=audio, frame_mask=frame_mask)
+            return CodecOutput(audio_values=audio, frame_mask=frame_mask)
         synthesize = stage.losses.need_waveform
         if not {"encoder", "quantizer"} & set(stage.train):
             return self._decode_only(waveform, padding_mask, synthesize)
         return self.model(waveform[:, None], padding_mask, synthesize=synthesize, total_frames=total)
 
-    def _decode_only(self, waveform: Tensor, padding_mask: Tensor, synthesize: bool) -> HHCodecOutput:
+    def _decode_only(self, waveform: Tensor, padding_mask: Tensor, synthesize: bool) -> CodecOutput:
         """With encoder and quantizer at rest: codes without gradients, then what may still train."""
         model = self.model
         with torch.no_grad():
@@ -76,7 +87,7 @@ class CodecTrainingStep(nn.Module):
         mask = latent.frame_mask
         mel = model.decoder(quantized, mask)
         audio = model.vocode(mel, mask, quantized.shape[1]) if synthesize else None
-        return HHCodecOutput(
+        return CodecOutput(
             audio_values=audio, mel=mel, audio_codes=codes, frame_mask=mask, quantized=quantized
         )
 
@@ -90,7 +101,7 @@ class CodecTrainingStep(nn.Module):
         return mel
 
     def _losses(
-        self, output: HHCodecOutput, waveform: Tensor, target: Tensor, stage: Stage, total: Tensor | float
+        self, output: CodecOutput, waveform: Tensor, target: Tensor, stage: Stage, total: Tensor | float
     ) -> dict[str, Tensor]:
         weights, hop = stage.losses, self.model.config.hop_length
         mask = output.frame_mask

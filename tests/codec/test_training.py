@@ -15,9 +15,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from codec.losses import LossWeights
+import codec.bigvgan
+from codec import export_codec, save_codec
+from codec.configuration import PARTS
+from codec.losses import DiscriminatorWeights, LossWeights
 from codec.mel import LogMel
-from codec.modeling import HHCodecModel
 from codec.precision import has_bfloat16
 from codec.runs import Schedule, UserError, save_training_state
 from codec.training import (
@@ -36,11 +38,14 @@ from codec.training.validation import validate
 from tests.codec.small_codecs import small_codec, speech_like
 from tests.codec.training_runs import (
     CODES,
+    DISCRIMINATORS,
+    JOINT,
     VOCODER,
     forget_accelerator,
     in_process,
     log_of,
     run_config,
+    save_teacher,
     speech_data,
     tensors_at,
     terminate_after,
@@ -76,7 +81,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 def test_a_run_killed_at_random_steps_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     stages = [
         CODES,  # 6 steps: a checkpoint lies exactly on the boundary
-        dataclasses.replace(VOCODER, schedule=Schedule(kind="cosine", warmup_steps=2)),
+        dataclasses.replace(JOINT, schedule=Schedule(kind="cosine", warmup_steps=2)),
     ]
 
     def config(name: str) -> CodecTrainingConfig:
@@ -84,6 +89,7 @@ def test_a_run_killed_at_random_steps_ends_like_an_undisturbed_one(tmp_path: Pat
             tmp_path / name,
             *stages,
             model_overrides={"decoder": {"dropout": 0.2}},
+            discriminators=DISCRIMINATORS,
             accumulation_steps=2,
             checkpoint_every=2,
             evaluate_every=4,
@@ -192,6 +198,49 @@ def test_processes_and_accumulation_do_not_change_the_losses(tmp_path: Path) -> 
             assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-9)
 
 
+def test_full_training_is_the_same_on_one_process_two_and_in_parts(tmp_path: Path) -> None:
+    teacher = save_teacher(tmp_path / "teacher", torch.float64)
+    # At ten times this rate, and more weight on log magnitudes near their floor, rounding grows up to a hundredfold a
+    # step: equal to 1e-15 in the first, to 1e-5 in the last.
+    losses = dataclasses.replace(JOINT.losses, multi_scale=1, distillation=10)
+    stage = dataclasses.replace(
+        JOINT,
+        steps=20,
+        losses=losses,
+        optimizer=OptimizerConfig(learning_rate=1e-4),
+        discriminator_optimizer=OptimizerConfig(learning_rate=1e-4, betas=(0.8, 0.99)),
+        segment_seconds=0.17,
+        judged_seconds=0.12,
+    )
+    runs = {}
+    for processes, accumulation in ((1, 1), (2, 1), (1, 2)):
+        output = tmp_path / f"{processes}-{accumulation}"
+        sized = dataclasses.replace(stage, batch_size=4 // processes // accumulation)
+        config = run_config(
+            output,
+            sized,
+            accumulation_steps=accumulation,
+            discriminators=DISCRIMINATORS,
+            teacher=str(teacher),
+        )
+        train_on(processes, config)
+        runs[processes, accumulation] = log_of(output), tensors_at(output, 20)
+    log, tensors = runs.pop((1, 1))
+    expected = {"mel", "waveform_mel", "multi_scale", "vq", "distillation"} | {
+        f"{name}/{kind}"
+        for name in DISCRIMINATORS
+        for kind in ("adversarial", "feature_matching", "discriminator")
+    }
+    assert expected <= log[0].keys() and len(log) == 20
+    for other_log, other_tensors in runs.values():
+        for ours, theirs in zip(log, other_log, strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-12)
+        assert tensors.keys() == other_tensors.keys()
+        # weights of both sides, their average, the moments of both optimizers
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(other_tensors[name], tensor, atol=1e-9, rtol=1e-9)
+
+
 # ---- stages
 
 
@@ -202,7 +251,7 @@ def test_frozen_parts_rest_and_the_others_learn(tmp_path: Path) -> None:
         dataclasses.replace(CODES, steps=3, train=["decoder"], losses=LossWeights(mel=45)),
     ]
     train_codec(run_config(tmp_path / "run", *stages, checkpoint_every=1, keep_last=20), speech_data())
-    parts = set(HHCodecModel.PARTS)
+    parts = set(PARTS)
     for number, stage in enumerate(stages):
         first, last = (tensors_at(tmp_path / "run", 3 * number + step) for step in (1, 3))
         for name in parts:
@@ -218,6 +267,99 @@ def test_frozen_parts_rest_and_the_others_learn(tmp_path: Path) -> None:
                 averaged = part(last, "average", name)
                 assert same(averaged, {key: after[key] for key in averaged})
                 assert number == 0 or same(averaged, settled)
+
+
+def test_discriminators_learn_in_their_stages_and_are_not_in_the_result(tmp_path: Path) -> None:
+    one = LossWeights(discriminators={"multi_resolution": DiscriminatorWeights()})
+    stages = [
+        dataclasses.replace(JOINT, steps=2),
+        dataclasses.replace(CODES, steps=2),
+        dataclasses.replace(JOINT, steps=2, losses=one),
+    ]
+    config = run_config(
+        tmp_path / "run", *stages, discriminators=DISCRIMINATORS, checkpoint_every=1, keep_last=20
+    )
+    train_codec(config, speech_data())
+    found = [tensors_at(tmp_path / "run", step) for step in range(1, 7)]
+
+    def judge(step: int, name: str) -> dict[str, Tensor]:
+        prefix = f"adversary/discriminators.{name}."
+        return {key: value for key, value in found[step - 1].items() if key.startswith(prefix)}
+
+    for name in DISCRIMINATORS:
+        learnt = [not same(judge(step, name), judge(step + 1, name)) for step in range(1, 6)]
+        later = name == "multi_resolution"  # which carries over the stage without discriminators
+        assert learnt == [True, False, False, later, later]
+    own = [{key.split("/")[0] for key in tensors} for tensors in found]
+    assert ["adversary_optimizer" in kinds for kinds in own] == [True, True, False, False, True, True]
+    # the average and the result are of the codec alone
+    assert all(key.startswith("average/model.") for key in found[-1] if key.startswith("average/"))
+    final = load_file(tmp_path / "run/final/model.safetensors")
+    assert final.keys() == load_trained(tmp_path / "run").state_dict().keys()
+    rates = [line.get("discriminator_learning_rate") for line in log_of(tmp_path / "run")]
+    assert rates == [5e-4, 5e-4, None, None, 5e-4, 5e-4]
+
+
+def test_a_decoder_learns_beside_discriminators_while_codes_keep_their_meaning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From an exported codec with BigVGAN; its gradient checkpointing changes nothing but the memory."""
+    settled = save_codec(small_codec("hh-codec-24hz", exported=False), tmp_path / "settled")
+    losses = dataclasses.replace(JOINT.losses, vq=0)
+    stage = dataclasses.replace(JOINT, steps=2, train=["decoder", "vocoder"], losses=losses)
+    recomputed: list[object] = []
+    checkpointed = codec.bigvgan.checkpoint
+
+    def count(block: object, *arguments: Any, **settings: Any) -> Any:
+        recomputed.append(block)
+        return checkpointed(block, *arguments, **settings)
+
+    monkeypatch.setattr(codec.bigvgan, "checkpoint", count)
+    logs = {}
+    for saving in (False, True):
+        config = run_config(
+            tmp_path / f"run-{saving}",
+            stage,
+            model=str(tmp_path / "settled"),
+            initialize={"all": str(tmp_path / "settled")},
+            discriminators=DISCRIMINATORS,
+            gradient_checkpointing=saving,
+        )
+        train_codec(config, speech_data())
+        logs[saving] = log_of(tmp_path / f"run-{saving}")
+        assert bool(recomputed) == saving
+    for ours, theirs in zip(*logs.values(), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    again = export_codec(load_trained(tmp_path / "run-True"))
+    assert again.config.fingerprint == settled.config.fingerprint
+    for name in PARTS:
+        learnt = not same(again.get_submodule(name).state_dict(), settled.get_submodule(name).state_dict())
+        assert learnt == (name in stage.train)
+    with pytest.raises(UserError, match="has no gradient_checkpointing: leave it off, only BigVGAN needs it"):
+        train_codec(run_config(tmp_path / "vocos", JOINT, gradient_checkpointing=True), speech_data())
+
+
+def test_one_change_to_every_stage(tmp_path: Path) -> None:
+    changes = {
+        "train": ["decoder", "vocoder"],
+        "losses": {"mel": 7.0, "discriminators": {"dac": {"adversarial": 3}}},
+    }
+    config = run_config(
+        tmp_path / "run",
+        JOINT,
+        dataclasses.replace(JOINT, steps=9),
+        discriminators={"dac": DISCRIMINATORS["dac"]},
+        stage_overrides=changes,
+    )
+    assert [stage.steps for stage in config.stages] == [4, 9]
+    for stage in config.stages:
+        assert stage.train == ["decoder", "vocoder"]
+        dac = DiscriminatorWeights(adversarial=3)
+        assert stage.losses == LossWeights(mel=7.0, waveform_mel=45, discriminators={"dac": dac})
+    with pytest.raises(
+        UserError, match=r"stage_overrides\.losses names 'pesq': the fields there are discriminators,"
+    ):
+        run_config(tmp_path / "run", JOINT, stage_overrides={"losses": {"pesq": 1}})
 
 
 def test_each_stage_has_its_own_schedule(tmp_path: Path) -> None:
@@ -304,11 +446,68 @@ def test_a_few_seconds_are_learnt_by_heart(tmp_path: Path) -> None:
     assert log[-1]["validation/score"] == audio[-1]
 
 
+@pytest.mark.slow
+def test_adversarial_training_overfits_and_nobody_wins(tmp_path: Path) -> None:
+    """Eight utterances, all three discriminators: what is learnt by heart is heard, and the game stays open."""
+    waveforms = [speech_like(1, 24_000, seed=seed)[0] for seed in range(8)]
+
+    class EightUtterances:
+        def __getitem__(self, index: int) -> dict[str, Tensor | int]:
+            return {"waveform": waveforms[index % 8], "length": 24_000}
+
+    data = dataclasses.replace(
+        speech_data(),
+        segments=lambda seconds: EightUtterances(),
+        validation=[ValidationSet("heart", waveforms)],
+    )
+    optimizer = OptimizerConfig(3e-3, betas=(0.8, 0.98))
+    reconstruction = LossWeights(mel=45, waveform_mel=45)
+    first = Stage(
+        steps=120,
+        train=list(PARTS),
+        losses=reconstruction,
+        optimizer=optimizer,
+        segment_seconds=1.0,
+        batch_size=8,
+    )
+    second = dataclasses.replace(
+        first,
+        steps=200,
+        losses=dataclasses.replace(reconstruction, discriminators=JOINT.losses.discriminators),
+        optimizer=OptimizerConfig(1e-3, betas=(0.8, 0.98)),
+        discriminator_optimizer=OptimizerConfig(1e-3, betas=(0.8, 0.98)),
+        judged_seconds=0.5,
+    )
+    config = run_config(
+        tmp_path / "run",
+        first,
+        second,
+        discriminators=DISCRIMINATORS,
+        evaluate_every=40,
+        checkpoint_every=400,
+    )
+    train_codec(config, data)
+    log = log_of(tmp_path / "run")
+    training = [line for line in log if "mel" in line]
+    validation = [line for line in log if "validation/score" in line]
+    late = training[-50:]
+
+    def mean(name: str) -> float:
+        return float(np.mean([line[name] for line in late]))
+
+    print({name: round(mean(name), 3) for name in late[0] if name != "step"})
+    print([{k: v for k, v in line.items() if "/" in k} for line in validation])
+    assert mean("mel") < 0.35 and mean("waveform_mel") < 0.8 * training[119]["waveform_mel"]
+    assert validation[-1]["validation/perplexity"] > 16  # of 64 codes
+    for name, chance in (("multi_period", 2.0), ("multi_resolution", 2.0), ("dac", 0.5 * 4)):
+        right = 0.5 * (mean(f"{name}/accuracy_real") + mean(f"{name}/accuracy_fake"))
+        assert 0.5 < right < 0.97, name
+        assert 0.1 * chance < mean(f"{name}/discriminator") < chance, name
+
+
 @pytest.mark.skipif(not has_bfloat16(torch.device("cpu")), reason="this CPU does not multiply bfloat16")
 def test_bfloat16_is_near_float32(tmp_path: Path) -> None:
-    stage = dataclasses.replace(
-        CODES, steps=4, train=list(HHCodecModel.PARTS), losses=LossWeights(waveform_mel=45)
-    )
+    stage = dataclasses.replace(CODES, steps=4, train=list(PARTS), losses=LossWeights(waveform_mel=45))
     for precision in ("no", "bf16"):
         train_codec(run_config(tmp_path / precision, stage, precision=precision), speech_data())
     exact, rounded = (log_of(tmp_path / precision) for precision in ("no", "bf16"))

@@ -17,8 +17,9 @@ from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
+from transformers import HubertConfig, HubertModel
 
-from codec.losses import LossWeights
+from codec.losses import DiscriminatorWeights, LossWeights
 from codec.training import (
     CodecTrainingConfig,
     OptimizerConfig,
@@ -42,6 +43,36 @@ VOCODER = Stage(
     vocoder_input="recording",
     losses=LossWeights(mel=0, vq=0, waveform_mel=45),
     optimizer=OptimizerConfig(learning_rate=1e-3),
+    segment_seconds=0.25,
+    batch_size=2,
+)
+# all three discriminators at shrunken widths, and a codec that learns by all losses but distillation
+DISCRIMINATORS: dict[str, dict[str, Any]] = {
+    "multi_period": {"periods": [2, 3], "channels": [4, 8, 8]},
+    "multi_resolution": {"fft_sizes": [256, 512], "channels": 4},
+    "dac": {
+        "periods": [2],
+        "period_channels": [4, 8],
+        "rates": [1, 2],
+        "scale_channels": [4, 8, 8, 8],
+        "fft_sizes": [256],
+        "band_channels": 4,
+    },
+}
+JOINT = Stage(
+    steps=4,
+    train=["encoder", "quantizer", "decoder", "vocoder"],
+    losses=LossWeights(
+        waveform_mel=45,
+        discriminators={
+            "multi_period": DiscriminatorWeights(),
+            "multi_resolution": DiscriminatorWeights(feature_matching=2.0),
+            "dac": DiscriminatorWeights(),
+        },
+    ),
+    optimizer=OptimizerConfig(learning_rate=1e-3),
+    discriminator_optimizer=OptimizerConfig(learning_rate=5e-4, betas=(0.8, 0.99)),
+    judged_seconds=0.2,
     segment_seconds=0.25,
     batch_size=2,
 )
@@ -78,6 +109,24 @@ def speech_data(
         validation=sets if validation else [],
         digest=digest,
     )
+
+
+def save_teacher(path: Path, dtype: torch.dtype = torch.float32) -> Path:
+    """A narrow HuBERT with random weights and the geometry of the published ones."""
+    torch.manual_seed(0)
+    config = HubertConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        conv_dim=[8] * 7,
+        conv_bias=True,
+        feat_extract_norm="layer",  # group norm would spread a click over the whole recording
+        num_conv_pos_embeddings=2,
+        num_conv_pos_embedding_groups=2,
+    )
+    HubertModel(config).to(dtype).save_pretrained(path)
+    return path
 
 
 def run_config(output: Path, *stages: Stage, **fields: Any) -> CodecTrainingConfig:

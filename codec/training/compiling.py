@@ -1,0 +1,29 @@
+"""torch.compile in training: of the networks, in the updates; validation and calibration run as written.
+
+There is no silent way back: what cannot be compiled raises, and so does a module that is compiled for so many shapes
+that torch would give up on it.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from codec.training.adversary import Adversary
+from codec.training.step import CodecTrainingStep
+
+COMPILED = ("encoder", "decoder", "vocoder")  # the quantizer is one matrix product, in float32 already
+
+
+def compile_networks(step_module: CodecTrainingStep, adversary: Adversary | None) -> None:
+    """Have codec and discriminators compiled when they are first called; their weights keep their names."""
+    torch._dynamo.config.suppress_errors = False
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    for name in COMPILED:
+        step_module.model.get_submodule(name).compile()
+    for discriminator in [] if adversary is None else adversary.discriminators.values():
+        discriminator.compile()
+
+
+def as_written(compiled: bool) -> AbstractContextManager[object]:
+    """Within the context nothing is compiled, nor does anything compiled run: for audio of every length."""
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
