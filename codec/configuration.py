@@ -1,8 +1,8 @@
-"""Configuration of HH-Codec: one typed part a module, one `PreTrainedConfig` around them."""
+"""Configurations of codecs: one typed part a module, one `PreTrainedConfig` around them; that of HH-Codec."""
 
 import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from transformers import PreTrainedConfig
 
@@ -31,6 +31,7 @@ class SEANetConfig:
     last_kernel_size: int = 7
     lstm_layers: int = 2
     bidirectional: bool = True
+    padding: Literal["reflect", "zeros"] = "reflect"  # before the first sample
     dim: int = 512  # of the latent
 
     @property
@@ -40,8 +41,13 @@ class SEANetConfig:
 
     @property
     def streams(self) -> bool:
-        """Whether chunked equals whole without windows: not with reflected ends and an LSTM that looks back."""
-        return False
+        """Whether chunked equals whole without windows: not with reflected ends or an LSTM that looks back."""
+        return self.padding == "zeros" and not self.bidirectional
+
+    @property
+    def lookahead_samples(self) -> int:
+        """Samples behind a frame's own that it waits for in a stream: the convolutions are causal."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,11 @@ class LogMelEncoderConfig:
         """Whether chunked equals whole without windows: the first samples of a stream cannot be reflected."""
         return self.mel.padding == "zeros"
 
+    @property
+    def lookahead_samples(self) -> int:
+        """Samples behind a frame's own that it waits for in a stream."""
+        return self.lookahead * self.mel.hop_length + self.mel.right_padding
+
 
 @dataclass(frozen=True)
 class SLMVQConfig:
@@ -83,6 +94,7 @@ class SLMVQConfig:
     codebook_size: int = 8_192
     dim: int = 512
     hidden_dim: int = 1_024
+    frozen: bool = True  # False: the random codebook learns beside its MLP (the paper's ablation)
     gradient: Literal["rotation", "straight-through"] = "rotation"
     commitment: float = 0.25
     training_quantizers: int = 2  # residual quantizers in the VQ loss; only the first one makes codes
@@ -90,7 +102,11 @@ class SLMVQConfig:
 
 @dataclass(frozen=True)
 class MelDecoderConfig:
-    """Codes to mel: context blocks and ConvNeXt at the frame rate, then ConvNeXt at `upsample` times that rate."""
+    """Codes to mel: context blocks and ConvNeXt at the frame rate, then ConvNeXt at `upsample` times that rate.
+
+    `fine_dim` None is the published end: one transposed convolution straight to the mel, whose rate must be the fine
+    one.
+    """
 
     dim: int = 768
     kernel_size: int = 7
@@ -102,7 +118,7 @@ class MelDecoderConfig:
     blocks: int = 12
     hidden_ratio: int = 3
     upsample: int = 4
-    fine_dim: int = 256
+    fine_dim: int | None = 256
     fine_blocks: int = 3
     layer_scale: float = 1 / 12
     mel_mean: float = -5.9
@@ -135,8 +151,118 @@ class VocosConfig:
         """Whether chunked equals whole."""
         return self.lookahead is not None and self.mel.alignment == "same"
 
+    @property
+    def lookahead_samples(self) -> int:
+        """Samples that a stream's audio waits for behind the mel frames that are there."""
+        return (self.lookahead or 0) * self.mel.hop_length + self.mel.right_padding
 
-class HHCodecConfig(PreTrainedConfig):
+
+@dataclass(frozen=True)
+class BigVGANConfig:
+    """BigVGAN v2 (arXiv 2206.04658), as published for 24 kHz and 100 bands: `nvidia/bigvgan_v2_24khz_100band_256x`."""
+
+    kind: Literal["bigvgan"] = "bigvgan"
+    mel: MelConfig = field(default_factory=lambda: MelConfig(n_fft=1_024, hop_length=256, power_offset=1e-9))
+    dim: int = 1_536  # before the first upsampling; each halves it
+    upsample_rates: tuple[int, ...] = (4, 4, 2, 2, 2, 2)  # their product is the mel's hop
+    upsample_kernel_sizes: tuple[int, ...] = (8, 8, 4, 4, 4, 4)
+    block_kernel_sizes: tuple[int, ...] = (3, 7, 11)  # of the AMP blocks behind each upsampling
+    block_dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5),) * 3  # of each of them
+
+    def __post_init__(self) -> None:
+        if math.prod(self.upsample_rates) != self.mel.hop_length:
+            raise ValueError(
+                f"BigVGAN's upsample_rates multiply to {math.prod(self.upsample_rates)}: "
+                f"they have to make the mel's hop of {self.mel.hop_length} samples"
+            )
+
+    @property
+    def streams(self) -> bool:
+        """Whether chunked equals whole: not with look-ahead in every layer."""
+        return False
+
+
+class CodecConfig(PreTrainedConfig):
+    """What the configurations of all codecs have: windows, rates, codebooks, and what of them decides a code's meaning.
+
+    A subclass sets `name`, `encoder`, `chunk_seconds`, `overlap_seconds`, `exported`, `fingerprint`, and says the rest.
+    """
+
+    if TYPE_CHECKING:  # `PreTrainedConfig` makes what is annotated here an argument
+        name: str
+        encoder: dict[str, Any]  # fields of the part, by name
+        chunk_seconds: float | None
+        overlap_seconds: float | None
+        exported: bool
+        fingerprint: str | None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the model's parts."""
+        return PARTS
+
+    @property
+    def sampling_rate(self) -> int:
+        """Samples a second, in and out."""
+        raise NotImplementedError
+
+    @property
+    def hop_length(self) -> int:
+        """Samples a frame."""
+        raise NotImplementedError
+
+    @property
+    def codebook_sizes(self) -> list[int]:
+        """Codes of each quantizer."""
+        raise NotImplementedError
+
+    @property
+    def streams(self) -> bool:
+        """Whether chunked equals whole."""
+        raise NotImplementedError
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return self.sampling_rate / self.hop_length
+
+    @property
+    def num_quantizers(self) -> int:
+        """Codes a frame."""
+        return len(self.codebook_sizes)
+
+    @property
+    def window(self) -> Window | None:
+        """The windows in which long audio is coded; None for a codec that streams."""
+        if self.chunk_seconds is None or self.overlap_seconds is None:
+            return None
+        rate = self.frame_rate
+        return Window(frames=round(self.chunk_seconds * rate), overlap=round(self.overlap_seconds * rate))
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """The fields that, with encoder and quantizer weights, decide what a code means."""
+        return {
+            "encoder": _without_later_fields(self.encoder),
+            "codebook_sizes": self.codebook_sizes,
+            "sampling_rate": self.sampling_rate,
+            "hop_length": self.hop_length,
+            "chunk_seconds": self.chunk_seconds,
+            "overlap_seconds": self.overlap_seconds,
+        }
+
+    def _check_windows(self) -> None:
+        """Raise ValueError unless there are windows exactly where there is no streaming."""
+        if self.streams:
+            if self.chunk_seconds is not None or self.overlap_seconds is not None:
+                raise ValueError(
+                    "a codec that streams needs no windows: set chunk_seconds and overlap_seconds to null"
+                )
+        elif self.window is None:
+            raise ValueError("a codec that does not stream needs chunk_seconds and overlap_seconds")
+
+
+class HHCodecConfig(CodecConfig):
     """Configuration of `HHCodecModel`: waveform -> VQ -> mel -> waveform (arXiv 2507.18897).
 
     Args:
@@ -144,7 +270,7 @@ class HHCodecConfig(PreTrainedConfig):
         encoder: fields of `SEANetConfig` or `LogMelEncoderConfig`, by its `kind`.
         quantizer: fields of `SLMVQConfig`.
         decoder: fields of `MelDecoderConfig`.
-        vocoder: fields of `VocosConfig`.
+        vocoder: fields of `VocosConfig` or `BigVGANConfig`, by its `kind`.
         chunk_seconds, overlap_seconds: audio longer than `chunk_seconds` is coded in windows of that length, of
             which `overlap_seconds` on each side are context; None for codecs that stream, where chunked equals
             whole.
@@ -176,7 +302,7 @@ class HHCodecConfig(PreTrainedConfig):
         self.encoder = plain(part_from(encoder_class, encoder))
         self.quantizer = plain(part_from(SLMVQConfig, quantizer))
         self.decoder = plain(part_from(MelDecoderConfig, decoder))
-        self.vocoder = plain(part_from(VocosConfig, vocoder))
+        self.vocoder = plain(vocoder_from(vocoder))
         self.chunk_seconds = chunk_seconds
         self.overlap_seconds = overlap_seconds
         self.exported = exported
@@ -202,21 +328,14 @@ class HHCodecConfig(PreTrainedConfig):
             raise ValueError(
                 f"the decoder cannot upsample {upsample} times: the hop is {self.hop_length} samples"
             )
-        if self.streams:
-            if self.chunk_seconds is not None or self.overlap_seconds is not None:
-                raise ValueError(
-                    "a codec that streams needs no windows: set chunk_seconds and overlap_seconds to null"
-                )
-        elif self.window is None:
-            raise ValueError("a codec that does not stream needs chunk_seconds and overlap_seconds")
-
-    @property
-    def window(self) -> Window | None:
-        """The windows in which long audio is coded; None for a codec that streams."""
-        if self.chunk_seconds is None or self.overlap_seconds is None:
-            return None
-        rate = self.frame_rate
-        return Window(frames=round(self.chunk_seconds * rate), overlap=round(self.overlap_seconds * rate))
+        mel = self.vocoder_config.mel
+        straight = mel.alignment == "same" and mel.hop_length * upsample == self.hop_length
+        if self.decoder_config.fine_dim is None and not straight:
+            raise ValueError(
+                f"a decoder without fine_dim gives mel frames of {self.hop_length / upsample:g} samples: "
+                f"the vocoder's are of {mel.hop_length}"
+            )
+        self._check_windows()
 
     @property
     def encoder_config(self) -> SEANetConfig | LogMelEncoderConfig:
@@ -236,9 +355,9 @@ class HHCodecConfig(PreTrainedConfig):
         return part_from(MelDecoderConfig, self.decoder)
 
     @property
-    def vocoder_config(self) -> VocosConfig:
+    def vocoder_config(self) -> VocosConfig | BigVGANConfig:
         """The vocoder's fields, typed."""
-        return part_from(VocosConfig, self.vocoder)
+        return vocoder_from(self.vocoder)
 
     @property
     def sampling_rate(self) -> int:
@@ -251,19 +370,9 @@ class HHCodecConfig(PreTrainedConfig):
         return self.encoder_config.hop_length
 
     @property
-    def frame_rate(self) -> float:
-        """Frames a second."""
-        return self.sampling_rate / self.hop_length
-
-    @property
     def codebook_sizes(self) -> list[int]:
         """Codes of each quantizer."""
         return [self.quantizer_config.codebook_size]
-
-    @property
-    def num_quantizers(self) -> int:
-        """Codes a frame."""
-        return 1
 
     @property
     def streams(self) -> bool:
@@ -271,6 +380,27 @@ class HHCodecConfig(PreTrainedConfig):
         decoder, vocoder = self.decoder_config, self.vocoder_config
         interpolates = vocoder.mel.hop_length * decoder.upsample != self.hop_length
         return self.encoder_config.streams and decoder.streams and vocoder.streams and not interpolates
+
+
+def _without_later_fields(encoder: dict[str, Any]) -> dict[str, Any]:
+    """An encoder's fields less those that came after codecs had been published, where they change nothing."""
+    mel = encoder.get("mel")
+    if mel is None or mel["power_offset"] != 0:
+        return encoder
+    return {**encoder, "mel": {key: value for key, value in mel.items() if key != "power_offset"}}
+
+
+def vocoder_from(values: dict[str, Any] | None) -> VocosConfig | BigVGANConfig:
+    """A vocoder's configuration of the `kind` that a dictionary names, Vocos unless it does.
+
+    Raises ValueError for an unknown kind or field.
+    """
+    kind = (values or {}).get("kind", "vocos")
+    if kind == "bigvgan":
+        return part_from(BigVGANConfig, values)
+    if kind == "vocos":
+        return part_from(VocosConfig, values)
+    raise ValueError(f"unknown vocoder kind {kind!r}: expected 'vocos' or 'bigvgan'")
 
 
 def part_from(cls: type[Part], values: dict[str, Any] | None) -> Part:
@@ -283,11 +413,18 @@ def part_from(cls: type[Part], values: dict[str, Any] | None) -> Part:
         )
     if isinstance(values.get("mel"), dict):
         values["mel"] = part_from(MelConfig, values["mel"])
-    if "ratios" in values:
-        values["ratios"] = tuple(values["ratios"])
-    return cls(**values)
+    return cls(**{key: _tuples(value) for key, value in values.items()})
+
+
+def _tuples(value: Any) -> Any:
+    """Lists, as JSON has them, as tuples, however deep."""
+    return tuple(_tuples(entry) for entry in value) if isinstance(value, list | tuple) else value
 
 
 def plain(part: Any) -> dict[str, Any]:
     """A part's fields as JSON writes them."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(part).items()}
+
+    def lists(value: Any) -> Any:
+        return [lists(entry) for entry in value] if isinstance(value, tuple) else value
+
+    return {key: lists(value) for key, value in asdict(part).items()}

@@ -49,7 +49,7 @@ class SSLTeacher:
 
         The mean over all hidden states as in the paper, or one layer; between two features, linear interpolation.
         """
-        audio = torchaudio.functional.resample(waveform.float(), sampling_rate, TEACHER_RATE)
+        audio = torchaudio.functional.resample(at_least_float32(waveform), sampling_rate, TEACHER_RATE)
         lengths = (samples * TEACHER_RATE + sampling_rate - 1) // sampling_rate
         own = mask_from_lengths(lengths, audio.shape[1])
         if self.normalizes:

@@ -6,18 +6,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from codec.configuration import HHCodecConfig
+from codec.base import CodecModel
+from codec.configuration import HHCodecConfig, plain
+from codec.families import CODECS, model_of
 from codec.identity import fingerprint
+from codec.mel import MelConfig
 from codec.modeling import HHCodecModel
 from codec.quiet import quiet_transformers
 from codec.runs import UserError, whole_directory
+from codec.vocoders import Vocoder
+from codec.weight_norm import fit_weight_norm
 
 STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @torch.no_grad()
-def export_codec(model: HHCodecModel, dtype: str = "float32") -> HHCodecModel:
-    """Fold weight norm and the codebook transform, drop what only training needs, round to what will be stored.
+def export_codec(model: CodecModel, dtype: str = "float32") -> CodecModel:
+    """Fold weight norm, codebook transform and projections, drop what only training needs, round to what will be stored.
 
     The result is in float32, on the CPU, in evaluation mode, and carries its fingerprint: of the rounded encoder and
     quantizer, so that it is the same wherever the stored file is loaded. What a `dtype` of fewer bits rounds has
@@ -25,23 +30,44 @@ def export_codec(model: HHCodecModel, dtype: str = "float32") -> HHCodecModel:
     """
     if dtype not in STORED:
         raise UserError(f"cannot store weights as {dtype!r}: choose {', '.join(STORED)}")
-    config = HHCodecConfig(**{**model.config.to_dict(), "exported": True, "fingerprint": None})
-    exported = HHCodecModel(config).eval()
-    source = {name: value.detach() for name, value in model.state_dict().items()}
-    if not model.config.exported:
-        source["quantizer.codebook"] = model.quantizer.effective_codebook()
-        for name, module in model.named_modules():
-            if nn.utils.parametrize.is_parametrized(module, "weight"):
-                source[f"{name}.weight"] = module.weight
+    config = type(model.config)(**{**model.config.to_dict(), "exported": True, "fingerprint": None})
+    exported = model_of(config).eval()
+    source = {**model.state_dict(), **model.folded()}
     rounded = {name: source[name].detach().cpu().to(STORED[dtype]).float() for name in exported.state_dict()}
     exported.load_state_dict(rounded)
     exported.config.fingerprint = fingerprint(exported)
     return exported
 
 
+@torch.no_grad()
+def with_vocoder(model: HHCodecModel, vocoder: Vocoder) -> HHCodecModel:
+    """The codec with another vocoder in the place of its own: its codes mean what they meant.
+
+    Raises UserError unless both vocoders hear the same mel, which is what the decoder has learned to draw.
+    """
+    config = {**model.config.to_dict(), "vocoder": plain(vocoder.config)}
+    if vocoder.config.mel != model.config.vocoder_config.mel:
+        raise UserError(
+            f"the decoder of {model.config.name} draws {_in_words(model.config.vocoder_config.mel)}; the vocoder hears "
+            f"{_in_words(vocoder.config.mel)}: train a decoder for it"
+        )
+    changed = HHCodecModel(HHCodecConfig(**config))
+    for part in ("encoder", "quantizer", "decoder"):
+        changed.get_submodule(part).load_state_dict(model.get_submodule(part).state_dict())
+    changed.vocoder.load_state_dict(fit_weight_norm(vocoder.state_dict(), changed.vocoder))
+    return changed.eval()
+
+
+def _in_words(mel: MelConfig) -> str:
+    return (
+        f"{mel.n_mels} bands ({mel.mel_scale}, floor {mel.floor:g}) every {mel.hop_length} samples of "
+        f"{mel.sampling_rate} Hz, frames aligned {mel.alignment!r}"
+    )
+
+
 def save_codec(
-    model: HHCodecModel, directory: str | Path, dtype: str = "float32", card: str | None = None
-) -> HHCodecModel:
+    model: CodecModel, directory: str | Path, dtype: str = "float32", card: str | None = None
+) -> CodecModel:
     """Export `model` into a directory and return the exported one.
 
     Writes `config.json`, `model.safetensors` and, from `card`, `README.md`. The directory appears whole or not at all;
@@ -50,7 +76,7 @@ def save_codec(
     directory = Path(directory)
     _check_replaceable(directory)
     exported = export_codec(model, dtype)
-    stored = HHCodecModel(exported.config)
+    stored = model_of(exported.config)
     stored.load_state_dict(exported.state_dict())
     nn.Module.to(stored, STORED[dtype])
     with whole_directory(directory) as temporary, quiet_transformers():
@@ -65,7 +91,7 @@ def _check_replaceable(directory: Path) -> None:
         return
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        exported_codec = config["model_type"] == HHCodecConfig.model_type and config["exported"]
+        exported_codec = config["model_type"] in CODECS and config["exported"]
     except (OSError, ValueError, KeyError, TypeError):
         exported_codec = False
     if not exported_codec or (directory / "state.json").exists():  # the latter: a training run's checkpoint

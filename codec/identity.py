@@ -25,8 +25,8 @@ class CodecInfo:
     overlap_seconds: float | None
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> Self:
-        """The facts about a loaded, exported codec."""
+    def of(cls, model: Any) -> Self:
+        """The facts about a loaded codec: an exported one of ours, or an adapter."""
         config = model.config
         return cls(
             name=config.name,
@@ -50,12 +50,20 @@ class CodecInfo:
         known = {field.name: values[field.name] for field in fields(cls)}
         return cls(**{**known, "codebook_sizes": tuple(known["codebook_sizes"])})
 
-    def check_same(self, other: "CodecInfo", what: str) -> None:
-        """Raise UserError naming both fingerprints unless codes of `other`, the codec of `what`, mean the same."""
+    def check_same(self, other: "CodecInfo", what: str, as_many: bool = False) -> None:
+        """Raise UserError naming both fingerprints unless codes of `other`, the codec of `what`, mean the same.
+
+        Codes may be of fewer or more quantizers, the first ones in both, unless `as_many` asks for equally many a frame.
+        """
         if self.fingerprint != other.fingerprint:
             raise UserError(
                 f"{what} was made with the codec {other.name} ({other.fingerprint}), not with {self.name} "
                 f"({self.fingerprint}): the same codes mean other sounds; use the codec it was made with"
+            )
+        if as_many and self.num_quantizers != other.num_quantizers:
+            raise UserError(
+                f"{what} has {other.num_quantizers} codes a frame, where {self.num_quantizers} are expected: "
+                "make both with the same --max_quantizers"
             )
 
 
@@ -69,18 +77,7 @@ def fingerprint(model: PreTrainedModel) -> str:
     config = model.config
     if not config.exported:
         raise ValueError("only an exported codec has a fingerprint: use export_codec first")
-    meaning = {
-        key: getattr(config, key)
-        for key in (
-            "encoder",
-            "codebook_sizes",
-            "sampling_rate",
-            "hop_length",
-            "chunk_seconds",
-            "overlap_seconds",
-        )
-    }
-    digest.update(json.dumps(meaning, sort_keys=True).encode())
+    digest.update(json.dumps(config.meaning, sort_keys=True).encode())
     for part in ("encoder", "quantizer"):
         for name, tensor in sorted(model.get_submodule(part).state_dict().items()):
             digest.update(f"{part}.{name}{tuple(tensor.shape)}".encode())

@@ -182,9 +182,13 @@ class RowLSTM(nn.Module):
         if not self.bidirectional:
             if x.shape[1] == 0:
                 return x
-            h, memory = self.lstm(x, None if state is None else state.get(self))
+            past = None if state is None else state.get(self)
+            if past is not None:
+                past = tuple(memory.transpose(0, 1).contiguous() for memory in past)
+            h, memories = self.lstm(x, past)
             if state is not None:
-                state.put(self, memory)
+                # (batch, layers, dim): a stream's rows come first, as in all that it remembers
+                state.put(self, tuple(memory.transpose(0, 1) for memory in memories))
             return x + h
         if state is not None:
             raise ValueError("a bidirectional LSTM cannot stream")

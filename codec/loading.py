@@ -1,13 +1,17 @@
-"""Codecs by name: bundled, a directory, or a hub id."""
+"""Codecs by name: bundled, a directory, or a hub id; ours, or one of `transformers` behind its adapter."""
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from codec.quiet import quiet_transformers
 from codec.runs import UserError
 
 if TYPE_CHECKING:
-    from codec.modeling import HHCodecModel
+    from codec.adapters import CodecAdapter
+    from codec.base import CodecModel
+
+Codec: TypeAlias = "CodecModel | CodecAdapter"
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
@@ -17,18 +21,40 @@ def bundled_codecs() -> list[str]:
     return sorted(path.parent.name for path in CHECKPOINTS.glob("*/config.json"))
 
 
-def load_codec(name_or_path: str | Path, device: str = "cpu") -> "HHCodecModel":
+def load_codec(
+    name_or_path: str | Path, device: str = "cpu", num_quantizers: int | None = None
+) -> "CodecModel | CodecAdapter":
     """Load a codec for use: float32, evaluation mode, exported (a training run's is exported on the way).
 
     `name_or_path` is the name of a bundled codec, a model directory, a run directory or one of its checkpoints, or a
-    hub id. Raises UserError when there is no such codec, naming the bundled ones.
+    hub id; also of the audio codecs of `transformers` that have an adapter (Mimi, EnCodec, DAC, X-Codec-2). Of a
+    codec with several quantizers the first `num_quantizers` are used, or as many as the name says behind a colon
+    (`kyutai/mimi:8`); all unless given. Raises UserError when there is no such codec, naming the bundled ones.
     """
+    name, count = _split_count(str(name_or_path), num_quantizers)
+    model = _load(name, count)
+    return model.eval().to(device)
+
+
+def _split_count(name: str, num_quantizers: int | None) -> tuple[str, int | None]:
+    """`kyutai/mimi:8` -> `kyutai/mimi`, 8; a directory whose name ends that way is a directory."""
+    found = re.fullmatch(r"(.+):(\d+)", name)
+    if found is None or Path(name).exists():
+        return name, num_quantizers
+    count = int(found[2])
+    if num_quantizers not in (None, count):
+        raise UserError(f"{name} asks for {count} quantizers, num_quantizers for {num_quantizers}")
+    return found[1], count
+
+
+def _load(name: str, num_quantizers: int | None) -> "CodecModel | CodecAdapter":
     from codec.export import export_codec
 
-    name = str(name_or_path)
     path = Path(name)
     if name in bundled_codecs():
         model = read_model(CHECKPOINTS / name)
+    elif _is_adapted(name):
+        return _read_adapted(name, num_quantizers)
     elif path.is_dir() and not (path / "model.safetensors").is_file():
         from codec.training.checkpoint import load_trained
 
@@ -37,10 +63,38 @@ def load_codec(name_or_path: str | Path, device: str = "cpu") -> "HHCodecModel":
         model = read_model(name)
     if not model.config.exported:
         model = export_codec(model)
-    return model.eval().to(device)
+    if num_quantizers not in (None, model.config.num_quantizers):
+        try:
+            model.use_quantizers(num_quantizers)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    return model
 
 
-def read_model(source: str | Path) -> "HHCodecModel":
+def _is_adapted(source: str) -> bool:
+    from transformers import PreTrainedConfig
+
+    from codec.adapters import ADAPTERS
+
+    try:
+        found, _ = PreTrainedConfig.get_config_dict(source)
+    except (OSError, ValueError):  # `read_model` and `load_trained` say what is wrong
+        return False
+    return found.get("model_type") in ADAPTERS
+
+
+def _read_adapted(source: str, num_quantizers: int | None) -> "CodecAdapter":
+    from safetensors import SafetensorError
+
+    from codec.adapters import read_adapter
+
+    try:
+        return read_adapter(source, num_quantizers)
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"cannot load the codec {source}: {' '.join(str(error).split())}") from error
+
+
+def read_model(source: str | Path) -> "CodecModel":
     """Read `config.json` and `model.safetensors` of a model directory or a hub id, as they are but in float32.
 
     Raises UserError unless they are there, whole, and a codec's.
@@ -48,18 +102,21 @@ def read_model(source: str | Path) -> "HHCodecModel":
     from safetensors import SafetensorError
     from transformers import PreTrainedConfig
 
-    from codec.configuration import HHCodecConfig
-    from codec.modeling import HHCodecModel
+    from codec.adapters import ADAPTERS
+    from codec.families import CODECS
 
     try:
         found, _ = PreTrainedConfig.get_config_dict(source)
         kind = found.get("model_type")
-        if kind != HHCodecConfig.model_type:
+        if kind in ADAPTERS:
+            raise UserError(f"{source} is a codec of transformers ({kind}): it can be used here, not trained")
+        if kind not in CODECS:
             raise UserError(
-                f"{source} is no codec: its model_type is {kind!r}, not {HHCodecConfig.model_type!r}"
+                f"{source} is no codec: its model_type is {kind!r}, not one of {', '.join(CODECS)}, "
+                f"{', '.join(sorted(ADAPTERS))}"
             )
         with quiet_transformers():
-            loaded: tuple[HHCodecModel, dict[str, Any]] = HHCodecModel.from_pretrained(
+            loaded: tuple[CodecModel, dict[str, Any]] = CODECS[kind].from_pretrained(
                 source, output_loading_info=True, ignore_mismatched_sizes=True
             )
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:

@@ -17,8 +17,9 @@ class MelConfig:
     """The definition of a log-mel spectrogram: what an encoder starts from, or a vocoder expects.
 
     Sizes in samples, frequencies in Hz. Magnitudes are raised to `power` before the filter bank; the result is floored,
-    then logged (natural). `alignment` says where frame m is centred: "same" at (m + 1/2) * hop_length, "center" at
-    m * hop_length. `padding` fills the half windows beyond the ends.
+    then logged (natural). `power_offset` is added to squared magnitudes before anything else, as some vocoders were
+    trained. `alignment` says where frame m is centred: "same" at (m + 1/2) * hop_length, "center" at m * hop_length.
+    `padding` fills the half windows beyond the ends.
     """
 
     sampling_rate: int = 24_000
@@ -30,6 +31,7 @@ class MelConfig:
     mel_scale: Literal["slaney", "htk"] = "slaney"
     norm: Literal["slaney"] | None = "slaney"
     power: float = 1.0
+    power_offset: float = 0.0
     floor: float = 1e-5
     alignment: Literal["same", "center"] = "same"
     padding: Literal["reflect", "zeros"] = "reflect"
@@ -102,7 +104,11 @@ class LogMel(nn.Module):
             window, filters = self.window.to(x.dtype), self.filters.to(x.dtype)
             spectrum = torch.stft(
                 x, config.n_fft, config.hop_length, window=window, center=False, return_complex=True
-            ).abs()  # (batch, bins, frames)
+            )  # (batch, bins, frames)
+            if config.power_offset:
+                spectrum = (spectrum.real.square() + spectrum.imag.square() + config.power_offset).sqrt()
+            else:
+                spectrum = spectrum.abs()
             if config.power != 1.0:
                 spectrum = spectrum**config.power
             mel = spectrum.transpose(1, 2) @ filters  # (batch, frames, n_mels)

@@ -17,10 +17,10 @@ Frames = TypeVar("Frames", int, Tensor)
 class MelDecoder(nn.Module):
     """The decoder of HH-Codec (arXiv 2507.18897, section 3.3), ending at any vocoder's mel.
 
-    Published up to the last ConvNeXt block; then a transposed convolution to `upsample` times the frame rate, a few
-    narrow ConvNeXt blocks there, linear interpolation to the vocoder's own mel frames, and a linear head.
-    (Interpolating straight into a pointwise head can only draw piecewise-linear mels.) Where the mel's rate is the fine
-    rate already, nothing is interpolated.
+    Published up to the last ConvNeXt block. Then, as published, a transposed convolution straight to the mel (with
+    `fine_dim` None); or one to `upsample` times the frame rate, a few narrow ConvNeXt blocks there, linear
+    interpolation to the vocoder's own mel frames, and a linear head. (Interpolating straight into a pointwise head can
+    only draw piecewise-linear mels.) Where the mel's rate is the fine rate already, nothing is interpolated.
     """
 
     def __init__(self, config: MelDecoderConfig, latent_dim: int, hop_length: int, mel: MelConfig):
@@ -48,6 +48,9 @@ class MelDecoder(nn.Module):
             for _ in range(config.blocks)
         )
         self.final_norm = nn.LayerNorm(dim, eps=1e-6)
+        if config.fine_dim is None:
+            self.mel_head = nn.ConvTranspose1d(dim, mel.n_mels, config.upsample, config.upsample)
+            return
         # a transposed convolution whose kernel is its stride is a linear layer to `upsample` frames side by side
         self.upsample = nn.Linear(dim, config.upsample * config.fine_dim)
         self.fine = nn.ModuleList(
@@ -89,7 +92,11 @@ class MelDecoder(nn.Module):
         x = self.norm(self.context_norm(x, frame_mask))
         for block in self.convnext:
             x = block(x, frame_mask, state)
-        x = self.upsample(self.final_norm(x))
+        x = self.final_norm(x)
+        if config.fine_dim is None:
+            x = self.mel_head(x.transpose(1, 2)).transpose(1, 2)
+            return x * config.mel_std + config.mel_mean
+        x = self.upsample(x)
         # (batch, fine frames, fine_dim)
         x = x.reshape(x.shape[0], x.shape[1] * config.upsample, config.fine_dim)
         fine_mask = None if frame_mask is None else frame_mask.repeat_interleave(config.upsample, dim=1)

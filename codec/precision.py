@@ -16,3 +16,14 @@ def has_bfloat16(device: torch.device) -> bool:
     # AVX-512 BF16 or AMX
     cpu = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return device.type == "cpu" and bool(cpu)
+
+
+def is_plain_inference(x: Tensor, *weights: Tensor) -> bool:
+    """Whether `x` meets weights of its own precision on the CPU without autocast, and nothing needs a gradient.
+
+    Then what autograd or 16 bits would spoil may be used: writing in place, fast algorithms for convolutions.
+    """
+    if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return False
+    needs_gradient = torch.is_grad_enabled() and any(y.requires_grad for y in (x, *weights))
+    return not needs_gradient and all(y.dtype == x.dtype for y in weights)

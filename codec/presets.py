@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from codec.configuration import HHCodecConfig
+from codec.configuration import CodecConfig, HHCodecConfig
+from codec.hybrid.configuration import HybridCodecConfig
+from codec.hybrid.presets import HYBRID_PRESETS
 
-_VOCOS_MEL_24KHZ = {
+VOCOS_MEL_24KHZ = {
     # charactr/vocos-mel-24khz was trained on these
     "n_fft": 1_024,
     "hop_length": 256,
@@ -15,10 +17,31 @@ _VOCOS_MEL_24KHZ = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
+    # the published geometry, layer for layer (arXiv 2507.18897). Its frames are 23.4375 a second: the paper's 24 is
+    # rounded. mel_mean and mel_std undo nothing there, so they undo nothing here.
+    "hh-codec": {
+        "encoder": {"kind": "seanet", "ratios": [4, 4, 8, 8]},
+        "decoder": {"fine_dim": None, "mel_mean": 0.0, "mel_std": 1.0},
+        "vocoder": {"kind": "bigvgan"},
+    },
+    # exactly 24 Hz, full size: for training at scale
+    "hh-codec-24hz": {
+        "encoder": {"kind": "seanet", "ratios": [5, 5, 5, 8]},
+        "vocoder": {"kind": "bigvgan"},
+    },
     # exactly 24 Hz, published widths, with Vocos in BigVGAN's place: runs on a CPU
     "hh-codec-24hz-vocos": {
         "encoder": {"kind": "seanet", "ratios": [5, 5, 5, 8]},
-        "vocoder": {"kind": "vocos", "mel": _VOCOS_MEL_24KHZ},
+        "vocoder": {"kind": "vocos", "mel": VOCOS_MEL_24KHZ},
+    },
+    # exactly 24 Hz, full size, built of parts that stream: what it waits for is two frames of codes and a twentieth of
+    # a second in the vocoder; nothing in the encoder
+    "hh-codec-24hz-streaming": {
+        "encoder": {"kind": "seanet", "ratios": [5, 5, 5, 8], "padding": "zeros", "bidirectional": False},
+        "decoder": {"lookahead": 2, "attention_window": 96},
+        "vocoder": {"kind": "vocos", "lookahead": 2, "mel_mean": -5.9, "mel_std": 1.8},
+        "chunk_seconds": None,
+        "overlap_seconds": None,
     },
     # exactly 24 Hz, small, built of parts that stream
     "hh-codec-tiny": {
@@ -49,9 +72,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+PRESETS |= HYBRID_PRESETS
 
-def preset_config(name: str) -> HHCodecConfig:
+
+def preset_config(name: str) -> CodecConfig:
     """The configuration of the preset `name`; KeyError lists the names when there is none."""
     if name not in PRESETS:
         raise KeyError(f"no preset {name!r}; there are {', '.join(sorted(PRESETS))}")
-    return HHCodecConfig(name=name, **PRESETS[name])
+    config_class = HybridCodecConfig if name in HYBRID_PRESETS else HHCodecConfig
+    return config_class(name=name, **PRESETS[name])

@@ -5,19 +5,31 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Within the context `transformers` shows no progress bars and no warnings.
-
-    It draws bars even for weights that load in milliseconds, and tables of what our own errors say in a line.
-    """
+def without_progress_bars() -> Iterator[None]:
+    """Within the context `transformers` shows no progress bars: it draws them even for what takes milliseconds."""
     from transformers.utils import logging
 
-    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    showing = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
-    logging.set_verbosity_error()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
-        if bars:
+        if showing:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Within the context `transformers` shows neither progress bars nor warnings.
+
+    For loading whose outcome is checked: it prints tables of what our own errors say in a line.
+    """
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with without_progress_bars():
+            yield
+    finally:
+        logging.set_verbosity(verbosity)

@@ -8,24 +8,41 @@ from torch.nn.utils.parametrizations import weight_norm
 from codec.configuration import SEANetConfig
 from codec.layers import RowLSTM
 from codec.masks import lengths_from_mask, mask_from_lengths
-from codec.streaming import StreamState
+from codec.streaming import StreamState, windows_input
 
 
 class CausalConv(nn.Module):
-    """Convolution over samples that sees only the past; the start is reflected, as in EnCodec.
+    """Convolution over samples that sees only the past; the start is reflected, as in EnCodec, or zeros.
 
     A row shorter than its reflection is first extended by zeros: what lies behind a row must therefore be zero already.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, kernel_size: int, stride: int = 1, *, folded: bool):
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        kernel_size: int,
+        stride: int = 1,
+        *,
+        folded: bool,
+        reflects: bool = True,
+    ):
         super().__init__()
+        self.reflects = reflects
         conv = nn.Conv1d(in_dim, out_dim, kernel_size, stride)
         self.conv: nn.Conv1d = conv if folded else weight_norm(conv)
         self.padding = kernel_size - stride
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, in_dim, samples) -> (batch, out_dim, samples / stride), for whole strides."""
-        if self.padding:
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        """(batch, in_dim, samples) -> (batch, out_dim, samples / stride), for whole strides.
+
+        With a state (zeros only), what comes out is what the samples that are there complete.
+        """
+        if not self.reflects:
+            x = windows_input(x, self, state, left=self.padding, right=0, stride=self.conv.stride[0], dim=2)
+            if x.shape[-1] < self.conv.kernel_size[0]:
+                return x.new_zeros(x.shape[0], self.conv.out_channels, 0)
+        elif self.padding:
             missing = max(0, self.padding + 1 - x.shape[-1])
             start = F.pad(x[..., : self.padding + 1], (0, missing))[..., 1:].flip(-1)
             x = torch.cat([start, x], dim=-1)
@@ -35,15 +52,16 @@ class CausalConv(nn.Module):
 class ResidualUnit(nn.Module):
     """ELU, kernel-3 convolution to half the width, ELU, 1x1 back; a 1x1 convolution as shortcut."""
 
-    def __init__(self, dim: int, kernel_size: int, *, folded: bool):
+    def __init__(self, dim: int, kernel_size: int, *, folded: bool, reflects: bool):
         super().__init__()
-        self.conv1 = CausalConv(dim, dim // 2, kernel_size, folded=folded)
-        self.conv2 = CausalConv(dim // 2, dim, 1, folded=folded)
-        self.shortcut = CausalConv(dim, dim, 1, folded=folded)
+        self.conv1 = CausalConv(dim, dim // 2, kernel_size, folded=folded, reflects=reflects)
+        self.conv2 = CausalConv(dim // 2, dim, 1, folded=folded, reflects=reflects)
+        self.shortcut = CausalConv(dim, dim, 1, folded=folded, reflects=reflects)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
         """(batch, dim, samples) -> (batch, dim, samples)."""
-        return self.shortcut(x) + self.conv2(F.elu(self.conv1(F.elu(x)), inplace=True))
+        h = self.conv2(F.elu(self.conv1(F.elu(x), state), inplace=True), state)
+        return self.shortcut(x, state) + h
 
 
 class SEANetEncoder(nn.Module):
@@ -53,31 +71,40 @@ class SEANetEncoder(nn.Module):
         super().__init__()
         self.config = config
         dim = config.num_filters
-        self.first = CausalConv(1, dim, config.kernel_size, folded=folded)
+        reflects = config.padding == "reflect"
+        self.first = CausalConv(1, dim, config.kernel_size, folded=folded, reflects=reflects)
         self.units = nn.ModuleList()
         self.downsamples = nn.ModuleList()
         for ratio in config.ratios:
-            self.units.append(ResidualUnit(dim, config.residual_kernel_size, folded=folded))
-            self.downsamples.append(CausalConv(dim, 2 * dim, 2 * ratio, ratio, folded=folded))
+            self.units.append(
+                ResidualUnit(dim, config.residual_kernel_size, folded=folded, reflects=reflects)
+            )
+            self.downsamples.append(
+                CausalConv(dim, 2 * dim, 2 * ratio, ratio, folded=folded, reflects=reflects)
+            )
             dim *= 2
         self.lstm = RowLSTM(dim, config.lstm_layers, config.bidirectional)
-        self.last = CausalConv(self.lstm.out_dim, config.dim, config.last_kernel_size, folded=folded)
+        self.last = CausalConv(
+            self.lstm.out_dim, config.dim, config.last_kernel_size, folded=folded, reflects=reflects
+        )
 
     def forward(
         self, waveform: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
     ) -> Tensor:
         """(batch, samples in whole hops, zero beyond each row's frames) -> (batch, frames, dim)."""
-        if state is not None:
-            raise ValueError("this encoder cannot stream: its LSTM looks at the whole utterance")
+        if state is not None and not self.config.streams:
+            raise ValueError(
+                "this encoder cannot stream: its ends are reflected, or its LSTM looks at the whole utterance"
+            )
         lengths = None if frame_mask is None else lengths_from_mask(frame_mask) * self.config.hop_length
-        x = self.first(waveform[:, None])  # (batch, filters, samples)
+        x = self.first(waveform[:, None], state)  # (batch, filters, samples)
         for ratio, unit, downsample in zip(self.config.ratios, self.units, self.downsamples, strict=True):
             # causal: what is behind a row's end reaches the row only where a very short row is reflected
-            x = self._zero_beyond(F.elu(unit(x), inplace=True), lengths)
-            x = downsample(x)
+            x = self._zero_beyond(F.elu(unit(x, state), inplace=True), lengths)
+            x = downsample(x, state)
             lengths = None if lengths is None else lengths // ratio
-        x = self.lstm(x.transpose(1, 2), frame_mask).transpose(1, 2)  # (batch, 2 * dim, frames)
-        x = self.last(self._zero_beyond(F.elu(x), lengths))
+        x = self.lstm(x.transpose(1, 2), frame_mask, state).transpose(1, 2)  # (batch, lstm dim, frames)
+        x = self.last(self._zero_beyond(F.elu(x), lengths), state)
         return x.transpose(1, 2)
 
     @staticmethod

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from codec.configuration import SLMVQConfig
 from codec.masks import masked_mean
+from codec.nearest import nearest
 from codec.precision import at_least_float32
-
-ROWS_AT_ONCE = 4096  # of the distance matrix: bounds its memory for long batches
 
 
 @dataclass
@@ -49,7 +48,11 @@ class SLMVQ(nn.Module):
             self.register_buffer("codebook", torch.zeros(size, dim))
             return
         for layer in range(config.training_quantizers):
-            self.register_buffer(f"frozen_codebook_{layer}", torch.randn(size, dim) * dim**-0.5)
+            drawn = torch.randn(size, dim) * dim**-0.5
+            if config.frozen:
+                self.register_buffer(f"frozen_codebook_{layer}", drawn)
+            else:
+                self.register_parameter(f"trained_codebook_{layer}", nn.Parameter(drawn))
         self.code_transform = nn.Sequential(
             nn.Linear(dim, config.hidden_dim), nn.ReLU(), nn.Linear(config.hidden_dim, dim)
         )
@@ -65,7 +68,9 @@ class SLMVQ(nn.Module):
         """(codebook_size, dim): what a code means. A constant once exported; differentiable in training."""
         if self.exported:
             return self.codebook
-        return self.code_transform(self.get_buffer(f"frozen_codebook_{layer}"))
+        if self.config.frozen:
+            return self.code_transform(self.get_buffer(f"frozen_codebook_{layer}"))
+        return self.code_transform(self.get_parameter(f"trained_codebook_{layer}"))
 
     def encode(self, latent: Tensor) -> Tensor:
         """(batch, frames, dim) -> (batch, frames) int64 codes, nearest in L2."""
@@ -107,18 +112,6 @@ class SLMVQ(nn.Module):
                 outputs.append(SLMVQOutput(passed, codes, loss, towards_codes.detach()))
                 residual = residual - passed.detach()
         return SLMVQOutput(outputs[0].latent, outputs[0].codes, loss, outputs[0].commitment)
-
-
-@torch.no_grad()
-def nearest(x: Tensor, codebook: Tensor) -> Tensor:
-    """Index of the codebook row nearest to each vector: (..., dim), (codes, dim) -> (...) int64.
-
-    |x - c|^2 = |x|^2 - 2 x.c + |c|^2, and |x|^2 is the same for all codes.
-    """
-    flat = x.reshape(-1, x.shape[-1])
-    half_norms = 0.5 * codebook.square().sum(dim=-1)
-    found = [(rows @ codebook.T - half_norms).argmax(dim=-1) for rows in flat.split(ROWS_AT_ONCE)]
-    return torch.cat(found).reshape(x.shape[:-1]) if found else flat.new_zeros(x.shape[:-1], dtype=torch.long)
 
 
 def rotate_to(x: Tensor, target: Tensor) -> Tensor:

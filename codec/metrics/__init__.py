@@ -1,7 +1,9 @@
 """How good codes and decoded speech are: metrics that know nothing of corpora or language models."""
 
 from codec.metrics.codebook import CodebookStatistics, CodebookUse
+from codec.metrics.columns import Column
 from codec.metrics.dependencies import MissingDependency
+from codec.metrics.dnsmos import DNSMOSScore, dnsmos
 from codec.metrics.intelligibility import stoi
 from codec.metrics.intervals import Interval, bootstrap_mean, bootstrap_ratio, wilson_interval
 from codec.metrics.listening import pesq_wide_band
@@ -13,11 +15,19 @@ from codec.metrics.recognizers import (
     TransformersRecognizer,
     open_recognizer,
 )
+from codec.metrics.speakers import SpeakerEmbedder, SpeakerSimilarity
+from codec.metrics.stability import (
+    CodeStability,
+    Perturbation,
+    StabilityShare,
+    edit_distances,
+    perturbations,
+)
 from codec.metrics.stft import STFTDistance, multi_resolution_stft
 from codec.metrics.transcripts import EditCounts, character_errors, normalize_transcript, word_errors
+from codec.metrics.utmos import UTMOS, UTMOSPredictor
 from codec.metrics.waveforms import (
     WAVEFORM_METRICS,
-    Column,
     UsableMetrics,
     WaveformMetric,
     score_waveforms,
@@ -26,17 +36,25 @@ from codec.metrics.waveforms import (
 
 __all__ = [
     "DEV_LOG_MEL",
+    "UTMOS",
     "WAVEFORM_METRICS",
+    "CodeStability",
     "CodebookStatistics",
     "CodebookUse",
     "Column",
+    "DNSMOSScore",
     "EditCounts",
     "Interval",
     "MissingDependency",
+    "Perturbation",
     "PocketSphinxRecognizer",
     "Recognizer",
     "STFTDistance",
+    "SpeakerEmbedder",
+    "SpeakerSimilarity",
+    "StabilityShare",
     "TransformersRecognizer",
+    "UTMOSPredictor",
     "UsableMetrics",
     "VoicingScore",
     "WaveformMetric",
@@ -45,11 +63,14 @@ __all__ = [
     "character_errors",
     "compare_f0",
     "decoded_mel_l1",
+    "dnsmos",
+    "edit_distances",
     "log_mel",
     "log_mel_l1",
     "multi_resolution_stft",
     "normalize_transcript",
     "open_recognizer",
+    "perturbations",
     "pesq_wide_band",
     "score_waveforms",
     "stoi",

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
+from codec.metrics.columns import Column
 from codec.metrics.dependencies import MissingDependency, require
+from codec.metrics.dnsmos import dnsmos
 from codec.metrics.intelligibility import stoi
 from codec.metrics.listening import pesq_wide_band
 from codec.metrics.mel import log_mel_l1
@@ -15,29 +16,28 @@ from codec.metrics.stft import multi_resolution_stft
 
 
 @dataclass(frozen=True)
-class Column:
-    """One number in a table of results."""
-
-    key: str
-    title: str
-    better: Literal["higher", "lower"] | None
-    digits: int = 3
-    percent: bool = False
-
-
-@dataclass(frozen=True)
 class WaveformMetric:
-    """Compares a decoded waveform with its recording, both (samples,) at one rate: one value a column."""
+    """Compares a decoded waveform with its recording, both (samples,) at one rate: one value a column.
+
+    Where `needs_reference` is false, the waveform is judged by itself; the recording that it is given counts for
+    nothing, and may be the waveform.
+    """
 
     name: str
     columns: tuple[Column, ...]
     measure: Callable[[Tensor, Tensor, int], tuple[float, ...]]
-    package: str | None = None  # what must be installed for it
+    packages: tuple[str, ...] = ()  # what must be installed for it
+    needs_reference: bool = True
 
 
 def _voicing_row(reference: Tensor, estimate: Tensor, sampling_rate: int) -> tuple[float, ...]:
     score = voicing(reference, estimate, sampling_rate)
     return score.f1, score.f0_rmse_hz, score.f0_rmse_cents
+
+
+def _dnsmos_row(_: Tensor, estimate: Tensor, sampling_rate: int) -> tuple[float, ...]:
+    score = dnsmos(estimate, sampling_rate)
+    return score.overall, score.signal, score.background, score.p808
 
 
 WAVEFORM_METRICS: tuple[WaveformMetric, ...] = (
@@ -55,13 +55,13 @@ WAVEFORM_METRICS: tuple[WaveformMetric, ...] = (
         "stoi",
         (Column("stoi", "STOI", "higher"),),
         lambda reference, estimate, rate: (stoi(reference, estimate, rate),),
-        package="pystoi",
+        packages=("pystoi",),
     ),
     WaveformMetric(
         "pesq",
         (Column("pesq", "PESQ wide band", "higher", 2),),
         lambda reference, estimate, rate: (pesq_wide_band(reference, estimate, rate),),
-        package="pesq",
+        packages=("pesq",),
     ),
     WaveformMetric(
         "voicing",
@@ -71,7 +71,19 @@ WAVEFORM_METRICS: tuple[WaveformMetric, ...] = (
             Column("f0_rmse_cents", "F0 RMSE (cents)", "lower", 0),
         ),
         _voicing_row,
-        package="pyworld",
+        packages=("pyworld",),
+    ),
+    WaveformMetric(
+        "dnsmos",
+        (
+            Column("dnsmos_overall", "DNSMOS overall", "higher", 2),
+            Column("dnsmos_signal", "DNSMOS signal", "higher", 2),
+            Column("dnsmos_background", "DNSMOS background", "higher", 2),
+            Column("dnsmos_p808", "DNSMOS P.808", "higher", 2),
+        ),
+        _dnsmos_row,
+        packages=("speechmos", "onnxruntime"),
+        needs_reference=False,
     ),
 )
 
@@ -94,8 +106,8 @@ def usable_metrics(metrics: Sequence[WaveformMetric] = WAVEFORM_METRICS) -> Usab
     usable, skipped = [], {}
     for metric in metrics:
         try:
-            if metric.package is not None:
-                require(metric.package, metric.name)
+            for package in metric.packages:
+                require(package, metric.name)
             usable.append(metric)
         except MissingDependency as missing:
             skipped[metric.name] = str(missing)
@@ -103,11 +115,18 @@ def usable_metrics(metrics: Sequence[WaveformMetric] = WAVEFORM_METRICS) -> Usab
 
 
 def score_waveforms(
-    reference: Tensor, estimate: Tensor, sampling_rate: int, metrics: Sequence[WaveformMetric]
+    reference: Tensor | None, estimate: Tensor, sampling_rate: int, metrics: Sequence[WaveformMetric]
 ) -> dict[str, float]:
-    """All columns of `metrics` for one utterance, by key; both waveforms are (samples,)."""
+    """All columns of `metrics` for one utterance, by key; both waveforms are (samples,).
+
+    Without a reference only those that need none are measured.
+    """
     row: dict[str, float] = {}
     for metric in metrics:
-        values = metric.measure(reference, estimate, sampling_rate)
+        if reference is None and metric.needs_reference:
+            continue
+        given = estimate if reference is None else reference
+        # a codec fills its last frame: that is no part of the recording
+        values = metric.measure(given, estimate[: len(given)], sampling_rate)
         row.update(zip((column.key for column in metric.columns), values, strict=True))
     return row

@@ -42,7 +42,9 @@ class RunDirectory:
     `keep_last` checkpoints are kept, and the best one by the score given to `save` (lower is better).
     """
 
-    def __init__(self, path: str | os.PathLike[str], keep_last: int = 2) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], keep_last: int = 2, writes_tensorboard: bool = True
+    ) -> None:
         if keep_last < 1:
             raise UserError(f"keep_last is {keep_last}: a run keeps at least one checkpoint to go on from")
         self.path = Path(path)
@@ -50,7 +52,7 @@ class RunDirectory:
         self._writes = rank() == 0
         self._log_descriptor: int | None = None
         self._tensorboard: SummaryWriter | None = None
-        self._tensorboard_failed = False
+        self._tensorboard_failed = not writes_tensorboard
         self._resumed_step: int | None = None
 
     @property
@@ -258,6 +260,8 @@ def _differences(there: Any, here: Any, prefix: str = "") -> list[tuple[str, str
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         found = []
         for name in dict.fromkeys([*there, *here]):
+            if name not in there and not here[name]:
+                continue  # what an older version did not know yet is off
             found += _differences(there.get(name), here.get(name), f"{prefix}.{name}" if prefix else name)
         return found
     if _are_sections(there) and _are_sections(here) and len(there) == len(here):

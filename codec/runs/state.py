@@ -62,12 +62,13 @@ def load_training_state(
     return TrainingState(tensors, json.loads((directory / _COUNTERS).read_text(encoding="utf-8")))
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, Tensor]:
     """The optimizer's state as a flat dict: `"3/exp_avg"` is the first moment of the fourth parameter.
 
     Parameters are numbered through the groups in order. The groups' settings (learning rate, betas) are not
     in it: they are the config's and the schedule's. The tensors are the optimizer's own, not copies; sharded
-    ones (FSDP2) are gathered, which every process must take part in.
+    ones (FSDP2) are gathered on the CPU, one after the other, which every process must take part in; those that
+    say `keep=False` only help and are given nothing.
 
     Raises TypeError for a state entry that is neither a tensor nor a number.
     """
@@ -77,14 +78,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
             if value is None:
                 continue  # an unused slot, such as the momentum of SGD without momentum
             if isinstance(value, Tensor):
-                tensors[f"{index}/{name}"] = value.full_tensor() if _is_sharded(value) else value.detach()
+                tensor = value.full_tensor().cpu() if _is_sharded(value) else value.detach()
+                if keep:
+                    tensors[f"{index}/{name}"] = tensor
                 continue
             kind = type(value).__name__
             if kind not in _PYTHON_NUMBERS:
                 raise TypeError(
                     f"{type(optimizer).__name__} keeps a {kind} in its state ({name}), which has no tensor"
                 )
-            tensors[f"{index}/{name}:{kind}"] = torch.tensor(value, dtype=_PYTHON_NUMBERS[kind][1])
+            if keep:
+                tensors[f"{index}/{name}:{kind}"] = torch.tensor(value, dtype=_PYTHON_NUMBERS[kind][1])
     return tensors
 
 

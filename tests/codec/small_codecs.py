@@ -4,15 +4,43 @@ from typing import Any
 
 import torch
 
-from codec import HHCodecModel, export_codec
-from codec.configuration import HHCodecConfig
+from codec import CodecModel, export_codec, preset_config
+from codec.configuration import CodecConfig
+from codec.families import model_of
 from codec.presets import PRESETS
 
+SMALL_BIGVGAN = {
+    # the published hop in three steps, and the shapes of its blocks
+    "dim": 64,
+    "upsample_rates": [8, 8, 4],
+    "upsample_kernel_sizes": [16, 16, 8],
+    "block_kernel_sizes": [3, 7],
+    "block_dilations": [[1, 3], [1, 5]],
+}
+
 SMALL_PARTS: dict[str, dict[str, Any]] = {
+    "hh-codec": {
+        "encoder": {"num_filters": 4, "dim": 32},
+        "quantizer": {"codebook_size": 64, "dim": 32, "hidden_dim": 48},
+        "decoder": {"dim": 64, "blocks": 2},
+        "vocoder": SMALL_BIGVGAN,
+    },
+    "hh-codec-24hz": {
+        "encoder": {"num_filters": 4, "dim": 32},
+        "quantizer": {"codebook_size": 64, "dim": 32, "hidden_dim": 48},
+        "decoder": {"dim": 64, "blocks": 2, "fine_dim": 32, "fine_blocks": 1},
+        "vocoder": SMALL_BIGVGAN,
+    },
     "hh-codec-24hz-vocos": {
         "encoder": {"num_filters": 4, "dim": 32},
         "quantizer": {"codebook_size": 64, "dim": 32, "hidden_dim": 48},
         "decoder": {"dim": 64, "blocks": 2, "fine_dim": 32, "fine_blocks": 1},
+        "vocoder": {"dim": 48, "hidden_dim": 64, "blocks": 2},
+    },
+    "hh-codec-24hz-streaming": {
+        "encoder": {"num_filters": 4, "dim": 32},
+        "quantizer": {"codebook_size": 64, "dim": 32, "hidden_dim": 48},
+        "decoder": {"dim": 64, "blocks": 2, "attention_window": 9, "fine_dim": 32, "fine_blocks": 1},
         "vocoder": {"dim": 48, "hidden_dim": 64, "blocks": 2},
     },
     "hh-codec-tiny": {
@@ -21,21 +49,50 @@ SMALL_PARTS: dict[str, dict[str, Any]] = {
         "decoder": {"dim": 32, "blocks": 2, "attention_window": 7, "residual_blocks": 1, "fine_dim": 24},
         "vocoder": {"dim": 32, "hidden_dim": 48, "blocks": 2},
     },
+    "hybrid-codec": {
+        "encoder": {"num_filters": 2, "dim": 48},
+        "quantizer": {
+            "dim": 48,
+            "semantic_codebook_size": 64,
+            "semantic_dim": 40,
+            "semantic_hidden_dim": 64,
+            "semantic_blocks": 1,
+            "acoustic_quantizers": 3,
+            "acoustic_codebook_size": 32,
+            "codebook_dim": 4,
+        },
+        "decoder": {"num_filters": 32},
+    },
+    "hybrid-codec-tiny": {
+        "encoder": {"mel_dim": 24, "frame_dim": 32, "dim": 16, "mel_blocks": 1, "frame_blocks": 2},
+        "quantizer": {
+            "dim": 16,
+            "semantic_codebook_size": 64,
+            "semantic_dim": 24,
+            "semantic_hidden_dim": 32,
+            "semantic_blocks": 1,
+            "acoustic_quantizers": 3,
+            "acoustic_codebook_size": 32,
+            "codebook_dim": 4,
+        },
+        "decoder": {"dim": 32, "blocks": 2, "attention_window": 7, "residual_blocks": 1, "fine_dim": 24},
+        "vocoder": {"dim": 32, "hidden_dim": 48, "blocks": 2},
+    },
 }
 
 
-def small_config(preset: str, **overrides: Any) -> HHCodecConfig:
+def small_config(preset: str, **overrides: Any) -> CodecConfig:
     """The preset's configuration with narrow parts; `overrides` replace top-level fields."""
     fields = dict(PRESETS[preset])
     for part, narrow in SMALL_PARTS[preset].items():
         fields[part] = {**fields.get(part, {}), **narrow}
-    return HHCodecConfig(name=f"small-{preset}", **{**fields, **overrides})
+    return type(preset_config(preset))(name=f"small-{preset}", **{**fields, **overrides})
 
 
-def small_codec(preset: str, exported: bool = True, seed: int = 0, **overrides: Any) -> HHCodecModel:
+def small_codec(preset: str, exported: bool = True, seed: int = 0, **overrides: Any) -> CodecModel:
     """A codec of `small_config` whose codes vary with its input."""
     torch.manual_seed(seed)
-    model = HHCodecModel(small_config(preset, **overrides)).eval()
+    model = model_of(small_config(preset, **overrides)).eval()
     model.calibrate(speech_like(2, 48_000, seed=seed)[:, None])
     return export_codec(model) if exported else model
 

@@ -6,34 +6,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import HubertConfig, HubertModel
+from transformers import HubertModel
 
 from codec.distillation import DistillationHead, SSLTeacher, distillation_centres
 from codec.losses import LossWeights
 from codec.runs import UserError
 from codec.training import train_codec
 from tests.codec.small_codecs import speech_like
-from tests.codec.training_runs import CODES, forget_accelerator, log_of, run_config, speech_data, tensors_at
+from tests.codec.training_runs import (
+    CODES,
+    forget_accelerator,
+    log_of,
+    run_config,
+    save_teacher,
+    speech_data,
+    tensors_at,
+)
 
 
 @pytest.fixture(scope="module")
 def teacher_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A narrow HuBERT with random weights and the geometry of the published ones."""
-    torch.manual_seed(0)
-    config = HubertConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        conv_dim=[8] * 7,
-        conv_bias=True,
-        feat_extract_norm="layer",  # group norm would spread a click over the whole recording
-        num_conv_pos_embeddings=2,
-        num_conv_pos_embedding_groups=2,
-    )
-    path = tmp_path_factory.mktemp("teacher")
-    HubertModel(config).save_pretrained(path)
-    return path
+    return save_teacher(tmp_path_factory.mktemp("teacher"))
 
 
 def test_features_of_a_click_are_where_the_click_is(teacher_path: Path) -> None:

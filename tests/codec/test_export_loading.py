@@ -12,8 +12,7 @@ from transformers import AutoConfig, AutoModel
 from codec import (
     PRESETS,
     CodecInfo,
-    HHCodecConfig,
-    HHCodecModel,
+    CodecModel,
     UserError,
     export_codec,
     fingerprint,
@@ -30,7 +29,7 @@ from tests.codec.small_codecs import small_codec, small_config, speech_like
 PRESET_NAMES = sorted(PRESETS)
 
 
-def same_weights(first: HHCodecModel, second: HHCodecModel) -> bool:
+def same_weights(first: CodecModel, second: CodecModel) -> bool:
     ours, theirs = first.state_dict(), second.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -42,9 +41,8 @@ def test_a_saved_codec_is_the_same_by_every_road(preset: str, exported: bool, tm
     model = small_codec(preset, exported=exported)
     model.save_pretrained(tmp_path)
     config = AutoConfig.from_pretrained(tmp_path)
-    assert isinstance(config, HHCodecConfig) and type(config.encoder_config) is type(
-        model.config.encoder_config
-    )
+    assert type(config) is type(model.config)
+    assert type(config.encoder_config) is type(model.config.encoder_config)
     for name in (
         "encoder",
         "quantizer",
@@ -59,11 +57,11 @@ def test_a_saved_codec_is_the_same_by_every_road(preset: str, exported: bool, tm
     audio = speech_like(1, 24_000)[None]
     codes = model.encode(audio).audio_codes
     for loaded in (
-        HHCodecModel.from_pretrained(tmp_path),
+        type(model).from_pretrained(tmp_path),
         AutoModel.from_pretrained(tmp_path),
         read_model(tmp_path),
     ):
-        assert isinstance(loaded, HHCodecModel)
+        assert type(loaded) is type(model)
         assert same_weights(loaded, model)
         assert torch.equal(loaded.eval().encode(audio).audio_codes, codes)
         # what is not stored is built again: windows of the STFTs, mel filters
@@ -103,19 +101,21 @@ def test_the_fingerprint_is_of_what_codes_mean_and_nothing_else(preset: str) -> 
     own = fingerprint(codec)
     assert len(own) == 16 and int(own, 16) >= 0 and own == fingerprint(export_codec(codec))
     moved = copy.deepcopy(codec)
-    for part in ("decoder", "vocoder"):
+    for part in set(moved.PARTS) - {"encoder", "quantizer"}:
         for parameter in moved.get_submodule(part).parameters():
             parameter.add_(1.0)
-    moved.config.vocoder["dim"] += 1
+    moved.config.decoder["dim" if "dim" in moved.config.decoder else "num_filters"] += 1
     moved.config.name = "another"
     assert fingerprint(moved) == own
     names = [name for name in codec.state_dict() if name.startswith(("encoder.", "quantizer."))]
-    assert len(names) > 10 and "quantizer.codebook" in names
+    assert len(names) > 10 and any("codebook" in name for name in names)
     found = {own}
     for name in names:
-        changed = copy.deepcopy(codec)
-        changed.state_dict()[name].view(-1)[-1] += 1e-3
-        found.add(fingerprint(changed))
+        last = codec.state_dict()[name].view(-1)[-1:]
+        before = last.clone()
+        last.add_(1e-3)
+        found.add(fingerprint(codec))
+        last.copy_(before)
     assert len(found) == len(names) + 1
     if codec.config.window is not None:
         for field in ("chunk_seconds", "overlap_seconds"):
@@ -163,7 +163,7 @@ def test_what_is_no_codec_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "llama").mkdir()
     (tmp_path / "llama" / "config.json").write_text('{"model_type": "llama"}')
     save_file({"weight": torch.zeros(1)}, tmp_path / "llama" / "model.safetensors")
-    assert "model_type is 'llama', not 'hh-codec'" in error_of(tmp_path / "llama")
+    assert "model_type is 'llama', not one of hh-codec, hybrid-codec" in error_of(tmp_path / "llama")
 
 
 def test_a_damaged_codec_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_start_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
     small_config("hh-codec-tiny").save_pretrained(tmp_path / "config")
     small = str(tmp_path / "config")
     save_codec(small_codec("hh-codec-24hz-vocos"), tmp_path / "other")
-    assert "no codec 'hh-codec-huge' to train: give a preset (hh-codec-24hz-vocos, hh-codec-tiny)" in refusal(
+    assert "no codec 'hh-codec-huge' to train: give a preset (" in refusal(
         model="hh-codec-huge"
     )
     assert "initialize names 'head': the parts are" in refusal(model=small, initialize={"head": small})
@@ -240,7 +240,7 @@ def test_a_start_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "has 16 dimensions, the quantizer's codebook 8" in refusal(
         model=small, model_overrides={"quantizer": {"dim": 8}}
     )
-    with pytest.raises(KeyError, match="no preset 'x'; there are hh-codec-24hz-vocos, hh-codec-tiny"):
+    with pytest.raises(KeyError, match="no preset 'x'; there are hh-codec-24hz"):
         preset_config("x")
 
 

@@ -111,7 +111,12 @@ def test_a_missing_package_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatc
     usable = usable_metrics()
     assert set(usable.skipped) == {"stoi", "pesq"}
     assert "pystoi" in usable.skipped["stoi"] and "pip install 'codec-slm[eval]'" in usable.skipped["stoi"]
-    assert [metric.name for metric in usable.metrics] == ["log_mel_l1", "multi_resolution_stft", "voicing"]
+    assert [metric.name for metric in usable.metrics] == [
+        "log_mel_l1",
+        "multi_resolution_stft",
+        "voicing",
+        "dnsmos",
+    ]
     with pytest.raises(MissingDependency, match="pystoi"):
         stoi(torch.zeros(8), torch.zeros(8), RATE)
 
@@ -120,3 +125,4 @@ def test_the_table_holds_every_column() -> None:
     usable = usable_metrics(WAVEFORM_METRICS[:2])
     row = score_waveforms(babble(1), noisy(babble(1), 0.1), RATE, usable.metrics)
     assert list(row) == [column.key for column in usable.columns]
+    assert score_waveforms(None, babble(1), RATE, usable.metrics) == {}  # there is nothing to compare with

@@ -12,6 +12,27 @@ def quantizer(gradient: str = "rotation", layers: int = 1) -> SLMVQ:
     return SLMVQ(SLMVQConfig(32, 8, 16, gradient=gradient, training_quantizers=layers), exported=False)  # type: ignore[arg-type]
 
 
+def test_a_codebook_that_is_not_frozen_learns() -> None:
+    for frozen in (True, False):
+        torch.manual_seed(0)
+        ours = SLMVQ(SLMVQConfig(32, 8, 16, frozen=frozen), exported=False)
+        before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+        optimizer = torch.optim.SGD(ours.parameters(), lr=0.5)
+        ours(torch.randn(2, 30, 8)).loss.backward()
+        optimizer.step()
+        changed = {
+            name.split(".")[0]
+            for name, old in before.items()
+            if not torch.equal(ours.state_dict()[name], old)
+        }
+        books = {"trained_codebook_0", "trained_codebook_1"}
+        assert changed == {"code_transform"} | (set() if frozen else books)
+        if not frozen:  # the same draws, in another role
+            torch.manual_seed(0)
+            same = SLMVQ(SLMVQConfig(32, 8, 16), exported=False)
+            assert torch.equal(before["trained_codebook_1"], same.get_buffer("frozen_codebook_1"))
+
+
 def test_nearest_is_nearest() -> None:
     x, codebook = torch.randn(3, 50, 8), torch.randn(40, 8)
     slow = ((x[:, :, None] - codebook) ** 2).sum(-1).argmin(-1)

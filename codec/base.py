@@ -1,0 +1,312 @@
+"""What all codecs of this project do alike: batches, recordings of any length, freezing, the shapes in between."""
+
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from codec.configuration import CodecConfig
+from codec.layers import ConvNeXtBlock
+from codec.masks import lengths_from_mask, mask_from_lengths
+from codec.outputs import CodecDecoderOutput, CodecEncoderOutput, CodecLatentOutput, CodecOutput
+from codec.precision import at_least_float32
+from codec.streaming import StreamState
+from codec.windows import Window, join_windows, windows_over
+
+STREAM_SECONDS = 10.0  # of audio in one step where a recording of any length is coded: bounds the memory
+
+
+class CodecModel(PreTrainedModel):
+    """Encoder -> quantizer -> decoder (-> vocoder), each a submodule of that name.
+
+    Three laws hold: a row's codes and audio do not depend on the batch it rides in; a recording of S samples has
+    ceil(S / hop_length) frames and T frames decode to T * hop_length samples; an exported model holds nothing that
+    only training needs.
+
+    A subclass says how latents become codes and codes sound, and what an exported model holds.
+    """
+
+    config_class = CodecConfig
+    config: CodecConfig
+    main_input_name = "input_values"
+    input_modalities = "audio"
+    encoder: nn.Module
+    quantizer: nn.Module
+    decoder: nn.Module  # to the vocoder's mel, or where there is none to the waveform
+    vocoder: nn.Module
+
+    @property
+    def PARTS(self) -> tuple[str, ...]:
+        """Names of the parts that can be frozen, and taken from elsewhere."""
+        return self.config.parts
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As in `transformers`, but in float32 unless told otherwise, whatever the weights are stored in.
+
+        Codes come from nearest neighbours: in 16 bits they would differ.
+        """
+        if "torch_dtype" not in kwargs:
+            kwargs.setdefault("dtype", torch.float32)
+        return super().from_pretrained(*args, **kwargs)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if hasattr(module, "reset_buffers"):  # constants that are not stored: windows of STFTs, mel filters
+            module.reset_buffers()
+        elif isinstance(module, ConvNeXtBlock | nn.LayerNorm | nn.GroupNorm):
+            pass  # layer scale and norms start as they are built
+        elif isinstance(module, nn.Linear | nn.Conv1d) and not nn.utils.parametrize.is_parametrized(module):
+            nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    # -- what a codec says of itself --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def quantize(
+        self, latent: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
+    ) -> Tensor:
+        """(batch, frames, dim) -> codes (batch, num_quantizers, frames) int64."""
+
+    @abstractmethod
+    def codes_to_latent(
+        self, audio_codes: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
+    ) -> Tensor:
+        """Codes (batch, num_quantizers or fewer, frames) -> latent (batch, frames, dim)."""
+
+    @abstractmethod
+    def forward(
+        self,
+        input_values: Tensor,
+        padding_mask: Tensor | None = None,
+        synthesize: bool = True,
+        total_frames: Tensor | float | None = None,
+    ) -> CodecOutput:
+        """One training pass in one window."""
+
+    @abstractmethod
+    def effective_codebook(self, quantizer: int = 0) -> Tensor:
+        """(codebook_size, dim): the vectors that the codes of `quantizer` stand for."""
+
+    @abstractmethod
+    def folded(self) -> dict[str, Tensor]:
+        """The tensors of an exported model that are not tensors of this one: what training needs, worked in."""
+
+    def use_quantizers(self, count: int | None) -> None:
+        """Let `encode` give the codes of the first `count` quantizers only; of all for None.
+
+        Raises ValueError for more than there are.
+        """
+        if count not in (None, self.config.num_quantizers):
+            raise ValueError(f"{self.config.name} has {self.config.num_quantizers} quantizer, not {count}")
+
+    def _calibrate_quantizer(self, latent: Tensor) -> None:
+        """Start the quantizer from data: the latents (frames, dim) of one batch."""
+
+    # -- waveform to codes ------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(self, input_values: Tensor, padding_mask: Tensor | None = None) -> CodecEncoderOutput:
+        """Code a batch: (batch, 1, samples), mask (batch, samples) -> codes (batch, num_quantizers, frames), mask.
+
+        The mask is true (or 1) for a row's own samples, a prefix. Codes beyond a row's own frames are 0. A row longer
+        than the config's `chunk_seconds` is coded in windows, by itself.
+        """
+        waveform, lengths = self._rows(input_values, padding_mask)
+        frame_mask = mask_from_lengths(lengths, waveform.shape[1] // self.config.hop_length)
+        window = self.config.window
+        if window is None or frame_mask.shape[1] <= window.frames:
+            # rows of one length need no masks, and an LSTM no packing: the same latent, sooner
+            needed = None if padding_mask is None or bool(frame_mask.all()) else frame_mask
+            codes = self.quantize(self.encoder(waveform, needed), needed)
+        else:
+            batch, frames = frame_mask.shape
+            codes = waveform.new_zeros(batch, self.config.num_quantizers, frames, dtype=torch.long)
+            for row, own in enumerate(lengths.tolist()):
+                samples = waveform[row, : own * self.config.hop_length]
+                codes[row, :, :own] = self.encode_blocks([samples])
+        return CodecEncoderOutput(
+            audio_codes=codes.masked_fill(~frame_mask[:, None], 0), frame_mask=frame_mask
+        )
+
+    def encode_to_latent(self, input_values: Tensor, padding_mask: Tensor | None = None) -> CodecLatentOutput:
+        """The encoder alone, in one window: (batch, 1, samples) -> latent (batch, frames, dim), frame mask."""
+        waveform, lengths = self._rows(input_values, padding_mask)
+        frame_mask = mask_from_lengths(lengths, waveform.shape[1] // self.config.hop_length)
+        return CodecLatentOutput(latent=self.encoder(waveform, frame_mask), frame_mask=frame_mask)
+
+    @torch.no_grad()
+    def encode_blocks(self, blocks: Iterable[Tensor]) -> Tensor:
+        """Code one recording that comes in blocks (samples,) of any size, in bounded memory -> (quantizers, frames).
+
+        The codes are those of `encode` on the whole, and do not depend on how the recording is cut into blocks.
+        """
+        window, hop = self.config.window, self.config.hop_length
+        if window is None:
+            return self._encode_stream(blocks)
+        codes = [
+            self.quantize(self.encoder(self._pad_to_hop(piece.samples[None])))[
+                0, :, piece.keep_from : piece.keep_to
+            ]
+            for piece in windows_over((block.to(self.device) for block in blocks), window, hop)
+        ]
+        if not codes:
+            return torch.zeros(self.config.num_quantizers, 0, dtype=torch.long, device=self.device)
+        return torch.cat(codes, dim=1)
+
+    def _encode_stream(self, blocks: Iterable[Tensor]) -> Tensor:
+        state = StreamState()
+        codes = []
+        step = int(STREAM_SECONDS * self.config.frame_rate) * self.config.hop_length
+        samples = 0
+        for block in blocks:
+            for piece in block.to(self.device, torch.float32).split(step):
+                samples += piece.numel()
+                codes.append(self.quantize(self.encoder(piece[None], None, state), None, state))
+        state.final = True
+        missing = torch.zeros(1, -samples % self.config.hop_length, device=self.device)
+        codes.append(self.quantize(self.encoder(missing, None, state), None, state))
+        return torch.cat(codes, dim=2)[0]
+
+    # -- codes to waveform ------------------------------------------------------------------------------------------
+
+    def decode(self, audio_codes: Tensor, frame_mask: Tensor | None = None) -> CodecDecoderOutput:
+        """Codes (batch, quantizers, frames), mask (batch, frames) -> audio (batch, 1, frames * hop_length).
+
+        The quantizers may be the first few; audio is zero behind a row's own frames. Rows longer than the config's
+        `chunk_seconds` are decoded in windows, each row by itself; `mel` is then None.
+        """
+        window = self.config.window
+        if window is not None and audio_codes.shape[-1] > window.frames:
+            return self._decode_in_windows(audio_codes, frame_mask)
+        return self.decode_latent(self.codes_to_latent(audio_codes, frame_mask), frame_mask)
+
+    def decode_latent(
+        self, latent: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
+    ) -> CodecDecoderOutput:
+        """Quantized latent (batch, frames, dim) -> mel and audio, in one window, or the next chunk of a stream."""
+        mel = self.decoder(latent, frame_mask, state)
+        if state is not None:
+            return CodecDecoderOutput(audio_values=self.vocoder(mel, None, None, state)[:, None], mel=mel)
+        return CodecDecoderOutput(audio_values=self.vocode(mel, frame_mask, latent.shape[1]), mel=mel)
+
+    def vocode(self, mel: Tensor, frame_mask: Tensor | None, frames: int) -> Tensor:
+        """Mel (batch, mel frames, n_mels) of `frames` codec frames -> audio (batch, 1, frames * hop_length)."""
+        mel_mask = None if frame_mask is None else self.decoder.mel_mask(frame_mask)
+        waveform = self.vocoder(mel, frames * self.config.hop_length, mel_mask)
+        if frame_mask is not None:
+            waveform = waveform * frame_mask.repeat_interleave(self.config.hop_length, dim=1)
+        return waveform[:, None]
+
+    @torch.no_grad()
+    def decode_blocks(self, audio_codes: Tensor) -> Iterator[Tensor]:
+        """Decode one recording of any length in bounded memory: codes (quantizers, frames) -> blocks (samples,)."""
+        codes = audio_codes[None].to(self.device)  # (1, quantizers, frames)
+        window = self.config.window
+        if window is not None:
+            yield from self._decode_windows(codes, window)
+            return
+        state = StreamState()
+        pieces = codes.split(int(STREAM_SECONDS * self.config.frame_rate), dim=-1)
+        for index, piece in enumerate(pieces):
+            state.final = index == len(pieces) - 1
+            latent = self.codes_to_latent(piece, None, state)
+            yield self.decode_latent(latent, None, state).audio_values[0, 0]
+
+    def _decode_in_windows(self, audio_codes: Tensor, frame_mask: Tensor | None) -> CodecDecoderOutput:
+        batch, _, frames = audio_codes.shape
+        audio = torch.zeros(batch, 1, frames * self.config.hop_length, device=audio_codes.device)
+        lengths = [frames] * batch if frame_mask is None else lengths_from_mask(frame_mask).tolist()
+        for row, length in enumerate(lengths):
+            position = 0
+            for block in self.decode_blocks(audio_codes[row, :, :length]):
+                audio[row, 0, position : position + block.numel()] = block
+                position += block.numel()
+        return CodecDecoderOutput(audio_values=audio)
+
+    def _decode_windows(self, codes: Tensor, window: Window) -> Iterator[Tensor]:
+        """Windows with context, cross-faded over one frame where they meet."""
+        hop = self.config.hop_length
+        positions = torch.arange(codes.shape[-1], device=codes.device)
+        decoded = (
+            (self.decode_latent(self.codes_to_latent(codes[..., piece.samples])).audio_values[0, 0], piece)
+            for piece in windows_over([positions], window, 1)
+        )
+        yield from join_windows(decoded, hop, fade=hop)
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    def freeze(self, parts: Iterable[str]) -> None:
+        """Let exactly the named parts (of `PARTS`) rest: no gradients, evaluation mode for their dropout."""
+        frozen = set(parts)
+        if unknown := frozen - set(self.PARTS):
+            raise ValueError(f"no part {', '.join(sorted(unknown))}; the parts are {', '.join(self.PARTS)}")
+        for name in self.PARTS:
+            part = self.get_submodule(name)
+            part.requires_grad_(name not in frozen)
+            part.train(name not in frozen and self.training)
+
+    @torch.no_grad()
+    def calibrate(
+        self,
+        input_values: Tensor,
+        padding_mask: Tensor | None = None,
+        parts: Collection[str] = ("encoder", "quantizer"),
+    ) -> None:
+        """Scale the encoder's output to mean 0, deviation 1/sqrt(dim), and start the quantizer there, from one batch.
+
+        Before training only, and only of `parts` that start from random weights: without it all frames fall on one
+        code.
+        """
+        if "encoder" in parts:
+            output = self.encode_to_latent(input_values, padding_mask)
+            standardize(self.encoder.output_layer, output.latent[output.frame_mask])
+        if "quantizer" in parts:
+            output = self.encode_to_latent(input_values, padding_mask)
+            self._calibrate_quantizer(output.latent[output.frame_mask])
+
+    # -- shapes -----------------------------------------------------------------------------------------------------
+
+    def _pad_to_hop(self, waveform: Tensor) -> Tensor:
+        return F.pad(waveform, (0, -waveform.shape[-1] % self.config.hop_length))
+
+    def _rows(self, input_values: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Waveform (batch, samples in whole hops), zero beyond each row, and each row's frames."""
+        if input_values.ndim != 3 or input_values.shape[1] != 1:
+            raise ValueError(
+                f"expected input_values of shape (batch, 1, samples), got {tuple(input_values.shape)}"
+            )
+        waveform = at_least_float32(input_values[:, 0])
+        batch, samples = waveform.shape
+        lengths = torch.full((batch,), samples, device=waveform.device)
+        if padding_mask is not None:
+            waveform = waveform.masked_fill(~padding_mask.bool(), 0.0)
+            lengths = padding_mask.long().sum(dim=1)
+        hop = self.config.hop_length
+        return self._pad_to_hop(waveform), (lengths + hop - 1) // hop
+
+
+@torch.no_grad()
+def standardize(layer: nn.Linear | nn.Conv1d, output: Tensor) -> None:
+    """Rescale an affine layer so that this `output` (rows, dim) of it gets mean 0, deviation 1/sqrt(dim) a channel."""
+    mean, scale = output.mean(dim=0), output.std(dim=0).clamp_min(1e-5) * output.shape[-1] ** 0.5
+    layer.get_parameter("bias").sub_(mean).div_(scale)
+    if nn.utils.parametrize.is_parametrized(layer, "weight"):
+        # weight norm: the length of each row is a weight of its own
+        layer.get_parameter("parametrizations.weight.original0").div_(scale[:, None, None])
+    else:
+        layer.weight.div_(scale.reshape(-1, *[1] * (layer.weight.ndim - 1)))
+
+
+def weights_without_norm(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that weight norm makes, under the names that they have without it."""
+    return {
+        f"{name}.weight": module.weight
+        for name, module in model.named_modules()
+        if nn.utils.parametrize.is_parametrized(module, "weight")
+    }

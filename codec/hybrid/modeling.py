@@ -1,0 +1,160 @@
+"""HybridCodec: semantic codes first, then acoustic ones; no teacher where it is used (arXiv 2606.06743).
+
+The paper says: one convolutional encoder and one decoder with two streams between them; a semantic one of one
+quantizer, pulled by an L2 loss towards layer 16 of w2v-BERT 2.0 in training, and an acoustic one of residual quantizers
+over what the semantic stream leaves; twelve quantizers in all. What it leaves open is taken from DualCodec's published
+25 Hz model (arXiv 2505.13000), of whose encoder the teacher is a part: 24 kHz, strides 4, 5, 6, 8; Snake activations;
+ConvNeXt blocks before and behind the semantic quantizer; acoustic input = encoder features - decoded semantic stream;
+decoder input = semantic + quantized acoustic; 16,384 semantic codes, eleven times 1,024 acoustic ones, factorised in 8
+dimensions and looked up by direction; quantizer dropout; no acoustic stream for an eighth of the training batches (here
+of the rows: the same share, evenly spread).
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from codec.base import CodecModel, weights_without_norm
+from codec.configuration import LogMelEncoderConfig, MelDecoderConfig
+from codec.hybrid.configuration import DACDecoderConfig, DACEncoderConfig, HybridCodecConfig
+from codec.hybrid.dac_decoder import DACDecoder
+from codec.hybrid.dac_encoder import DACEncoder
+from codec.hybrid.quantizer import HybridLatents, HybridQuantizer, HybridQuantizerOutput
+from codec.log_mel_encoder import LogMelEncoder
+from codec.mel_decoder import MelDecoder
+from codec.outputs import CodecDecoderOutput, CodecOutput
+from codec.streaming import StreamState
+from codec.vocos import Vocos
+
+
+class HybridCodecModel(CodecModel):
+    """Encoder -> semantic stream and residual quantizer -> decoder (-> vocoder, in presets that decode through mel)."""
+
+    config_class = HybridCodecConfig
+    config: HybridCodecConfig
+    base_model_prefix = "hybrid_codec"
+
+    def __init__(self, config: HybridCodecConfig):
+        super().__init__(config)
+        encoder, decoder, vocoder = config.encoder_config, config.decoder_config, config.vocoder_config
+        self.encoder: DACEncoder | LogMelEncoder
+        if isinstance(encoder, DACEncoderConfig):
+            self.encoder = DACEncoder(encoder, folded=config.exported)
+        else:
+            assert isinstance(encoder, LogMelEncoderConfig)
+            self.encoder = LogMelEncoder(encoder)
+        self.quantizer = HybridQuantizer(config.quantizer_config, exported=config.exported)
+        self.decoder: DACDecoder | MelDecoder
+        if isinstance(decoder, DACDecoderConfig):
+            self.decoder = DACDecoder(decoder, encoder.dim, folded=config.exported)
+        else:
+            assert isinstance(decoder, MelDecoderConfig) and vocoder is not None
+            self.decoder = MelDecoder(decoder, encoder.dim, config.hop_length, vocoder.mel)
+            self.vocoder = Vocos(vocoder)
+        self.post_init()
+
+    def use_quantizers(self, count: int | None) -> None:
+        """Let `encode` give the codes of the first `count` quantizers only; of all for None.
+
+        What a code means stays as it is. Raises ValueError for more than there are.
+        """
+        most = len(self.config.quantizer_config.codebook_sizes)
+        if count is not None and not 1 <= count <= most:
+            raise ValueError(f"{self.config.name} has 1 to {most} quantizers to use, not {count}")
+        self.config.used_quantizers = count
+
+    # -- waveform to codes ------------------------------------------------------------------------------------------
+
+    def quantize(
+        self, latent: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
+    ) -> Tensor:
+        """(batch, frames, dim) -> codes (batch, num_quantizers, frames) int64, the semantic ones first."""
+        return self.quantizer.encode(latent, self.config.num_quantizers, frame_mask, state)
+
+    # -- codes to waveform ------------------------------------------------------------------------------------------
+
+    def codes_to_latents(
+        self, audio_codes: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
+    ) -> HybridLatents:
+        """Codes (batch, 1 to 12 quantizers, frames) -> the latents of both streams, (batch, frames, dim) each."""
+        return self.quantizer.decode(audio_codes, frame_mask, state)
+
+    def codes_to_latent(
+        self, audio_codes: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
+    ) -> Tensor:
+        """Codes (batch, 1 to 12 quantizers, frames) -> latent (batch, frames, dim)."""
+        return self.codes_to_latents(audio_codes, frame_mask, state).sum
+
+    def decode_latent(
+        self, latent: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
+    ) -> CodecDecoderOutput:
+        """Quantized latent (batch, frames, dim) -> audio, in one window, or the next chunk of a stream."""
+        if isinstance(self.decoder, MelDecoder):
+            return super().decode_latent(latent, frame_mask, state)
+        return CodecDecoderOutput(audio_values=self.decoder(latent, frame_mask)[:, None])
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_values: Tensor,
+        padding_mask: Tensor | None = None,
+        synthesize: bool = True,
+        total_frames: Tensor | float | None = None,
+    ) -> CodecOutput:
+        """One training pass in one window: (batch, 1, samples) -> mel or audio or both, codes, VQ loss.
+
+        In training mode every row gets as many quantizers as are drawn for it. `synthesize=False` leaves the vocoder
+        out, for stages in which it does not train. The VQ loss is summed over the batch's own frames and divided by
+        `total_frames` (their number unless given).
+        """
+        latent = self.encode_to_latent(input_values, padding_mask)
+        mask = latent.frame_mask
+        quantized: HybridQuantizerOutput = self.quantizer(latent.latent, mask, total_frames)
+        mel = audio = None
+        if isinstance(self.decoder, MelDecoder):
+            mel = self.decoder(quantized.latents.sum, mask)
+            audio = self.vocode(mel, mask, mask.shape[1]) if synthesize else None
+        else:
+            audio = self.decoder(quantized.latents.sum, mask)[:, None]
+        return CodecOutput(
+            audio_values=audio,
+            mel=mel,
+            audio_codes=quantized.codes,
+            frame_mask=mask,
+            quantized=quantized.latents.semantic,
+            vq_loss=quantized.loss,
+            commitment=quantized.commitment,
+        )
+
+    def effective_codebook(self, quantizer: int = 0) -> Tensor:
+        """(codebook_size, dim): the vectors that the codes of `quantizer` stand for.
+
+        Those of the first enter the ConvNeXt blocks behind it, and are `semantic_dim` wide.
+        """
+        return self.quantizer.effective_codebook(quantizer).detach()
+
+    def folded(self) -> dict[str, Tensor]:
+        """The weights without weight norm, and the quantizers' projections worked together."""
+        if self.config.exported:
+            return {}
+        quantizer = {f"quantizer.{name}": tensor for name, tensor in self.quantizer.folded().items()}
+        return quantizer | weights_without_norm(self)
+
+    @torch.no_grad()
+    def _calibrate_quantizer(self, latent: Tensor) -> None:
+        self.quantizer.calibrate(latent)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.ConvTranspose1d) and not nn.utils.parametrize.is_parametrized(module):
+            # each output sample is the sum of two taps of every channel
+            nn.init.trunc_normal_(module.weight, std=(2 * module.in_channels) ** -0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
+
+
+AutoConfig.register(HybridCodecConfig.model_type, HybridCodecConfig, exist_ok=True)
+AutoModel.register(HybridCodecConfig, HybridCodecModel, exist_ok=True)

@@ -1,0 +1,47 @@
+"""The HybridCodecs by name."""
+
+from typing import Any
+
+# The FFT and all widths are those of hh-codec-tiny, so that training can start from its parts
+_TINY_MEL = {"n_fft": 1_000, "hop_length": 240}
+
+HYBRID_PRESETS: dict[str, dict[str, Any]] = {
+    # 25 Hz, twelve quantizers; the sizes are DualCodec's, for the paper gives none
+    "hybrid-codec": {},
+    # The same streams and quantizers, small. It starts from log-mel and decodes through mel and Vocos: convolutions on
+    # the waveform would take days of a CPU to learn what this learns in an hour. Built of parts that stream.
+    "hybrid-codec-tiny": {
+        "encoder": {"kind": "log-mel", "mel": {**_TINY_MEL, "padding": "zeros"}},
+        "quantizer": {
+            "dim": 128,
+            "semantic_codebook_size": 2_048,
+            "semantic_dim": 256,
+            "semantic_hidden_dim": 768,
+            "semantic_blocks": 2,
+            "layer_scale": 0.3,
+        },
+        "decoder": {
+            "dim": 288,
+            "lookahead": 2,
+            "attention_window": 48,
+            "residual_blocks": 0,
+            "dropout": 0.0,
+            "blocks": 4,
+            "layer_scale": 0.3,
+            "fine_dim": 192,
+            "fine_blocks": 2,
+        },
+        "vocoder": {
+            "kind": "vocos",
+            "mel": _TINY_MEL,
+            "dim": 256,
+            "hidden_dim": 512,
+            "blocks": 5,
+            "lookahead": 2,
+            "mel_mean": -5.9,
+            "mel_std": 1.8,
+        },
+        "chunk_seconds": None,
+        "overlap_seconds": None,
+    },
+}

@@ -1,0 +1,152 @@
+"""The quantizer of HybridCodec: semantic codes first, then residual codes of what they leave of the latent."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec.hybrid.configuration import HybridQuantizerConfig
+from codec.hybrid.residual_vq import FoldedResidualVQ, ResidualVQ
+from codec.hybrid.semantic_stream import SemanticStream
+from codec.precision import at_least_float32
+from codec.streaming import StreamState
+
+
+@dataclass
+class HybridLatents:
+    """The latents of both streams; the decoder gets their sum."""
+
+    semantic: Tensor  # (batch, frames, dim), of the first quantizer
+    acoustic: Tensor  # (batch, frames, dim), of the others; zero where there are none
+
+    @property
+    def sum(self) -> Tensor:
+        """(batch, frames, dim): what the decoder gets."""
+        return self.semantic + self.acoustic
+
+
+@dataclass
+class HybridQuantizerOutput:
+    """What the quantizer gives in training."""
+
+    latents: HybridLatents  # quantized, with the gradient to the encoder
+    codes: Tensor  # (batch, quantizers, frames) int64
+    loss: Tensor  # scalar, summed over the quantizers
+    commitment: Tensor  # scalar, of the semantic quantizer
+
+
+class HybridQuantizer(nn.Module):
+    """Semantic stream, and a residual quantizer over the latent less the decoded semantic stream."""
+
+    acoustic: ResidualVQ | FoldedResidualVQ
+
+    def __init__(self, config: HybridQuantizerConfig, *, exported: bool):
+        super().__init__()
+        self.config = config
+        self.semantic = SemanticStream(config, exported=exported)
+        self.acoustic = FoldedResidualVQ(config) if exported else ResidualVQ(config)
+
+    def forward(
+        self,
+        latent: Tensor,
+        mask: Tensor,
+        total: Tensor | float | None = None,
+        counts: Tensor | None = None,
+    ) -> HybridQuantizerOutput:
+        """(batch, frames, dim), mask (batch, frames) -> quantized latents, codes, VQ loss.
+
+        counts: (batch,) acoustic quantizers of each row; drawn unless given in training mode, all otherwise.
+        """
+        if not isinstance(self.acoustic, ResidualVQ):
+            raise RuntimeError(
+                "an exported codec cannot train its quantizer: its projections have been folded"
+            )
+        semantic = self.semantic(latent, mask, total)
+        if counts is None:
+            most = self.config.acoustic_quantizers
+            counts = (
+                self.acoustic.draw_counts(len(latent), latent.device)
+                if self.training
+                else torch.full((len(latent),), most, device=latent.device)
+            )
+        acoustic = self.acoustic(at_least_float32(latent) - semantic.latent, mask, counts, total)
+        return HybridQuantizerOutput(
+            latents=HybridLatents(semantic.latent, acoustic.latent),
+            codes=torch.cat([semantic.codes[:, None], acoustic.codes], dim=1),
+            loss=semantic.loss + acoustic.loss,
+            commitment=semantic.commitment,
+        )
+
+    @torch.no_grad()
+    def encode(
+        self,
+        latent: Tensor,
+        count: int,
+        mask: Tensor | None = None,
+        state: StreamState | None = None,
+    ) -> Tensor:
+        """(batch, frames, dim) -> codes of the first `count` quantizers (batch, count, frames) int64."""
+        codes = self.semantic.encode(latent, mask, state)
+        if count == 1:
+            return codes[:, None]
+        with torch.autocast(latent.device.type, enabled=False):
+            left = at_least_float32(latent) - self.semantic.decode(codes, mask, state)
+            return torch.cat([codes[:, None], self.acoustic.encode(left, count - 1)], dim=1)
+
+    def decode(
+        self, codes: Tensor, mask: Tensor | None = None, state: StreamState | None = None
+    ) -> HybridLatents:
+        """(batch, count, frames) of the first quantizers, at least one -> the latents of both streams."""
+        semantic = self.semantic.decode(codes[:, 0], mask, state)
+        with torch.autocast(codes.device.type, enabled=False):
+            acoustic = torch.zeros_like(semantic)
+            if codes.shape[1] > 1:
+                acoustic = self.acoustic.decode(codes[:, 1:])
+        return HybridLatents(semantic, acoustic)
+
+    def effective_codebook(self, index: int) -> Tensor:
+        """(codebook_size, dim): the vectors that the codes of quantizer `index` stand for.
+
+        Those of the semantic one enter the ConvNeXt blocks behind it, and are `semantic_dim` wide.
+        """
+        if index == 0:
+            return self.semantic.quantizer.effective_codebook()
+        return self.acoustic.effective_codebook(index - 1)
+
+    def folded(self) -> dict[str, Tensor]:
+        """The tensors that only an exported quantizer has."""
+        if not isinstance(self.acoustic, ResidualVQ):
+            return {}
+        semantic = {f"semantic.quantizer.{k}": v for k, v in self.semantic.quantizer.folded().items()}
+        return semantic | {f"acoustic.{k}": v for k, v in self.acoustic.folded().items()}
+
+    @torch.no_grad()
+    def calibrate(self, latent: Tensor) -> None:
+        """Start every codebook from the latents (frames, dim) of one batch: entries are drawn from what it projects to.
+
+        Random entries would be far from most directions that come, and never be learned.
+        """
+        if not isinstance(self.acoustic, ResidualVQ):
+            return
+        rows = latent[None]
+        mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=latent.device)
+        before = self.semantic._before(rows, mask, None)
+        _start_from(self.semantic.quantizer, before[0])
+        residual = latent - self.semantic.decode(self.semantic.encode(rows, mask), mask)[0]
+        for quantizer in self.acoustic.quantizers:
+            _start_from(quantizer, residual)
+            residual = residual - quantizer.decode(quantizer.encode(residual[None]))[0]
+
+
+@torch.no_grad()
+def _start_from(quantizer: nn.Module, latent: Tensor) -> None:
+    """Projections that undo each other, and entries drawn from the projected latent (frames, dim), slightly moved."""
+    projected = quantizer.in_proj(latent)
+    spread = projected.std(dim=0).mean()
+    drawn = torch.randint(len(projected), (len(quantizer.codebook),), device=latent.device)
+    entries = projected[drawn]
+    quantizer.codebook.copy_(entries + 0.3 * spread * torch.randn_like(entries))
+    inverse = torch.linalg.pinv(quantizer.in_proj.weight)
+    quantizer.out_proj.weight.copy_(inverse)
+    quantizer.out_proj.bias.copy_(-F.linear(quantizer.in_proj.bias, inverse))

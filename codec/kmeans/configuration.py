@@ -1,0 +1,127 @@
+"""Configuration of the k-means tokenizer: patches of log-mel, a codebook of centroids, somebody else's vocoder."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from codec.configuration import BigVGANConfig, CodecConfig, VocosConfig, part_from, plain, vocoder_from
+from codec.mel import MelConfig
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """A frame of the codec: `stride` frames of log-mel side by side."""
+
+    mel: MelConfig = field(default_factory=lambda: MelConfig(padding="zeros"))
+    stride: int = 4  # mel frames a frame
+    mel_mean: float = -5.9  # taken off: distances between numbers around zero are more exact
+
+    @property
+    def hop_length(self) -> int:
+        """Samples a frame."""
+        return self.mel.hop_length * self.stride
+
+    @property
+    def dim(self) -> int:
+        """Of a patch."""
+        return self.mel.n_mels * self.stride
+
+    @property
+    def streams(self) -> bool:
+        """Whether chunked equals whole: the first samples of a stream cannot be reflected."""
+        return self.mel.padding == "zeros"
+
+
+@dataclass(frozen=True)
+class CentroidConfig:
+    """The quantizer."""
+
+    codebook_size: int = 2_048
+
+
+class KMeansCodecConfig(CodecConfig):
+    """Configuration of `KMeansCodecModel`.
+
+    Args:
+        name: what the codec calls itself in datasets and checkpoints.
+        encoder: fields of `PatchConfig`; its mel is the vocoder's, but for the padding.
+        quantizer: fields of `CentroidConfig`.
+        vocoder: fields of `VocosConfig` or `BigVGANConfig`, by its `kind`.
+        chunk_seconds, overlap_seconds: audio longer than `chunk_seconds` is coded in windows of that length, of
+            which `overlap_seconds` on each side are context; None where encoder and vocoder stream.
+        exported: always: there is nothing that only training needs.
+        fingerprint: 16 hex digits that name the meaning of a code; set by `export`.
+    """
+
+    model_type = "kmeans-codec"
+
+    def __init__(
+        self,
+        name: str = "kmeans",
+        encoder: dict[str, Any] | None = None,
+        quantizer: dict[str, Any] | None = None,
+        vocoder: dict[str, Any] | None = None,
+        chunk_seconds: float | None = None,
+        overlap_seconds: float | None = None,
+        exported: bool = True,
+        fingerprint: str | None = None,
+        **kwargs: Any,
+    ):
+        self.name = name
+        self.encoder = plain(part_from(PatchConfig, encoder))
+        self.quantizer = plain(part_from(CentroidConfig, quantizer))
+        self.vocoder = plain(vocoder_from(vocoder))
+        self.chunk_seconds = chunk_seconds
+        self.overlap_seconds = overlap_seconds
+        self.exported = exported
+        self.fingerprint = fingerprint
+        super().__init__(**kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        """Raise ValueError, naming what does not fit together."""
+        mel, expected = self.encoder_config.mel, self.vocoder_config.mel
+        if expected.alignment != "same":
+            raise ValueError("patches need a vocoder whose mel frames tile the samples: alignment 'same'")
+        differing = [
+            name
+            for name in expected.__dataclass_fields__
+            if name != "padding" and getattr(mel, name) != getattr(expected, name)
+        ]
+        if differing:
+            raise ValueError(f"the encoder's mel is not the vocoder's: {', '.join(differing)} differ")
+        self._check_windows()
+
+    @property
+    def encoder_config(self) -> PatchConfig:
+        """The encoder's fields, typed."""
+        return part_from(PatchConfig, self.encoder)
+
+    @property
+    def quantizer_config(self) -> CentroidConfig:
+        """The quantizer's fields, typed."""
+        return part_from(CentroidConfig, self.quantizer)
+
+    @property
+    def vocoder_config(self) -> VocosConfig | BigVGANConfig:
+        """The vocoder's fields, typed."""
+        return vocoder_from(self.vocoder)
+
+    @property
+    def sampling_rate(self) -> int:
+        """Samples a second, in and out."""
+        return self.encoder_config.mel.sampling_rate
+
+    @property
+    def hop_length(self) -> int:
+        """Samples a frame."""
+        return self.encoder_config.hop_length
+
+    @property
+    def codebook_sizes(self) -> list[int]:
+        """Codes of the one quantizer."""
+        return [self.quantizer_config.codebook_size]
+
+    @property
+    def streams(self) -> bool:
+        """Whether chunked equals whole, for encoder and vocoder; what is between them sees one frame at a time."""
+        return self.encoder_config.streams and self.vocoder_config.streams

@@ -1,0 +1,85 @@
+"""Speaker similarity: the cosine of two recordings' speaker embeddings, by any speaker model of Hugging Face."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from codec.metrics.columns import Column
+from codec.metrics.mel import check_pair, resampled
+from codec.quiet import quiet_transformers
+from codec.runs.errors import UserError
+
+SHORTEST_SECONDS = 0.5  # below, there is less than the frames that such models look at together
+
+
+class SpeakerEmbedder:
+    """A speaker verification model (`AutoModelForAudioXVector`, such as microsoft/wavlm-base-plus-sv).
+
+    Args:
+        name: hub id or directory.
+
+    Raises UserError for what is no such model.
+    """
+
+    def __init__(self, name: str, device: str | torch.device = "cpu"):
+        from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
+
+        self.name = name
+        self.device = torch.device(device)
+        try:
+            with quiet_transformers():
+                self._features: Any = AutoFeatureExtractor.from_pretrained(name)
+                model, report = AutoModelForAudioXVector.from_pretrained(
+                    name, dtype=torch.float32, output_loading_info=True
+                )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"cannot load the speaker model {name}: {reason} (give the hub id or directory of a Hugging Face "
+                "speaker verification model, such as microsoft/wavlm-base-plus-sv)"
+            ) from error
+        # The loss's own weights are left out of some checkpoints. Anything else that is missing would be random.
+        if missing := sorted(key for key in report["missing_keys"] if not key.startswith("objective.")):
+            raise UserError(f"{name} is no speaker model: it lacks {missing[0]}")
+        self._model: Any = model.eval().to(self.device)
+        self.sampling_rate = int(self._features.sampling_rate)
+
+    @torch.inference_mode()
+    def embed(self, waveform: Tensor, sampling_rate: int) -> Tensor | None:
+        """(samples,) -> (dim,) of length 1, on the CPU; None for less than half a second."""
+        samples = resampled(waveform, sampling_rate, self.sampling_rate)
+        if len(samples) < SHORTEST_SECONDS * self.sampling_rate:
+            return None
+        inputs = self._features(samples.numpy(), sampling_rate=self.sampling_rate, return_tensors="pt")
+        embedding = self._model(**inputs.to(self.device)).embeddings[0]
+        return F.normalize(embedding.float(), dim=0).cpu()
+
+
+class SpeakerSimilarity:
+    """Cosine similarity of two recordings' speakers, -1 to 1; a recording's embedding is kept for the next call."""
+
+    column = Column("speaker_similarity", "speaker similarity", "higher")
+    needs_reference = True
+
+    def __init__(self, embedder: SpeakerEmbedder):
+        self._embedder = embedder
+        self._last: tuple[Tensor, Tensor | None] | None = None
+
+    def __call__(self, reference: Tensor | None, estimate: Tensor, sampling_rate: int) -> float:
+        """Both (samples,); what the estimate has beyond the reference is cut. NaN for less than half a second."""
+        if reference is None:
+            raise ValueError("similar to whom? a reference is needed")
+        check_pair(reference, estimate)
+        target = self._of_reference(reference, sampling_rate)
+        drawn = self._embedder.embed(estimate[: len(reference)], sampling_rate)
+        return float(target @ drawn) if target is not None and drawn is not None else float("nan")
+
+    def _of_reference(self, reference: Tensor, sampling_rate: int) -> Tensor | None:
+        # several codecs are compared with one recording, one after the other
+        if self._last is None or not (
+            self._last[0].data_ptr() == reference.data_ptr() and len(self._last[0]) == len(reference)
+        ):
+            self._last = (reference, self._embedder.embed(reference, sampling_rate))
+        return self._last[1]

@@ -1,0 +1,146 @@
+"""UTMOS: predicted mean opinion score of naturalness without a reference (Saeki et al., arXiv 2204.02152).
+
+The strong learner: wav2vec 2.0 base, embeddings of one listener and one data set, an LSTM in both directions, a
+projection; the mean over frames is the score. Weights are read from `utmos22_strong_step7459_v1.pt`, as the GitHub
+project tarepan/SpeechMOS publishes them (MIT licence).
+"""
+
+import re
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from codec.metrics.columns import Column
+from codec.metrics.mel import resampled
+from codec.runs.errors import UserError
+
+SAMPLING_RATE = 16_000
+SHORTEST_SAMPLES = 400  # of the first frame
+_STRIDES = (5, 2, 2, 2, 2, 2, 2)
+_HEAD_DIM = 64
+
+# names of the published file -> those of `transformers`' Wav2Vec2Model
+_NAMES = (
+    (r"^feature_extractor\.conv_layers\.(\d+)\.0\.", r"feature_extractor.conv_layers.\1.conv."),
+    (r"^feature_extractor\.conv_layers\.0\.2\.", r"feature_extractor.conv_layers.0.layer_norm."),
+    (r"^layer_norm\.", r"feature_projection.layer_norm."),
+    (r"^post_extract_proj\.", r"feature_projection.projection."),
+    (r"^encoder\.pos_conv\.0\.weight_g$", r"encoder.pos_conv_embed.conv.parametrizations.weight.original0"),
+    (r"^encoder\.pos_conv\.0\.weight_v$", r"encoder.pos_conv_embed.conv.parametrizations.weight.original1"),
+    (r"^encoder\.pos_conv\.0\.bias$", r"encoder.pos_conv_embed.conv.bias"),
+    (r"\.self_attn_layer_norm\.", r".layer_norm."),
+    (r"\.self_attn\.", r".attention."),
+    (r"\.fc1\.", r".feed_forward.intermediate_dense."),
+    (r"\.fc2\.", r".feed_forward.output_dense."),
+    (r"^mask_emb$", r"masked_spec_embed"),
+)
+
+
+class UTMOSPredictor(nn.Module):
+    """The network; sizes follow from the weights.
+
+    Args:
+        weights: names and tensors of the published file.
+
+    Raises ValueError for tensors that do not make such a model.
+    """
+
+    def __init__(self, weights: dict[str, Tensor]):
+        super().__init__()
+        speech = {
+            _renamed(name.removeprefix("wav2vec2.")): tensor
+            for name, tensor in weights.items()
+            if name.startswith("wav2vec2.")
+        }
+        rest = {name: tensor for name, tensor in weights.items() if not name.startswith("wav2vec2.")}
+        try:
+            self.wav2vec2 = _wav2vec2(speech)
+            self.wav2vec2.load_state_dict(speech)
+            self.domain_emb = nn.Parameter(torch.empty_like(rest["domain_emb"]))
+            self.judge_emb = nn.Parameter(torch.empty_like(rest["judge_emb"]))
+            hidden, width = rest["blstm.weight_hh_l0"].shape[1], rest["blstm.weight_ih_l0"].shape[1]
+            self.blstm = nn.LSTM(width, hidden, batch_first=True, bidirectional=True)
+            middle = rest["projection.0.weight"].shape[0]
+            self.projection = nn.Sequential(nn.Linear(2 * hidden, middle), nn.ReLU(), nn.Linear(middle, 1))
+            own = {name for name in self.state_dict() if not name.startswith("wav2vec2.")}
+            if differing := sorted(own ^ set(rest)):
+                raise KeyError(differing[0])
+            self.load_state_dict(rest, strict=False)
+        except (KeyError, RuntimeError, IndexError) as error:
+            raise ValueError(f"not the weights of UTMOS ({' '.join(str(error).split())[:200]})") from error
+        self.eval().requires_grad_(False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) at 16 kHz -> (batch,) scores, about 1 to 5."""
+        features = self.wav2vec2(waveform).last_hidden_state  # (batch, frames, dim)
+        batch, frames, _ = features.shape
+        about = torch.cat([self.domain_emb, self.judge_emb], dim=1)[:, None].expand(batch, frames, -1)
+        opinions = self.projection(self.blstm(torch.cat([features, about], dim=2))[0])[..., 0]
+        return opinions.mean(dim=1) * 2.0 + 3.0  # trained on opinions scaled to -1 ... 1
+
+
+class UTMOS:
+    """The score of a recording by itself.
+
+    Args:
+        path: the published file, or a safetensors file of the same names.
+
+    Raises UserError for any other file.
+    """
+
+    column = Column("utmos", "UTMOS", "higher", 2)
+    needs_reference = False
+
+    def __init__(self, path: str | Path, device: str | torch.device = "cpu"):
+        self.device = torch.device(device)
+        try:
+            if Path(path).suffix == ".safetensors":
+                weights = load_file(path)
+            else:
+                weights = torch.load(path, map_location="cpu", weights_only=True)
+            self.predictor = UTMOSPredictor(weights).to(self.device)
+        except (OSError, RuntimeError, ValueError, AttributeError, UnpicklingError, SafetensorError) as error:
+            raise UserError(
+                f"{path} does not hold UTMOS: {' '.join(str(error).split())[:300]} (expected "
+                "utmos22_strong_step7459_v1.pt of github.com/tarepan/SpeechMOS)"
+            ) from error
+
+    @torch.inference_mode()
+    def __call__(self, reference: Tensor | None, estimate: Tensor, sampling_rate: int) -> float:
+        """Score the estimate (samples,), whatever the reference; NaN for less than 25 ms."""
+        samples = resampled(estimate, sampling_rate, SAMPLING_RATE)
+        if len(samples) < SHORTEST_SAMPLES:
+            return float("nan")
+        return float(self.predictor(samples[None].to(self.device)))
+
+
+def _wav2vec2(weights: dict[str, Tensor]) -> nn.Module:
+    """An empty wav2vec 2.0 of the sizes that its weights have."""
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    convolutions = [weights[f"feature_extractor.conv_layers.{i}.conv.weight"] for i in range(len(_STRIDES))]
+    # (dim, dim / groups, kernel)
+    dim, group, kernel = weights["encoder.pos_conv_embed.conv.parametrizations.weight.original1"].shape
+    layers = {name.split(".")[2] for name in weights if name.startswith("encoder.layers.")}
+    config = Wav2Vec2Config(
+        hidden_size=dim,
+        num_hidden_layers=len(layers),
+        num_attention_heads=dim // _HEAD_DIM,
+        intermediate_size=weights["encoder.layers.0.feed_forward.intermediate_dense.weight"].shape[0],
+        conv_dim=[weight.shape[0] for weight in convolutions],
+        conv_kernel=[weight.shape[2] for weight in convolutions],
+        conv_stride=list(_STRIDES),
+        num_conv_pos_embeddings=kernel,
+        num_conv_pos_embedding_groups=dim // group,
+    )
+    return Wav2Vec2Model(config)
+
+
+def _renamed(name: str) -> str:
+    for pattern, replacement in _NAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
