@@ -166,6 +166,7 @@ def train(output: Path, corpus: "Corpus", seconds: float) -> Trained:
     from slm import train_slm
 
     config = training_config(output, seconds)
+    assert config.text_model is not None  # it starts afresh
     if not Path(config.text_model).exists():
         texts = [utterance.text for utterance in corpus.split("train") if utterance.text]
         train_text_tokenizer(texts, config.text_model, kind="char")

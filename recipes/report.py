@@ -78,10 +78,25 @@ def spectrogram_picture(path: str | os.PathLike[str], rows: Sequence[Spectrogram
     _save(figure, path)
 
 
-def code_histogram(path: str | os.PathLike[str], counts: Sequence[np.ndarray]) -> None:
-    """How often each code is used, most frequent first, one line a quantizer; the even share is dotted."""
-    figure = _figure(8.0, 4.0)
-    axis: Axes = figure.subplots()
+_NAMED_LINES = 8  # of one panel: a legend of more is longer than the panel
+
+
+def code_histogram(path: str | os.PathLike[str], counts: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """How often each code is used, most frequent first: one panel a codec, by name, one line a quantizer.
+
+    The even share is dotted.
+    """
+    figure = _figure(8.0, 4.0 * len(counts))
+    axes = figure.subplots(len(counts), 1, squeeze=False)[:, 0]
+    for axis, (name, quantizers) in zip(axes, counts.items(), strict=True):
+        _draw_histogram(axis, quantizers)
+        if len(counts) > 1:
+            axis.set_title(name, loc="left", fontsize=10)
+    axes[-1].set_xlabel("code, by frequency")
+    _save(figure, path)
+
+
+def _draw_histogram(axis: "Axes", counts: Sequence[np.ndarray]) -> None:
     for quantizer, count in enumerate(counts):
         total = max(1, int(count.sum()))
         share = np.sort(count[count > 0])[::-1] / total
@@ -90,14 +105,15 @@ def code_histogram(path: str | os.PathLike[str], counts: Sequence[np.ndarray]) -
             np.arange(1, len(share) + 1),
             share,
             label=label if len(counts) == 1 else f"quantizer {quantizer}: {label}",
+            alpha=1.0 if len(counts) <= _NAMED_LINES else 0.5,
         )
-        axis.axhline(1.0 / len(count), color="grey", linestyle=":", linewidth=1.0)
+    for size in {len(count) for count in counts}:
+        axis.axhline(1.0 / size, color="grey", linestyle=":", linewidth=1.0)
     axis.set_yscale("log")
-    axis.set_xlabel("code, by frequency")
     axis.set_ylabel("share of all frames")
-    axis.legend()
+    if len(counts) <= _NAMED_LINES:
+        axis.legend()
     axis.grid(alpha=0.3)
-    _save(figure, path)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from codec import save_codec
+from codec.export import with_vocoder
 from codec.runs import UserError, rank
 from codec.training import (
     CodecTrainingConfig,
@@ -20,6 +21,7 @@ from codec.training import (
     model_config,
     train_codec,
 )
+from codec.vocoders import load_vocoder
 from data.corpora import CorpusFormat, Utterance
 
 
@@ -67,6 +69,7 @@ def export_codec_command(
     output: Path,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     checkpoint: Literal["final", "best", "latest"] | None = None,
+    vocoder: Path | None = None,
 ) -> int:
     """Turn a codec's training run into a model directory for use: folded, rounded once, with its fingerprint.
 
@@ -76,9 +79,40 @@ def export_codec_command(
         dtype: what the weights are stored in. They are computed with in float32 wherever they are loaded.
         checkpoint: which of the run's; its result when unset, or without one the latest. The best has the lowest
             validation score.
+        vocoder: a vocoder by itself, as import-weights writes it, in the place of the codec's own. It has to hear the
+            same mel. The fingerprint stays: codes mean what they meant.
     """
-    exported = save_codec(load_trained(run, checkpoint), output, dtype)
+    model = load_trained(run, checkpoint)
+    if vocoder is not None:
+        model = with_vocoder(model, load_vocoder(vocoder))
+    exported = save_codec(model, output, dtype)
     print(f"exported {exported.config.name}, fingerprint {exported.config.fingerprint}: {output}")
+    return 0
+
+
+def import_weights_command(
+    file: Path,
+    output: Path,
+    kind: Literal["auto", "hh-codec", "bigvgan", "vocos"] = "auto",
+    weights: Literal["average", "raw"] = "average",
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+) -> int:
+    """Turn a published file of weights into a directory of this project's form. Nothing in the file is run.
+
+    The original HH-Codec's Lightning checkpoint becomes a codec, exported, with its fingerprint. NVIDIA's BigVGAN v2
+    (bigvgan_generator.pt, with its config.json beside it) and charactr/vocos-mel-24khz (pytorch_model.bin) become
+    vocoders: `train-codec --initialize.vocoder DIR` starts from one, `export --vocoder DIR` puts one into a codec.
+
+    Args:
+        file: the file of weights.
+        output: where the directory goes; a codec or vocoder that is there is replaced.
+        kind: what the file is; by its names unless given.
+        weights: of an HH-Codec the average over training steps, which its authors evaluate, or the raw ones.
+        dtype: what a codec's weights are stored in; vocoders by themselves stay in float32.
+    """
+    from codec.importing import import_weights
+
+    print(import_weights(file, output, kind, weights, dtype))
     return 0
 
 

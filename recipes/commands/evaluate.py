@@ -4,18 +4,23 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from codec.runs import UserError
 from data.corpora import CorpusFormat
 from slm.sampling import SamplingConfig
+
+if TYPE_CHECKING:
+    from codec import Codec
+    from recipes.evaluation.codec_evaluation import NamedCodec
+    from recipes.evaluation.scoring import Judge
 
 Split = Literal["train", "validation", "test"]
 _SAMPLING = SamplingConfig()
 
 
 def evaluate_codec(
-    codec: str,
+    codec: list[str],
     corpus: str,
     output: Path,
     split: Split = "validation",
@@ -24,36 +29,47 @@ def evaluate_codec(
     metrics: list[str] | None = None,
     asr: str = "pocketsphinx",
     asr_language: str | None = None,
+    speaker_model: str | None = None,
+    utmos: Path | None = None,
+    stability: int = 20,
     limit: int | None = None,
     processes: int = 2,
     device: str = "auto",
 ) -> int:
-    """How well a codec keeps speech: every recording beside what comes back, in numbers, pictures and audio.
+    """How well codecs keep speech: every recording beside what comes back, in numbers, pictures and audio.
 
     Leaves results.json, report.md, utterances.parquet, codes.png, spectrogram.png and examples/ in the output.
 
     Args:
-        codec: a bundled codec's name, a directory, or a hub id.
+        codec: a bundled codec's name, a directory, or a hub id (kyutai/mimi:8 for its first 8 quantizers); several
+            are put side by side: --codec hh-codec-tiny --codec kyutai/mimi:8.
         corpus: where the recordings are.
         output: directory for the results.
         split: which of the corpus's utterances.
         format: the corpus's layout.
         gain: factor on every recording before anything else; for corpora recorded too low.
-        metrics: of log_mel_l1, multi_resolution_stft, stoi, pesq, voicing; all when unset, [] for codes only.
+        metrics: of log_mel_l1, multi_resolution_stft, stoi, pesq, voicing, dnsmos; all when unset, [] for codes only.
         asr: hears recordings and output for the error rates: pocketsphinx (US English, offline), none, or a
             Hugging Face speech recogniser by hub id or directory.
         asr_language: for a multilingual Whisper model; it guesses when unset.
+        speaker_model: a Hugging Face speaker verification model by hub id or directory, such as
+            microsoft/wavlm-base-plus-sv, for the similarity of speakers.
+        utmos: the file utmos22_strong_step7459_v1.pt of github.com/tarepan/SpeechMOS, for UTMOS.
+        stability: of so many recordings, changed versions are coded too (shifted, turned down, made noisy,
+            resampled), to count the codes that stay; 0 for none.
         limit: only so many utterances, evenly spread over the split.
         processes: workers that compute metrics and recognise speech.
-        device: for the codec and a Hugging Face recogniser; auto takes a GPU where there is one.
+        device: for the codecs and the Hugging Face models; auto takes a GPU where there is one.
     """
-    from codec import CodecInfo, load_codec
+    from codec import CodecInfo
     from data import open_corpus
-    from recipes.commands.data import _device as resolve_device
+    from recipes.commands.common import load_codec_on, resolve_device
     from recipes.evaluation.codec_evaluation import evaluate
     from recipes.evaluation.codec_report import write_codec_report
     from recipes.evaluation.scoring import Scorer
 
+    if stability < 0:
+        raise UserError(f"stability is {stability}: a number of recordings, or 0 for none")
     where = resolve_device(device)
     listing = open_corpus(corpus, format=format)
     utterances = listing.split(split)
@@ -61,29 +77,77 @@ def evaluate_codec(
         there = ", ".join(f"{name} ({count})" for name, count in listing.splits.items())
         raise UserError(f"{corpus} has no {split} split: it has {there}; choose one with --split")
     utterances = _spread(utterances, limit)
-    model = load_codec(codec, device=where)
-    with Scorer(metrics, asr, processes, where, asr_language) as scorer:
-        evaluation = evaluate(model, utterances, scorer, gain, where)
+    codecs = _named({location: load_codec_on(location, where) for location in codec}, len(codec))
+    locations = dict(zip((named.name for named in codecs), codec, strict=True))
+    judges, not_given = _judges(speaker_model, utmos, where)
+    if asr == "none":
+        not_given["word and character error rate"] = "no recogniser: --asr none"
+    with Scorer(metrics, asr, processes, where, asr_language, judges, not_given) as scorer:
+        evaluation = evaluate(codecs, utterances, scorer, gain, where, stability)
         facts: dict[str, Any] = {
             "command": _command_line(),
-            "codec": {**CodecInfo.of(model).to_dict(), "location": codec},
+            "codecs": {
+                named.name: {**CodecInfo.of(named.codec).to_dict(), "location": locations[named.name]}
+                for named in codecs
+            },
             "corpus": {"name": listing.name, "location": corpus, "split": split, "gain": gain},
             "asr": scorer.asr,
+            "speaker_model": speaker_model,
+            "utmos": None if utmos is None else utmos.name,
             "versions": _versions(),
         }
     table = write_codec_report(output, evaluation, facts)
     print(table)
-    for reason in evaluation.skipped.values():
-        print(f"not measured: {reason}")
+    _say_what_is_missing(evaluation.skipped)
     if evaluation.failures:
         print(f"{len(evaluation.failures)} recordings could not be read; the report names them")
     print(f"\ndetails: {output / 'report.md'}")
     return 0
 
 
+def _named(codecs: "dict[str, Codec]", asked: int) -> "list[NamedCodec]":
+    """Codecs by location -> with names for the tables: their own, and where two have one, the locations."""
+    from recipes.evaluation.codec_evaluation import NamedCodec
+
+    if not codecs or len(codecs) < asked:
+        raise UserError("give --codec, each codec once")
+    names = [loaded.config.name for loaded in codecs.values()]
+    return [
+        NamedCodec(location if names.count(loaded.config.name) > 1 else loaded.config.name, loaded)
+        for location, loaded in codecs.items()
+    ]
+
+
+def _judges(
+    speaker_model: str | None, utmos: Path | None, device: str
+) -> "tuple[list[Judge], dict[str, str]]":
+    """Metrics by neural networks whose weights were given, and what it takes for the others."""
+    from codec.metrics import UTMOS, SpeakerEmbedder, SpeakerSimilarity
+
+    judges: list[Judge] = []
+    not_given: dict[str, str] = {}
+    if speaker_model is not None:
+        judges.append(SpeakerSimilarity(SpeakerEmbedder(speaker_model, device)))
+    else:
+        not_given["speaker similarity"] = "no model: --speaker_model, such as microsoft/wavlm-base-plus-sv"
+    if utmos is not None:
+        judges.append(UTMOS(utmos, device))
+    else:
+        not_given["UTMOS"] = (
+            "no weights: --utmos utmos22_strong_step7459_v1.pt of github.com/tarepan/SpeechMOS"
+        )
+    return judges, not_given
+
+
+def _say_what_is_missing(skipped: dict[str, str]) -> None:
+    for name, reason in skipped.items():
+        print(f"not measured: {name} ({reason})")
+
+
 def evaluate_slm(
-    sentences: Path,
     output: Path,
+    sentences: Path | None = None,
+    pairs: list[str] | None = None,
     model: str = "slm-tiny",
     voices: list[str] | None = None,
     references: str | None = None,
@@ -96,13 +160,16 @@ def evaluate_slm(
     device: str = "auto",
     seed: int = 0,
 ) -> int:
-    """How well a speech language model speaks: sentences read aloud, and what a recogniser makes of them.
+    """How well a speech language model speaks, and how well it tells right speech from wrong.
 
-    Leaves results.json, report.md, sentences.parquet, spectrogram.png and audio/ in the output.
+    Sentences are read aloud and heard by a recogniser; of pairs of recordings the likelier one should be the right one.
+    Leaves results.json, report.md, sentences.parquet, spectrogram.png, audio/ and pairs.parquet in the output.
 
     Args:
-        sentences: a text file with one sentence a line, or .jsonl with objects that have a text (and an id).
         output: directory for the results.
+        sentences: a text file with one sentence a line, or .jsonl with objects that have a text (and an id).
+        pairs: likelihood tests, each a .jsonl file of `good` and `bad` recordings (paths or lists of codes),
+            a directory with gold.csv (sWUGGY, sBLIMP), or the directories of SALMon; several as --pairs A --pairs B.
         model: a bundled model's name, a directory, or a hub id.
         voices: voice tags to speak with, in turn; all that the model has when unset.
         references: a corpus of the same sentences spoken, by whoever; gives the lengths to compare with, the error
@@ -112,7 +179,7 @@ def evaluate_slm(
         asr_language: for a multilingual Whisper model; it guesses when unset.
         sampling: how tokens are drawn.
         candidates: so many are spoken of each sentence, and the one taken that the model itself hears best.
-        limit: only so many sentences, evenly spread over the file.
+        limit: only so many sentences, and pairs of each test, evenly spread over the file.
         processes: workers that recognise speech.
         device: for the model and a Hugging Face recogniser; auto takes a GPU where there is one.
         seed: of the sampling.
@@ -120,38 +187,48 @@ def evaluate_slm(
     import torch
 
     from data import open_corpus
-    from recipes.commands.data import _device as resolve_device
+    from recipes.commands.common import resolve_device
+    from recipes.evaluation.pairs import PairTest, evaluate_pairs, open_pairs
     from recipes.evaluation.scoring import Scorer
     from recipes.evaluation.sentences import References, read_sentences
-    from recipes.evaluation.slm_evaluation import evaluate
+    from recipes.evaluation.slm_evaluation import SLMEvaluation, evaluate
     from recipes.evaluation.slm_report import write_slm_report
     from slm.speech_lm import SpeechLM
 
-    texts = _spread(read_sentences(sentences), limit)
+    if sentences is None and not pairs:
+        raise UserError(
+            "nothing to evaluate: give --sentences to be spoken, --pairs to be told apart, or both"
+        )
+    texts = _spread(read_sentences(sentences), limit) if sentences is not None else []
+    tests = [open_pairs(Path(path)) for path in pairs or []]
+    tests = [PairTest(test.name, _spread(test.pairs, limit)) for test in tests]
     where = resolve_device(device)
     spoken = References(open_corpus(references).utterances) if references is not None else None
     language_model = SpeechLM.from_pretrained(model, device=where)
     chosen: list[str | None] = [*(voices or language_model.vocabulary.voices)] or [None]
     with Scorer([], asr, processes, where, asr_language) as scorer:
-        evaluation = evaluate(
-            language_model, texts, chosen, spoken, scorer, output, sampling, candidates, seed
-        )
+        evaluation = SLMEvaluation()
+        if texts:
+            evaluation = evaluate(
+                language_model, texts, chosen, spoken, scorer, output, sampling, candidates, seed
+            )
+        evaluation.pairs = [evaluate_pairs(language_model, test) for test in tests]
         facts: dict[str, Any] = {
             "command": _command_line(),
             "model": model,
             "codec": language_model.vocabulary.codec.to_dict(),
-            "sentences": {"location": str(sentences), "count": len(texts)},
+            "sentences": {"location": str(sentences), "count": len(texts)} if texts else None,
+            "pairs": pairs,
             "references": references,
             "sampling": {**asdict(sampling), "candidates": candidates, "seed": seed},
-            "asr": scorer.asr,
+            "asr": scorer.asr if texts else None,
             "device": where,
             "threads": torch.get_num_threads(),
             "versions": _versions(),
         }
     table = write_slm_report(output, evaluation, facts)
     print(table)
-    for reason in evaluation.skipped.values():
-        print(f"not measured: {reason}")
+    _say_what_is_missing(evaluation.skipped)
     print(f"\ndetails: {output / 'report.md'}")
     return 0
 
@@ -183,6 +260,8 @@ def _versions() -> dict[str, str]:
         "pyworld",
         "jiwer",
         "pocketsphinx",
+        "speechmos",
+        "onnxruntime",
     ):
         try:
             found[package] = version(package)

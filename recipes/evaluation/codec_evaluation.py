@@ -1,28 +1,45 @@
-"""A codec on a corpus: what is lost between the recordings and what comes back."""
+"""Codecs on a corpus: what is lost between the recordings and what comes back, for several codecs side by side."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor
 
 from codec.mel import MelConfig
-from codec.metrics import CodebookUse, Column, Interval, bootstrap_ratio
+from codec.metrics import DEV_LOG_MEL, CodebookUse, Column, Interval, bootstrap_ratio
+from codec.metrics.mel import resampled
 from codec.runs import Progress
 from data import AudioError, Utterance, audio_info, read_audio
+from recipes.evaluation.code_stability import StabilityTrial
 from recipes.evaluation.reconstruction import Reconstruction, Reconstructor
 from recipes.evaluation.scoring import Scorer, Scores, ScoringTask
 from recipes.evaluation.speed import CodecSpeed, codec_speed
 
 RECORDING = "recording"
-VOCODER = "vocoder on true mels"
-CODEC = "codec"
-
 BEFORE_VOCODER = Column("log_mel_l1_before_vocoder", "log-mel L1 before vocoder", "lower")
+# All codecs are compared with one and the same recording, whatever their own rate: one that leaves out the upper half
+# of the spectrum is seen to do so. The metrics are defined for 24 kHz.
+SCORING_RATE = DEV_LOG_MEL.sampling_rate
 
-_SPEED_SECONDS = 60.0  # of audio to time on
+_SPEED_SECONDS = 60.0  # of audio to time on, at most
 _EXAMPLES = 3  # recordings kept to be heard
+
+
+def vocoder_of(codec: str) -> str:
+    """The row of a codec's vocoder on the recordings' own mels: what the vocoder alone costs."""
+    return f"vocoder of {codec} on true mels"
+
+
+@dataclass(frozen=True)
+class NamedCodec:
+    """A codec, and what it is called in tables; names are unique."""
+
+    name: str
+    codec: Any  # what `load_codec` gives
 
 
 @dataclass(frozen=True)
@@ -31,8 +48,9 @@ class UtteranceRow:
 
     utterance: Utterance
     system: str
+    codec: str | None  # None: the recording itself
     seconds: float
-    frames: int
+    frames: int | None
     scores: Scores
     mel_l1: float = float("nan")  # before the vocoder
 
@@ -45,11 +63,25 @@ class UtteranceRow:
 
 @dataclass(frozen=True)
 class Example:
-    """A recording and what came of it, to be heard and seen."""
+    """A recording and what each codec made of it, to be heard and seen."""
 
     id: str
-    recording: Tensor  # (samples,)
-    reconstruction: Reconstruction
+    recording: Tensor  # (samples,) at the scoring rate
+    reconstructions: dict[str, Reconstruction]  # by codec
+
+
+@dataclass
+class CodecResult:
+    """What was measured of one codec by itself."""
+
+    name: str
+    sampling_rate: int
+    frame_rate: float
+    mel_config: MelConfig | None  # of the mel before the vocoder; None where the codec has none
+    codes: CodebookUse
+    speed: CodecSpeed
+    stability: StabilityTrial
+    frames: int = 0
 
 
 @dataclass
@@ -57,21 +89,22 @@ class CodecEvaluation:
     """Everything measured."""
 
     columns: list[Column]
-    mel_config: MelConfig | None  # of the mel before the vocoder; None where the codec has none
-    rows: list[UtteranceRow]
-    codes: CodebookUse
-    frames: int
-    seconds: float
-    speed: CodecSpeed
+    codecs: list[CodecResult]
     skipped: dict[str, str]  # metric -> why, and the cure
+    rows: list[UtteranceRow] = field(default_factory=list)
+    utterances: int = 0
+    seconds: float = 0.0
     failures: list[dict[str, str]] = field(default_factory=list)  # id, reason
     examples: list[Example] = field(default_factory=list)
 
     @property
     def systems(self) -> list[str]:
-        """Those that have rows, in the order of the table."""
+        """Those that have rows, in the order of the table: the recording, then each codec after its vocoder."""
         present = {row.system for row in self.rows}
-        return [system for system in (RECORDING, VOCODER, CODEC) if system in present]
+        order = [RECORDING]
+        for codec in self.codecs:
+            order += [vocoder_of(codec.name), codec.name]
+        return [system for system in order if system in present]
 
     def of(self, system: str) -> list[UtteranceRow]:
         """The rows of one system."""
@@ -92,94 +125,169 @@ class CodecEvaluation:
 
 
 def evaluate(
-    codec: Any,
+    codecs: Sequence[NamedCodec],
     utterances: Sequence[Utterance],
     scorer: Scorer,
     gain: float = 1.0,
     device: str = "cpu",
+    stability_utterances: int = 0,
 ) -> CodecEvaluation:
-    """Put every utterance, times `gain`, through `codec` and score it beside its recording.
+    """Put every utterance, times `gain`, through each codec and score it beside its recording.
 
     A recording that cannot be read is a failure, named, and the others go on. Recordings and vocoder output
-    are scored too: the first bounds the error rates from below, the second says what the vocoder alone costs.
+    are scored too: the first bounds the scores, the second says what the vocoder alone costs. Of
+    `stability_utterances`, evenly spread, changed versions are coded too.
     Raises AudioError when no recording at all can be read.
     """
-    rate = codec.config.sampling_rate
-    reconstructor = Reconstructor(codec, device)
-    speed = codec_speed(reconstructor, _first_waveforms(utterances, rate, gain), rate)
-    columns = [BEFORE_VOCODER] if reconstructor.mel_config is not None and scorer.columns else []
+    contestants = []
+    for named in codecs:
+        rate = named.codec.config.sampling_rate
+        reconstructor = Reconstructor(named.codec, device)
+        speed = codec_speed(reconstructor, _first_waveforms(utterances, rate, gain), rate)
+        contestants.append(_Contestant(reconstructor, _empty_result(named, reconstructor, speed)))
+    has_mel = scorer.columns and any(entry.result.mel_config is not None for entry in contestants)
     result = CodecEvaluation(
-        columns=[*columns, *scorer.columns],
-        mel_config=reconstructor.mel_config,
-        rows=[],
-        codes=CodebookUse(codec.config.codebook_sizes),
-        frames=0,
-        seconds=0.0,
-        speed=speed,
+        columns=[*([BEFORE_VOCODER] if has_mel else []), *scorer.columns],
+        codecs=[entry.result for entry in contestants],
         skipped=scorer.skipped,
     )
+    count = min(stability_utterances, len(utterances))
+    tried = {number * len(utterances) // count for number in range(count)}
     with Progress(len(utterances), unit="utterances", label="evaluating") as progress:
-        for row, scores in scorer.run(_tasks(reconstructor, utterances, scorer, gain, result)):
+        last = contestants[-1].result.name
+        for row, scores in scorer.run(_tasks(contestants, utterances, scorer, gain, tried, result)):
             result.rows.append(
-                UtteranceRow(row.utterance, row.system, row.seconds, row.frames, scores, row.mel_l1)
+                UtteranceRow(
+                    row.utterance, row.system, row.codec, row.seconds, row.frames, scores, row.mel_l1
+                )
             )
-            if row.system == CODEC:
+            if row.system == last:
                 progress.update(1, f"{result.seconds:,.0f} s of audio read")
     return result
+
+
+@dataclass
+class _Contestant:
+    reconstructor: Reconstructor
+    result: CodecResult
 
 
 @dataclass(frozen=True)
 class _Pending:
     utterance: Utterance
     system: str
+    codec: str | None
     seconds: float
-    frames: int
+    frames: int | None
     mel_l1: float = float("nan")
 
 
+class _Recording:
+    """One utterance at every rate that it is asked for. Raises AudioError when it cannot be read."""
+
+    def __init__(self, utterance: Utterance, gain: float):
+        self._utterance, self._gain = utterance, gain
+        self._read: dict[int, Tensor] = {}
+
+    def at(self, rate: int) -> Tensor:
+        """(samples,)."""
+        if rate not in self._read:
+            self._read[rate] = read_audio(self._utterance.path, rate) * self._gain
+        return self._read[rate]
+
+    @cached_property
+    def reference(self) -> np.ndarray:
+        """(samples,) at the scoring rate: the same array for all codecs."""
+        return self.at(SCORING_RATE).numpy()
+
+
+def _empty_result(named: NamedCodec, reconstructor: Reconstructor, speed: CodecSpeed) -> CodecResult:
+    config = named.codec.config
+    return CodecResult(
+        name=named.name,
+        sampling_rate=config.sampling_rate,
+        frame_rate=config.sampling_rate / config.hop_length,
+        mel_config=reconstructor.mel_config,
+        codes=CodebookUse(config.codebook_sizes),
+        speed=speed,
+        stability=StabilityTrial(config.sampling_rate, config.hop_length, len(config.codebook_sizes)),
+    )
+
+
 def _tasks(
-    reconstructor: Reconstructor,
+    contestants: Sequence[_Contestant],
     utterances: Sequence[Utterance],
     scorer: Scorer,
     gain: float,
+    tried: set[int],
     result: CodecEvaluation,
 ) -> Iterator[tuple[_Pending, ScoringTask]]:
     """Codes each utterance and hands out its waveforms; counts codes, frames and failures on the way."""
-    rate = reconstructor.codec.config.sampling_rate
-    for utterance in utterances:
+    codes_only = not scorer.columns and scorer.asr is None
+    for number, utterance in enumerate(utterances):
+        recording = _Recording(utterance, gain)
         try:
-            waveform = read_audio(utterance.path, rate) * gain
+            reference = recording.reference
         except AudioError as error:
             result.failures.append({"id": utterance.id, "reason": str(error)})
             continue
-        seconds = len(waveform) / rate
+        seconds = len(reference) / SCORING_RATE
+        result.utterances += 1
         result.seconds += seconds
-        if not scorer.columns and scorer.asr is None:  # only the codes were asked for
-            codes = reconstructor.encode(waveform)
-            result.codes.update(codes)
-            result.frames += codes.shape[-1]
-            yield _Pending(utterance, CODEC, seconds, codes.shape[-1]), ScoringTask(waveform.numpy(), rate)
-            continue
-        made = reconstructor.reconstruct(waveform)
-        frames = made.codes.shape[-1]
-        result.codes.update(made.codes)
-        result.frames += frames
-        if len(result.examples) < _EXAMPLES:
-            result.examples.append(Example(utterance.id, waveform, made))
         text = utterance.text if scorer.asr is not None else None
-        reference = waveform.numpy()
-        if text is not None:
-            yield _Pending(utterance, RECORDING, seconds, frames), ScoringTask(reference, rate, text=text)
-        if made.vocoded is not None:
+        if text is not None or scorer.judges_recordings:
             yield (
-                _Pending(utterance, VOCODER, seconds, frames),
-                ScoringTask(made.vocoded.numpy(), rate, reference, text),
+                _Pending(utterance, RECORDING, None, seconds, None),
+                ScoringTask(reference, SCORING_RATE, text=text),
             )
-        mel_l1 = reconstructor.mel_l1(waveform, made.mel)
+        reconstructions: dict[str, Reconstruction] = {}
+        for entry in contestants:
+            name, reconstructor = entry.result.name, entry.reconstructor
+            waveform = recording.at(entry.result.sampling_rate)
+            if codes_only:
+                codes = reconstructor.encode(waveform).cpu()
+                task = ScoringTask(reference, SCORING_RATE)
+                yield _Pending(utterance, name, name, seconds, codes.shape[-1]), task
+            else:
+                made = reconstructor.reconstruct(waveform)
+                codes = made.codes
+                reconstructions[name] = made
+                yield from _outputs(entry, utterance, waveform, made, reference, seconds, text)
+            entry.result.codes.update(codes)
+            entry.result.frames += codes.shape[-1]
+            if number in tried:
+                entry.result.stability.update(reconstructor.encode, waveform, codes, utterance.id)
+        if reconstructions and len(result.examples) < _EXAMPLES:
+            result.examples.append(Example(utterance.id, recording.at(SCORING_RATE), reconstructions))
+
+
+def _outputs(
+    entry: _Contestant,
+    utterance: Utterance,
+    waveform: Tensor,
+    made: Reconstruction,
+    reference: np.ndarray,
+    seconds: float,
+    text: str | None,
+) -> Iterator[tuple[_Pending, ScoringTask]]:
+    """What a codec made of an utterance: its vocoder's output on the true mel, where it has one, and its own."""
+    name, rate, frames = entry.result.name, entry.result.sampling_rate, made.codes.shape[-1]
+    if made.vocoded is not None:
+        audio = _at_scoring_rate(made.vocoded, rate, len(reference))
         yield (
-            _Pending(utterance, CODEC, seconds, frames, mel_l1),
-            ScoringTask(made.audio.numpy(), rate, reference, text),
+            _Pending(utterance, vocoder_of(name), name, seconds, frames),
+            ScoringTask(audio, SCORING_RATE, reference, text),
         )
+    yield (
+        _Pending(utterance, name, name, seconds, frames, entry.reconstructor.mel_l1(waveform, made.mel)),
+        ScoringTask(_at_scoring_rate(made.audio, rate, len(reference)), SCORING_RATE, reference, text),
+    )
+
+
+def _at_scoring_rate(audio: Tensor, rate: int, samples: int) -> np.ndarray:
+    """(samples',) at the scoring rate, at least `samples` long: resampling may round the last sample away."""
+    audio = resampled(audio, rate, SCORING_RATE)
+    return F.pad(audio, (0, max(0, samples - len(audio)))).numpy()
 
 
 def _first_waveforms(utterances: Sequence[Utterance], rate: int, gain: float) -> list[Tensor]:

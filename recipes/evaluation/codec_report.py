@@ -9,7 +9,13 @@ from codec.mel import MelConfig
 from codec.metrics import DEV_LOG_MEL, Column
 from codec.runs import write_json, write_text
 from data import write_audio
-from recipes.evaluation.codec_evaluation import CODEC, CodecEvaluation, Example, UtteranceRow
+from recipes.evaluation.codec_evaluation import (
+    SCORING_RATE,
+    CodecEvaluation,
+    CodecResult,
+    Example,
+    UtteranceRow,
+)
 from recipes.evaluation.tables import write_parquet
 from recipes.report import (
     SpectrogramRow,
@@ -24,7 +30,6 @@ from recipes.report import (
 
 def summary(evaluation: CodecEvaluation, facts: dict[str, Any]) -> dict[str, Any]:
     """The numbers as JSON; `facts` say what was evaluated on what."""
-    frame_rate = facts["codec"]["frame_rate"]
     systems: dict[str, Any] = {}
     for system in evaluation.systems:
         entry: dict[str, Any] = {}
@@ -38,38 +43,48 @@ def summary(evaluation: CodecEvaluation, facts: dict[str, Any]) -> dict[str, Any
                 entry[name] = asdict(interval)
         systems[system] = entry
     return {
-        **facts,
-        "utterances": len(evaluation.of(CODEC)),
+        **{key: value for key, value in facts.items() if key != "codecs"},
+        "utterances": evaluation.utterances,
         "seconds": evaluation.seconds,
-        "frames": evaluation.frames,
         "systems": systems,
-        "codebooks": [asdict(s) for s in evaluation.codes.statistics()],
-        "bitrate": {
-            "nominal": evaluation.codes.nominal_bitrate(frame_rate),
-            "entropy": evaluation.codes.entropy_bitrate(frame_rate),
+        "codecs": {
+            codec.name: {**facts["codecs"][codec.name], **_of_codec(codec)} for codec in evaluation.codecs
         },
-        "speed": asdict(evaluation.speed),
         "skipped": evaluation.skipped,
         "failures": evaluation.failures,
+    }
+
+
+def _of_codec(codec: CodecResult) -> dict[str, Any]:
+    return {
+        "frames": codec.frames,
+        "codebooks": [asdict(s) for s in codec.codes.statistics()],
+        "bitrate": {
+            "nominal": codec.codes.nominal_bitrate(codec.frame_rate),
+            "entropy": codec.codes.entropy_bitrate(codec.frame_rate),
+        },
+        "speed": asdict(codec.speed),
+        "stability": {
+            "utterances": codec.stability.utterances,
+            "shares": {name: asdict(share) for name, share in codec.stability.shares.items()},
+        },
     }
 
 
 def write_codec_report(output: Path, evaluation: CodecEvaluation, facts: dict[str, Any]) -> str:
     """Write everything into `output` and return the Markdown table of results.
 
-    `facts`: the `codec` (fields of CodecInfo), the `corpus` (name, split, gain), the `asr`, the `command`.
+    `facts`: the `codecs` (by name: the fields of CodecInfo, and where it is), the `corpus` (name, split, gain), the
+    `asr`, the `command`.
     """
     output.mkdir(parents=True, exist_ok=True)
-    sampling_rate = facts["codec"]["sampling_rate"]
     write_json(output / "results.json", summary(evaluation, facts))
     write_parquet(output / "utterances.parquet", [_flat(row, evaluation.columns) for row in evaluation.rows])
-    code_histogram(output / "codes.png", evaluation.codes.counts)
+    code_histogram(output / "codes.png", {codec.name: codec.codes.counts for codec in evaluation.codecs})
     for example in evaluation.examples:
-        _write_example(output, example, sampling_rate)
+        _write_example(output, example, evaluation.codecs)
     if evaluation.examples:
-        _draw_example(
-            output / "spectrogram.png", evaluation.examples[0], sampling_rate, evaluation.mel_config
-        )
+        _draw_example(output / "spectrogram.png", evaluation.examples[0], evaluation.codecs)
     table = results_table(evaluation)
     write_text(output / "report.md", _page(evaluation, facts, table))
     return table
@@ -89,59 +104,122 @@ def results_table(evaluation: CodecEvaluation) -> str:
 
 
 def _page(evaluation: CodecEvaluation, facts: dict[str, Any], table: str) -> str:
-    codec, corpus, speed = facts["codec"], facts["corpus"], evaluation.speed
-    frame_rate, mel_config = codec["frame_rate"], evaluation.mel_config
-    codebooks = markdown_table(
-        ["codebook", "codes", "in use", "perplexity", "entropy (bits a code)"],
-        [
-            [str(q), f"{s.size:,}", f"{s.used:,}", f"{s.perplexity:,.0f}", f"{s.entropy_bits:.2f}"]
-            for q, s in enumerate(evaluation.codes.statistics())
-        ],
+    corpus = facts["corpus"]
+    speed = evaluation.codecs[0].speed
+    pictures = "![codes by frequency](codes.png)"
+    if evaluation.examples:
+        pictures = f"![before and after](spectrogram.png)\n\n{pictures}"
+    named = "; ".join(
+        f"`{name}` ({about['location']}), fingerprint {about['fingerprint']}"
+        for name, about in facts["codecs"].items()
     )
+    parts = [
+        f"# {', '.join(codec.name for codec in evaluation.codecs)} on {corpus['name']}",
+        f"`{facts['command']}`",
+        f"{named}. {evaluation.utterances:,} utterances ({evaluation.seconds / 60:.1f} minutes) of the "
+        f"{corpus['split']} split, gain {corpus['gain']:g}.",
+        table,
+        "\n".join(f"- {note}" for note in _notes(evaluation, facts)),
+        "## Codes",
+        _codes_table(evaluation),
+        "Bit/s as stored: log2 of the codebook's size for every code. By entropy: what an ideal coder without memory "
+        "would need for the codes counted here. Perplexity: as many equally frequent codes would carry as much. With "
+        "several quantizers, shares and perplexities are means; results.json has each.",
+    ]
+    if any(codec.stability.utterances for codec in evaluation.codecs):
+        parts += [
+            "## Stability of the codes",
+            _stability_table(evaluation),
+            "Share of codes that stay the same, place by place, when the recording is changed; behind it for shifts, "
+            "what stays under the best alignment (1 − insertions, deletions and substitutions / frames). Over "
+            f"{max(codec.stability.utterances for codec in evaluation.codecs)} recordings.",
+        ]
+    parts += [
+        "## Speed",
+        _speed_table(evaluation),
+        f"Multiples of real time on {speed.device}, {speed.threads} threads, batch 1, float32.",
+        pictures,
+        "Audio of the first utterances is in [examples](examples); every utterance is a row of "
+        "`utterances.parquet`."
+        if evaluation.examples
+        else "Every utterance is a row of `utterances.parquet`.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _notes(evaluation: CodecEvaluation, facts: dict[str, Any]) -> list[str]:
     notes = [
         f"log-mel L1: mean over frames and bands of an utterance, then over utterances; {_mel_text(DEV_LOG_MEL)}."
     ]
-    if mel_config is not None and mel_config != DEV_LOG_MEL:
+    for codec in evaluation.codecs:
+        if codec.mel_config is not None and codec.mel_config != DEV_LOG_MEL:
+            notes.append(
+                f"Before the vocoder of {codec.name} it is measured in the vocoder's own definition: "
+                f"{_mel_text(codec.mel_config)}."
+            )
+    if any(codec.sampling_rate != SCORING_RATE for codec in evaluation.codecs):
         notes.append(
-            f"Before the vocoder it is measured in the vocoder's own definition: {_mel_text(mel_config)}."
+            f"Every codec is compared with the recording at {SCORING_RATE / 1_000:g} kHz, whatever its own rate."
         )
     if facts["asr"] is not None:
         notes.append(
             f"Word and character error rates (WER, CER) by {facts['asr']}, with 95 % bootstrap intervals over "
             "utterances; text is compared in lower case without punctuation. Read them beside the recordings' own."
         )
-    notes += [f"Not measured: {reason}." for reason in evaluation.skipped.values()]
+    notes += [f"Not measured: {name} ({reason})." for name, reason in evaluation.skipped.items()]
     notes += [f"Left out: {failure['reason']}." for failure in evaluation.failures]
-    pictures = "![codes by frequency](codes.png)"
-    if evaluation.examples:
-        pictures = f"![before and after](spectrogram.png)\n\n{pictures}"
-    return (
-        "\n\n".join(
+    return notes
+
+
+def _codes_table(evaluation: CodecEvaluation) -> str:
+    rows = []
+    for codec in evaluation.codecs:
+        books = codec.codes.statistics()
+        sizes = {book.size for book in books}
+        size = f"{max(sizes):,}" if len(sizes) == 1 else f"{min(sizes):,}–{max(sizes):,}"
+        rows.append(
             [
-                f"# {codec['name']} on {corpus['name']}",
-                f"`{facts['command']}`",
-                f"Codec `{codec['name']}`, fingerprint {codec['fingerprint']}; {len(evaluation.of(CODEC)):,} "
-                f"utterances ({evaluation.seconds / 60:.1f} minutes) of the {corpus['split']} split, "
-                f"gain {corpus['gain']:g}.",
-                table,
-                "\n".join(f"- {note}" for note in notes),
-                "## Codes",
-                codebooks,
-                f"{frame_rate:g} frames a second: {evaluation.codes.nominal_bitrate(frame_rate):.0f} bit/s as stored, "
-                f"{evaluation.codes.entropy_bitrate(frame_rate):.0f} bit/s by the entropy of the codes.",
-                "## Speed",
-                f"Encode {speed.encode:.0f} ×, decode {speed.decode:.0f} ×, both together {speed.together:.0f} × "
-                f"real time ({speed.device}, {speed.threads} threads, batch 1, float32, "
-                f"{speed.audio_seconds:.0f} s of audio).",
-                pictures,
-                "Audio of the first utterances is in [examples](examples); every utterance is a row of "
-                "`utterances.parquet`."
-                if evaluation.examples
-                else "Every utterance is a row of `utterances.parquet`.",
+                codec.name,
+                f"{codec.frame_rate:g}",
+                size if len(books) == 1 else f"{len(books)} × {size}",
+                f"{sum(book.used / book.size for book in books) / len(books):.1%}".replace("%", " %"),
+                f"{sum(book.perplexity for book in books) / len(books):,.0f}",
+                f"{sum(book.entropy_bits for book in books):.2f}",
+                f"{codec.codes.nominal_bitrate(codec.frame_rate):,.0f}",
+                f"{codec.codes.entropy_bitrate(codec.frame_rate):,.0f}",
             ]
         )
-        + "\n"
-    )
+    header = ["", "frames/s", "codes", "in use", "perplexity", "entropy (bits a frame)"]
+    return markdown_table([*header, "bit/s as stored", "bit/s by entropy"], rows)
+
+
+def _stability_table(evaluation: CodecEvaluation) -> str:
+    # codecs of different rates are tried with different resamplings
+    names = list(dict.fromkeys(name for codec in evaluation.codecs for name in codec.stability.shares))
+    rows = []
+    for name in names:
+        cells = []
+        for codec in evaluation.codecs:
+            share = codec.stability.shares.get(name)
+            if share is None or math.isnan(share.unchanged):
+                cells.append("–")
+                continue
+            aligned = "" if share.aligned is None else f" ({share.aligned * 100:.1f})"
+            cells.append(f"{share.unchanged * 100:.1f}{aligned} %")
+        rows.append([name, *cells])
+    return markdown_table(["", *(codec.name for codec in evaluation.codecs)], rows)
+
+
+def _speed_table(evaluation: CodecEvaluation) -> str:
+    rows = [
+        [
+            codec.name,
+            *(f"{value:.1f} ×" for value in (codec.speed.encode, codec.speed.decode, codec.speed.together)),
+            f"{codec.speed.audio_seconds:.0f}",
+        ]
+        for codec in evaluation.codecs
+    ]
+    return markdown_table(["", "encode", "decode", "both", "seconds of audio"], rows)
 
 
 def _title(column: Column) -> str:
@@ -163,6 +241,7 @@ def _flat(row: UtteranceRow, columns: list[Column]) -> dict[str, Any]:
     return {
         "id": row.utterance.id,
         "system": row.system,
+        "codec": row.codec,
         "speaker": row.utterance.speaker,
         "seconds": row.seconds,
         "frames": row.frames,
@@ -180,21 +259,30 @@ def _defined(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _write_example(output: Path, example: Example, sampling_rate: int) -> None:
+def _write_example(output: Path, example: Example, codecs: list[CodecResult]) -> None:
     folder = output / "examples"
     folder.mkdir(exist_ok=True)
     name = example.id.replace("/", "_")
-    write_audio(folder / f"{name}.recording.wav", example.recording, sampling_rate)
-    write_audio(folder / f"{name}.codec.wav", example.reconstruction.audio, sampling_rate)
-    if example.reconstruction.vocoded is not None:
-        write_audio(folder / f"{name}.vocoder.wav", example.reconstruction.vocoded, sampling_rate)
+    write_audio(folder / f"{name}.recording.wav", example.recording, SCORING_RATE)
+    for codec in codecs:
+        made = example.reconstructions[codec.name]
+        # one codec needs no name of its own
+        part = "codec" if len(codecs) == 1 else codec.name.replace("/", "_").replace(":", "_")
+        write_audio(folder / f"{name}.{part}.wav", made.audio, codec.sampling_rate)
+        if made.vocoded is not None:
+            suffix = "vocoder" if len(codecs) == 1 else f"{part}.vocoder"
+            write_audio(folder / f"{name}.{suffix}.wav", made.vocoded, codec.sampling_rate)
 
 
-def _draw_example(path: Path, example: Example, sampling_rate: int, mel_config: MelConfig | None) -> None:
-    made = example.reconstruction
-    rows = [waveform_row("recording", example.recording, sampling_rate)]
-    if made.mel is not None and mel_config is not None:
-        seconds = len(made.audio) / sampling_rate
-        rows.append(SpectrogramRow("before the vocoder: the decoder's mel", made.mel, seconds))
-    rows.append(waveform_row("after the vocoder: the audio's mel", made.audio, sampling_rate))
+def _draw_example(path: Path, example: Example, codecs: list[CodecResult]) -> None:
+    rows = [waveform_row("recording", example.recording, SCORING_RATE)]
+    for codec in codecs:
+        made = example.reconstructions[codec.name]
+        if made.mel is not None and codec.mel_config is not None:
+            seconds = len(made.audio) / codec.sampling_rate
+            rows.append(
+                SpectrogramRow(f"{codec.name}, before the vocoder: the decoder's mel", made.mel, seconds)
+            )
+        after = ", after the vocoder: the audio's mel" if made.mel is not None else ""
+        rows.append(waveform_row(codec.name + after, made.audio, codec.sampling_rate))
     spectrogram_picture(path, rows)

@@ -2,18 +2,20 @@
 
 import multiprocessing
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from codec.metrics import (
     WAVEFORM_METRICS,
+    Column,
     EditCounts,
     MissingDependency,
     Recognizer,
@@ -40,7 +42,7 @@ class ScoringTask:
 
     estimate: np.ndarray  # (samples,) float32
     sampling_rate: int
-    reference: np.ndarray | None = None  # (samples',) float32, not longer; None: no waveform metrics
+    reference: np.ndarray | None = None  # (samples',) float32, not longer; None: only metrics that need none
     text: str | None = None  # what was said; None: no speech recognition
 
 
@@ -54,6 +56,17 @@ class Scores:
     characters: EditCounts | None = None
 
 
+class Judge(Protocol):
+    """A metric that is a neural network: it runs in this process, on its own device."""
+
+    column: Column
+    needs_reference: bool
+
+    def __call__(self, reference: Tensor | None, estimate: Tensor, sampling_rate: int) -> float:
+        """One utterance; both (samples,), the estimate not shorter."""
+        ...
+
+
 class Scorer:
     """Runs tasks through metrics and a recogniser.
 
@@ -62,6 +75,8 @@ class Scorer:
         asr: "pocketsphinx", "none", or a Hugging Face model, which runs in this process on `device`.
         processes: workers; 1 works in this process.
         language: for a multilingual Hugging Face model.
+        judges: more metrics, in this process.
+        not_given: metrics that could have been measured, and what it would have taken; joins `skipped`.
 
     Raises UserError for an unknown metric or a model that cannot be loaded.
     """
@@ -73,10 +88,16 @@ class Scorer:
         processes: int = 2,
         device: str | torch.device = "cpu",
         language: str | None = None,
+        judges: Sequence[Judge] = (),
+        not_given: Mapping[str, str] | None = None,
     ):
         usable = usable_metrics(_metrics_by_name(metrics))
-        self.columns = usable.columns
-        self.skipped = dict(usable.skipped)
+        self.columns = (*usable.columns, *(judge.column for judge in judges))
+        # whether anything can be said of a recording by itself
+        needs = [metric.needs_reference for metric in usable.metrics] + [j.needs_reference for j in judges]
+        self.judges_recordings = not all(needs)
+        self.skipped = {**usable.skipped, **(not_given or {})}
+        self._judges = tuple(judges)
         self.asr: str | None = None if asr == NO_RECOGNIZER else asr
         self._local: Recognizer | None = None
         in_worker = False
@@ -146,7 +167,19 @@ class Scorer:
         if self._local is not None and item.task.text is not None:
             heard = self._local.transcribe(torch.from_numpy(item.task.estimate), item.task.sampling_rate)
             scores = _with_transcript(scores, item.task.text, heard)
-        return item.key, scores
+        return item.key, self._judged(scores, item.task)
+
+    def _judged(self, scores: Scores, task: ScoringTask) -> Scores:
+        estimate = torch.from_numpy(task.estimate)
+        reference = None if task.reference is None else torch.from_numpy(task.reference)
+        if reference is not None:
+            estimate = estimate[: len(reference)]
+        judged = {
+            judge.column.key: judge(reference, estimate, task.sampling_rate)
+            for judge in self._judges
+            if reference is not None or not judge.needs_reference
+        }
+        return replace(scores, values={**scores.values, **judged})
 
 
 @dataclass(frozen=True)
@@ -165,11 +198,8 @@ class _Workbench:
 
     def score(self, task: ScoringTask) -> Scores:
         estimate = torch.from_numpy(task.estimate)
-        values: dict[str, float] = {}
-        if task.reference is not None:
-            reference = torch.from_numpy(task.reference)
-            values = score_waveforms(reference, estimate, task.sampling_rate, self.metrics)
-        scores = Scores(values)
+        reference = None if task.reference is None else torch.from_numpy(task.reference)
+        scores = Scores(score_waveforms(reference, estimate, task.sampling_rate, self.metrics))
         if self.recognizer is None or task.text is None:
             return scores
         return _with_transcript(scores, task.text, self.recognizer.transcribe(estimate, task.sampling_rate))

@@ -10,6 +10,7 @@ import torch
 
 from codec.runs import Progress
 from data import Utterance, read_audio, write_audio
+from recipes.evaluation.pairs import PairResult
 from recipes.evaluation.scoring import Scorer, ScoringTask
 from recipes.evaluation.sentences import References, Sentence
 from slm.likelihood import SpokenText, bits_for
@@ -48,10 +49,11 @@ class SpokenRow:
 class SLMEvaluation:
     """Everything measured."""
 
-    rows: list[SpokenRow]
-    skipped: dict[str, str]  # metric -> why, and the cure
-    bits: dict[str, float]  # that the model needs for the references; empty without references
-    unreferenced: list[str]  # ids of sentences that no reference says
+    rows: list[SpokenRow] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)  # metric -> why, and the cure
+    bits: dict[str, float] = field(default_factory=dict)  # for the references; empty without references
+    unreferenced: list[str] = field(default_factory=list)  # ids of sentences that no reference says
+    pairs: list[PairResult] = field(default_factory=list)  # of the likelihood tests
 
     @property
     def systems(self) -> list[str]:

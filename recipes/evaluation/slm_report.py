@@ -1,12 +1,14 @@
-"""What `evaluate-slm` leaves: results.json, report.md, sentences.parquet, a spectrogram, and the audio."""
+"""What `evaluate-slm` leaves: results.json, report.md, tables of sentences and pairs, a spectrogram, and the audio."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from codec.runs import write_json, write_text
 from data import read_audio
+from recipes.evaluation.pairs import PairResult, pair_rows
 from recipes.evaluation.slm_evaluation import CEILING, REFERENCE, SLMEvaluation, SpokenRow
 from recipes.evaluation.tables import write_parquet
 from recipes.report import markdown_table, rate_with_interval, spectrogram_picture, waveform_row
@@ -21,10 +23,10 @@ _BIT_NAMES = {
 
 
 def write_slm_report(output: Path, evaluation: SLMEvaluation, facts: dict[str, Any]) -> str:
-    """Write everything but the audio into `output` and return the Markdown table of results.
+    """Write everything but the audio into `output` and return the Markdown tables of results.
 
-    `facts`: the `model` (location), the `codec` (fields of CodecInfo), the `sentences`, `references`, `asr` and
-    `command`.
+    `facts`: the `model` (location), the `codec` (fields of CodecInfo), the `sentences`, `pairs`, `references`, `asr`
+    and `command`.
     """
     output.mkdir(parents=True, exist_ok=True)
     systems = {system: _numbers(evaluation.summary(system), system) for system in evaluation.systems}
@@ -33,21 +35,26 @@ def write_slm_report(output: Path, evaluation: SLMEvaluation, facts: dict[str, A
         {
             **facts,
             "systems": systems,
+            "pairs": {result.name: _accuracies(result) for result in evaluation.pairs},
             "bits": evaluation.bits,
             "skipped": evaluation.skipped,
             "without_reference": evaluation.unreferenced,
         },
     )
-    write_parquet(output / "sentences.parquet", [_flat(row) for row in evaluation.rows])
+    if evaluation.rows:
+        write_parquet(output / "sentences.parquet", [_flat(row) for row in evaluation.rows])
+    if evaluation.pairs:
+        write_parquet(output / "pairs.parquet", pair_rows(evaluation.pairs))
     example = next((row for row in evaluation.rows if row.audio and row.spoken.seconds), None)
     if example is not None:
         rate = facts["codec"]["sampling_rate"]
         audio = read_audio(output / str(example.audio), rate)
         title = f"“{example.sentence.text}” ({example.system})"
         spectrogram_picture(output / "spectrogram.png", [waveform_row(title, audio, rate)])
-    table = results_table(evaluation)
-    write_text(output / "report.md", _page(evaluation, facts, table, with_picture=example is not None))
-    return table
+    write_text(output / "report.md", _page(evaluation, facts, with_picture=example is not None))
+    tables = [results_table(evaluation)] if evaluation.rows else []
+    tables += [pairs_table(evaluation.pairs)] if evaluation.pairs else []
+    return "\n\n".join(tables)
 
 
 def results_table(evaluation: SLMEvaluation) -> str:
@@ -86,8 +93,40 @@ def results_table(evaluation: SLMEvaluation) -> str:
     return markdown_table(header, rows)
 
 
-def _page(evaluation: SLMEvaluation, facts: dict[str, Any], table: str, with_picture: bool) -> str:
-    sentences, codec = facts["sentences"], facts["codec"]
+def pairs_table(results: Sequence[PairResult]) -> str:
+    """Tests below each other, each with its categories."""
+    rows = []
+    for result in results:
+        lines = {f"**{result.name}**": result.accuracy, **result.by_category()}
+        for name, accuracy in lines.items():
+            rates = [rate_with_interval(accuracy.normalized), rate_with_interval(accuracy.total)]
+            rows.append([name, str(accuracy.pairs), *rates])
+    return markdown_table(
+        ["likelihood test", "pairs", "accuracy, by likelihood a token ↑", "by likelihood ↑"], rows
+    )
+
+
+def _page(evaluation: SLMEvaluation, facts: dict[str, Any], with_picture: bool) -> str:
+    codec = facts["codec"]
+    parts = [
+        f"# {facts['model']}"
+        + (f" reading {facts['sentences']['count']} sentences" if evaluation.rows else ""),
+        f"`{facts['command']}`",
+        f"Model `{facts['model']}`, codec `{codec['name']}` with fingerprint {codec['fingerprint']}.",
+    ]
+    if evaluation.rows:
+        parts += _spoken_part(evaluation, facts, with_picture)
+    if evaluation.pairs:
+        parts += [
+            "## Right or wrong",
+            pairs_table(evaluation.pairs),
+            "Share of the pairs in which the model finds the right recording likelier than the wrong one, with 95 % "
+            "Wilson intervals; 50 % is chance, and a tie counts half. Every pair is a row of `pairs.parquet`.",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _spoken_part(evaluation: SLMEvaluation, facts: dict[str, Any], with_picture: bool) -> list[str]:
     notes = [
         "Ended by itself: no guard cut the sentence or a part of it.",
         "× real time: seconds of audio a second of computing, text in to waveform out, codec included "
@@ -109,13 +148,7 @@ def _page(evaluation: SLMEvaluation, facts: dict[str, Any], table: str, with_pic
             f"{len(evaluation.unreferenced)} sentences have no reference: their lengths are not compared."
         )
     notes += [f"Not measured: {reason}." for reason in evaluation.skipped.values()]
-    parts = [
-        f"# {facts['model']} reading {sentences['count']} sentences",
-        f"`{facts['command']}`",
-        f"Model `{facts['model']}`, codec `{codec['name']}` with fingerprint {codec['fingerprint']}.",
-        table,
-        "\n".join(f"- {note}" for note in notes),
-    ]
+    parts = [results_table(evaluation), "\n".join(f"- {note}" for note in notes)]
     if evaluation.bits:
         rows = [[_BIT_NAMES.get(name, name), f"{value:.3f}"] for name, value in evaluation.bits.items()]
         parts += [
@@ -135,7 +168,7 @@ def _page(evaluation: SLMEvaluation, facts: dict[str, Any], table: str, with_pic
         markdown_table(["sentence", "", "heard", "cut"], heard[:_MOST_SENTENCES], words=4),
     ]
     parts.append("Every sentence is a row of `sentences.parquet`; the audio is in [audio](audio).")
-    return "\n\n".join(parts) + "\n"
+    return parts
 
 
 _MOST_SENTENCES = 200  # in the page; the Parquet file has them all
@@ -153,6 +186,11 @@ def _numbers(summary: SpeechSummary, system: str) -> dict[str, float | int | dic
         elif not math.isnan(value):
             numbers[name] = value
     return numbers
+
+
+def _accuracies(result: PairResult) -> dict[str, Any]:
+    """JSON of a likelihood test."""
+    return {**asdict(result.accuracy), "categories": {n: asdict(a) for n, a in result.by_category().items()}}
 
 
 def _flat(row: SpokenRow) -> dict[str, str | float | int | bool | None]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from recipes.evaluation.reconstruction import Reconstructor
 
 _ROUNDS = 3  # the median of them counts: other work on the machine disturbs one or the other
+_ROUND_SECONDS = 20.0  # of computing, about: a slow codec is timed on less audio
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,17 @@ class CodecSpeed:
 
 def codec_speed(reconstructor: Reconstructor, waveforms: Sequence[Tensor], sampling_rate: int) -> CodecSpeed:
     """Time encoding and decoding of `waveforms` (samples,), after a warm-up, with nothing else running here."""
-    seconds = sum(len(waveform) for waveform in waveforms) / sampling_rate
-    codes = [reconstructor.encode(waveform) for waveform in waveforms]
-    reconstructor.decode(codes[0])
     device = reconstructor.device
+    codes = [reconstructor.encode(waveforms[0])]
+    reconstructor.decode(codes[0])  # warm
+    _synchronize(device)
+    start = time.perf_counter()
+    while len(codes) < len(waveforms) and time.perf_counter() - start < _ROUND_SECONDS:
+        codes.append(reconstructor.encode(waveforms[len(codes)]))
+        reconstructor.decode(codes[-1])
+        _synchronize(device)
+    waveforms = waveforms[: len(codes)]
+    seconds = sum(len(waveform) for waveform in waveforms) / sampling_rate
     encode = _median_time(lambda: [reconstructor.encode(waveform) for waveform in waveforms], device)
     decode = _median_time(lambda: [reconstructor.decode(row) for row in codes], device)
     return CodecSpeed(

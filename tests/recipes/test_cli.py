@@ -97,6 +97,20 @@ class Config(BaseConfig):
     kind: Literal["fast", "slow"] = "fast"
 
 
+def gather(
+    output: Path, text: list[str], kinds: list[Literal["a", "b"]] | None = None, quick: bool = False
+) -> None:
+    """Gather words.
+
+    Args:
+        output: where to.
+        text: words.
+        kinds: of them.
+        quick: in a hurry.
+    """
+    calls.append((text, kinds, quick))
+
+
 def train(config: Config, dry: bool = False) -> None:
     """Train something.
 
@@ -125,7 +139,7 @@ def broken() -> None:
 @pytest.fixture(autouse=True)
 def commands(monkeypatch: pytest.MonkeyPatch) -> None:
     calls.clear()
-    functions = (copy, count, say, train, interrupted, disk_full, broken)
+    functions = (copy, count, say, gather, train, interrupted, disk_full, broken)
     table = {f.__name__.replace("_", "-"): cli.Command(f"{__name__}:{f.__name__}", "") for f in functions}
     monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or sys.modules["__main__"])
     monkeypatch.setattr(cli, "COMMANDS", table)
@@ -155,6 +169,22 @@ def test_dashes_and_underscores_are_the_same_in_flags() -> None:
 def test_text_is_a_flag() -> None:
     assert cli.main(["say", "--text", "null: [1]", "--output", "out"]) == 0
     assert calls == [("null: [1]", Path("out"))]
+
+
+def test_flags_of_lists_may_be_repeated_and_switches_need_no_value(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["gather", "--text", "one: [1]", "--quick", "--text=two", "--output", "out"]) == 0
+    assert (
+        cli.main(["gather", "--text=[one, two]", "--output", "out", "--kinds", "b", "--quick", "false"]) == 0
+    )
+    assert cli.main(["gather", "--kinds", "null", "--text", "x=y", "--output", "out", "--quick"]) == 0
+    assert calls == [
+        (["one: [1]", "two"], None, True),
+        (["one", "two"], ["b"], False),
+        (["x=y"], None, True),
+    ]
+    assert "expected one argument" in _error_of(capsys, "gather", "--text", "--output", "out")
 
 
 def test_the_config_file_of_a_run_fed_back_is_the_same_config(tmp_path: Path) -> None:

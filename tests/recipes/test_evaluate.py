@@ -12,17 +12,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchaudio.functional import resample
 
-from codec import HHCodecModel, export_codec, preset_config
-from codec.metrics import DEV_LOG_MEL, log_mel, usable_metrics
+from codec import HHCodecModel, export_codec, load_codec, preset_config
+from codec.metrics import DEV_LOG_MEL, Column, log_mel, log_mel_l1, usable_metrics
 from codec.runs import UserError
-from data import open_corpus, write_audio
+from data import open_corpus, read_audio, write_audio
 from recipes.cli import main
-from recipes.evaluation.codec_evaluation import CODEC, RECORDING, VOCODER, evaluate
+from recipes.evaluation.codec_evaluation import RECORDING, NamedCodec, evaluate, vocoder_of
 from recipes.evaluation.codec_report import results_table, summary
 from recipes.evaluation.scoring import Scorer, ScoringTask
+from tests.codec.small_adapters import save_small
 
 RATE = 24_000
+CODEC = "halving"
+VOCODER = vocoder_of(CODEC)
 
 
 def tone(seconds: float, pitch: float) -> Tensor:
@@ -77,7 +81,7 @@ class HalvingCodec(nn.Module):
 def test_a_codec_that_halves_the_level_costs_ln_2(corpus: Path) -> None:
     utterances = open_corpus(corpus).split("validation")
     with Scorer(["log_mel_l1", "multi_resolution_stft"], asr="none", processes=1) as scorer:
-        result = evaluate(HalvingCodec(), utterances, scorer, gain=2.0)
+        result = evaluate([NamedCodec(CODEC, HalvingCodec())], utterances, scorer, gain=2.0)
     assert result.systems == [VOCODER, CODEC]  # nothing to say of the recordings without a recogniser
     assert result.mean(CODEC, "log_mel_l1") == (pytest.approx(math.log(2), abs=0.02), 2)
     assert result.mean(CODEC, "multi_resolution_stft")[0] == pytest.approx(0.5 + math.log(2), abs=0.02)
@@ -85,14 +89,14 @@ def test_a_codec_that_halves_the_level_costs_ln_2(corpus: Path) -> None:
     assert result.mean(CODEC, "log_mel_l1_before_vocoder")[0] < 0.02
     assert result.mean(VOCODER, "log_mel_l1")[0] == 0
     assert [failure["id"] for failure in result.failures] == ["u3"]
-    assert result.frames == 49 + 37 and result.seconds == pytest.approx(2.03 + 1.51, abs=1e-3)
-    codes = summary(result, {"codec": {"frame_rate": 24.0}})
+    assert result.codecs[0].frames == 49 + 37 and result.seconds == pytest.approx(2.03 + 1.51, abs=1e-3)
+    codes = summary(result, {"codecs": {CODEC: {}}})["codecs"][CODEC]
     assert codes["codebooks"][0]["used"] == 4
     assert codes["bitrate"]["nominal"] == 48 and codes["bitrate"]["entropy"] == pytest.approx(48, abs=0.1)
 
 
 def test_workers_change_nothing_and_keep_the_order() -> None:
-    names = [metric.name for metric in usable_metrics().metrics]
+    names = [metric.name for metric in usable_metrics().metrics if metric.name != "dnsmos"]  # which is slow
     rng = np.random.default_rng(0)
     tasks = []
     for i in range(6):
@@ -122,7 +126,7 @@ def test_error_rates_are_those_of_the_corpus(corpus: Path, monkeypatch: pytest.M
     monkeypatch.setattr("recipes.evaluation.scoring.open_recognizer", lambda *_: Deaf())
     utterances = open_corpus(corpus).split("validation")
     with Scorer([], asr="some/model", processes=1) as scorer:
-        result = evaluate(HalvingCodec(), utterances, scorer)
+        result = evaluate([NamedCodec(CODEC, HalvingCodec())], utterances, scorer)
     assert [(row.system, row.scores.words.errors) for row in result.rows] == [
         (RECORDING, 0),
         (VOCODER, 2),
@@ -136,7 +140,7 @@ def test_error_rates_are_those_of_the_corpus(corpus: Path, monkeypatch: pytest.M
     assert result.error_rate(CODEC, "characters").value == pytest.approx(4 / 13)
     table = results_table(result).splitlines()
     assert table[0] == "|  | WER ↓ | CER ↓ |"
-    assert table[-1].startswith("| codec | 33.3 % (33.3–33.3) | 30.8 %")
+    assert table[-1].startswith("| halving | 33.3 % (33.3–33.3) | 30.8 %")
 
 
 @pytest.fixture(scope="module")
@@ -157,19 +161,28 @@ def test_the_command_leaves_tables_pictures_and_audio(
     assert "log-mel L1 before vocoder" in printed and str(output / "report.md") in printed
 
     results = json.loads((output / "results.json").read_text())
-    assert results["codec"]["name"] == "hh-codec-tiny" and len(results["codec"]["fingerprint"]) == 16
+    (name,) = results["codecs"]
+    about = results["codecs"][name]
+    assert name == "hh-codec-tiny" and len(about["fingerprint"]) == 16
+    assert about["location"] == str(codec_directory)
     assert results["utterances"] == 2 and [f["id"] for f in results["failures"]] == ["u3"]
-    assert results["bitrate"]["nominal"] == 24 * 11
-    assert set(results["systems"]) == {"vocoder on true mels", "codec"}
-    assert results["speed"]["together"] > 0
+    assert about["bitrate"]["nominal"] == 24 * 11
+    assert set(results["systems"]) == {vocoder_of(name), name}
+    assert about["speed"]["together"] > 0
+    shares = about["stability"]["shares"]
+    assert about["stability"]["utterances"] == 2 and len(shares) == 9
+    assert all(0 <= share["unchanged"] <= 1 for share in shares.values())
+    # what could have been measured is named with what it would have taken
+    assert set(results["skipped"]) == {"speaker similarity", "UTMOS", "word and character error rate"}
+    assert "not measured: UTMOS (no weights: --utmos" in printed
 
     rows = pd.read_parquet(output / "utterances.parquet")
-    codec = rows[rows.system == "codec"]
+    codec = rows[rows.system == name]
     assert list(codec.id) == ["u0", "u1"] and list(codec.frames) == [49, 37]
-    assert codec.log_mel_l1.mean() == pytest.approx(results["systems"]["codec"]["log_mel_l1"]["mean"])
+    assert codec.log_mel_l1.mean() == pytest.approx(results["systems"][name]["log_mel_l1"]["mean"])
     page = (output / "report.md").read_text()
     table = [line for line in printed.splitlines() if line.startswith("|")]
-    assert len(table) == 4 and "\n".join(table) in page and "u3" in page
+    assert len(table) == 4 and "\n".join(table) in page and "u3" in page and "Not measured: UTMOS" in page
     for picture in ("codes.png", "spectrogram.png"):
         assert (output / picture).read_bytes().startswith(b"\x89PNG")
     assert len(list((output / "examples").glob("*.codec.wav"))) == 2
@@ -179,8 +192,88 @@ def test_codes_alone_need_no_decoding(corpus: Path, codec_directory: Path, tmp_p
     arguments = ["evaluate-codec", str(corpus), "--codec", str(codec_directory), "--output", str(tmp_path)]
     assert main([*arguments, "--split", "train", "--metrics=[]", "--asr", "none"]) == 0
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["frames"] == 24 and results["systems"] == {"codec": {}}
+    assert results["codecs"]["hh-codec-tiny"]["frames"] == 24
+    assert results["systems"] == {"hh-codec-tiny": {}}
     assert not (tmp_path / "examples").exists()
+
+
+def test_codecs_of_several_rates_stand_side_by_side(corpus: Path, tmp_path: Path) -> None:
+    """What they say is that of each alone, but for the reference: the recording at 24 kHz for all."""
+    encodec, dac = save_small("encodec", tmp_path / "encodec"), save_small("dac", tmp_path / "dac")
+    arguments = ["evaluate-codec", str(corpus), "--asr", "none", "--processes", "1", "--stability", "1"]
+    arguments += ["--metrics", "log_mel_l1", "--metrics", "multi_resolution_stft", "--output"]
+    both = [*arguments, str(tmp_path / "both"), "--codec", f"{encodec}:2", "--codec", str(dac)]
+    assert main(both) == 0
+    results = json.loads((tmp_path / "both" / "results.json").read_text())
+    assert list(results["codecs"]) == list(results["systems"]) == ["encodec:2", "dac"]
+    assert main([*arguments, str(tmp_path / "alone"), "--codec", str(dac)]) == 0
+    alone = json.loads((tmp_path / "alone" / "results.json").read_text())
+    assert alone["systems"]["dac"] == results["systems"]["dac"]
+    for about in (results["codecs"]["dac"], alone["codecs"]["dac"]):
+        about.pop("speed")
+    assert alone["codecs"]["dac"] == results["codecs"]["dac"]
+    assert results["codecs"]["dac"]["frames"] == math.ceil(2.03 * 50) + math.ceil(1.51 * 50)
+    assert results["codecs"]["dac"]["bitrate"]["nominal"] == 3 * 5 * 50
+    # 16 kHz is its own rate
+    assert "resampled to 16 kHz and back" in results["codecs"]["encodec:2"]["stability"]["shares"]
+    assert "resampled to 16 kHz and back" not in results["codecs"]["dac"]["stability"]["shares"]
+    rows = pd.read_parquet(tmp_path / "both" / "utterances.parquet")
+    assert list(rows.codec) == ["encodec:2", "dac"] * 2
+    utterance = next(u for u in open_corpus(corpus).split("validation") if u.id == "u0")
+    codec = load_codec(dac)
+    codes = codec.encode(read_audio(utterance.path, 16_000)[None, None]).audio_codes
+    audio = resample(codec.decode(codes).audio_values[0, 0], 16_000, 24_000)
+    expected = log_mel_l1(read_audio(utterance.path, 24_000), audio, 24_000)
+    assert rows[rows.codec == "dac"].log_mel_l1.iloc[0] == pytest.approx(expected, rel=1e-5)
+    assert len(list((tmp_path / "both" / "examples").glob("u0.*.wav"))) == 3
+
+
+def test_two_codecs_of_one_name_are_told_apart(corpus: Path, tmp_path: Path) -> None:
+    one, two = (
+        save_small("dac", tmp_path / "one" / "dac"),
+        save_small("dac", tmp_path / "two" / "dac", seed=1),
+    )
+    arguments = [
+        "evaluate-codec",
+        str(corpus),
+        "--asr",
+        "none",
+        "--metrics=[]",
+        "--output",
+        str(tmp_path / "r"),
+    ]
+    assert main([*arguments, "--stability", "0", f"--codec={json.dumps([str(one), str(two)])}"]) == 0
+    results = json.loads((tmp_path / "r" / "results.json").read_text())
+    assert list(results["codecs"]) == [str(one), str(two)]
+    assert not any(about["stability"]["shares"] for about in results["codecs"].values())
+    assert main([*arguments, "--codec", str(one), "--codec", str(one)]) == 2
+
+
+def test_networks_judge_beside_the_metrics(corpus: Path) -> None:
+    """One that needs no reference judges the recordings too; the others the codec alone."""
+
+    class Loudness:
+        column, needs_reference = Column("loudness", "loudness", None), False
+
+        def __call__(self, reference: Tensor | None, estimate: Tensor, sampling_rate: int) -> float:
+            return float(estimate.square().mean().sqrt())
+
+    class Halved:
+        column, needs_reference = Column("halved", "halved", None), True
+
+        def __call__(self, reference: Tensor | None, estimate: Tensor, sampling_rate: int) -> float:
+            assert reference is not None
+            return float((estimate - 0.5 * reference).abs().max())
+
+    utterances = open_corpus(corpus).split("validation")
+    judges = [Loudness(), Halved()]
+    for processes in (1, 2):
+        with Scorer([], "none", processes, judges=judges, not_given={"opinion": "nobody asked"}) as scorer:
+            result = evaluate([NamedCodec(CODEC, HalvingCodec())], utterances, scorer)
+        assert result.systems == [RECORDING, VOCODER, CODEC] and result.skipped == {"opinion": "nobody asked"}
+        loudness = {system: result.mean(system, "loudness")[0] for system in result.systems}
+        assert loudness[RECORDING] == loudness[VOCODER] == pytest.approx(2 * loudness[CODEC], rel=1e-6)
+        assert result.mean(CODEC, "halved") == (0, 2) and result.mean(RECORDING, "halved")[1] == 0
 
 
 @pytest.mark.parametrize(
@@ -189,6 +282,9 @@ def test_codes_alone_need_no_decoding(corpus: Path, codec_directory: Path, tmp_p
         (["--split", "test"], "has no test split: it has train (1), validation (3)"),
         (["--metrics=[mos]", "--asr", "none"], "no metric mos; there are log_mel_l1"),
         (["--limit", "0"], "limit is 0"),
+        (["--stability", "-1"], "stability is -1"),
+        (["--speaker_model", "/nowhere/at-all"], "cannot load the speaker model /nowhere/at-all"),
+        (["--utmos", "/nowhere/utmos.pt"], "/nowhere/utmos.pt does not hold UTMOS"),
         (["--asr", "/nowhere/at-all"], "cannot load the speech recogniser /nowhere/at-all"),
     ],
 )

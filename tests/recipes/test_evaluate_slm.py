@@ -131,8 +131,17 @@ def test_the_command_on_an_untrained_model(
         manifest.append(json.dumps({"id": f"r{i}", "audio": f"{i}.wav", "text": text, "speaker": speaker}))
     (tmp_path / "manifest.jsonl").write_text("\n".join(manifest) + "\n")
     output = tmp_path / "what it said"
-    arguments = ["evaluate-slm", str(tmp_path / "sentences.txt"), "--model", str(model_directory)]
+    arguments = [
+        "evaluate-slm",
+        "--sentences",
+        str(tmp_path / "sentences.txt"),
+        "--model",
+        str(model_directory),
+    ]
     arguments += ["--output", str(output), "--references", str(tmp_path / "manifest.jsonl")]
+    pair = {"good": [1, 2, 3], "bad": [4, 5]}
+    (tmp_path / "plain.jsonl").write_text("\n".join([json.dumps(pair | {"category": c}) for c in "xxy"]))
+    arguments += ["--pairs", str(tmp_path / "plain.jsonl")]
     assert main([*arguments, "--processes", "1", "--asr", "some/parrot"]) == 0
     assert str(output / "report.md") in capsys.readouterr().out
 
@@ -156,7 +165,12 @@ def test_the_command_on_an_untrained_model(
     assert list(rows.loc["references through the codec"].seconds) == [1.0, 2.0, 1.5]
     spoken = rows.loc["model, voice rms"]
     assert len(spoken) == 3 and all((output / path).is_file() for path in spoken.audio)
+    assert results["pairs"]["plain"]["pairs"] == 3  # all the same, so all right or all wrong
+    assert results["pairs"]["plain"]["total"]["value"] in (0.0, 1.0)
+    assert [results["pairs"]["plain"]["categories"][name]["pairs"] for name in "xy"] == [2, 1]
+    assert len(pd.read_parquet(output / "pairs.parquet")) == 3
     page = (output / "report.md").read_text()
+    assert "**plain** | 3 |" in page
     assert "the ceiling" in page and "1 sentences have no reference" in page
 
 
@@ -164,7 +178,27 @@ def test_a_voice_that_is_not_there(
     model_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "sentences.txt").write_text("Hello.\n")
-    arguments = ["evaluate-slm", str(tmp_path / "sentences.txt"), "--model", str(model_directory)]
+    arguments = [
+        "evaluate-slm",
+        "--sentences",
+        str(tmp_path / "sentences.txt"),
+        "--model",
+        str(model_directory),
+    ]
     arguments += ["--output", str(tmp_path / "out"), "--asr", "none", "--voices", "[kathleen]"]
     assert main(arguments) == 2
     assert "no voice 'kathleen'; it has: slt, rms" in capsys.readouterr().err
+
+
+def test_pairs_alone(model_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ones.jsonl").write_text('{"good": [1, 2], "bad": [1, 2]}\n')
+    (tmp_path / "twos.jsonl").write_text('{"good": [1, 2], "bad": [1, 2]}\n')
+    output = tmp_path / "out"
+    arguments = ["evaluate-slm", "--model", str(model_directory), "--output", str(output)]
+    tests = ["--pairs", str(tmp_path / "ones.jsonl"), "--pairs", str(tmp_path / "twos.jsonl")]
+    assert main([*arguments, *tests]) == 0
+    assert "| **ones** | 1 | 50.0 %" in capsys.readouterr().out  # the same recording twice: nobody can tell
+    assert set(json.loads((output / "results.json").read_text())["pairs"]) == {"ones", "twos"}
+    assert not (output / "sentences.parquet").exists() and "reading" not in (output / "report.md").read_text()
+    assert main(arguments) == 2
+    assert "nothing to evaluate: give --sentences" in capsys.readouterr().err

@@ -1,0 +1,210 @@
+"""Pairs of recordings of which one is right, as likelihood tests are published, and how a model tells them apart."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codec.runs import Progress, UserError
+from data import read_audio
+from slm.pair_likelihood import PairAccuracy, ScoredPair, stream_likelihoods
+from slm.speech_lm import SpeechLM
+
+_LAYOUTS = (
+    "expected a .jsonl file with `good` and `bad` in every line, a directory with gold.csv (sWUGGY and sBLIMP as the "
+    "ZeroSpeech challenge gives them), or directories of sample_<n>_<k>.wav (SALMon)"
+)
+_AUDIO = (".wav", ".flac", ".ogg", ".mp3")
+_PAIRS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two recordings, each a file or its codes as a stream (frames * num_quantizers,) uint16."""
+
+    id: str
+    category: str
+    good: Path | np.ndarray
+    bad: Path | np.ndarray
+
+
+@dataclass(frozen=True)
+class PairTest:
+    """The pairs of one source."""
+
+    name: str
+    pairs: list[Pair]
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """What a model made of one test."""
+
+    name: str
+    pairs: list[ScoredPair]
+
+    @property
+    def accuracy(self) -> PairAccuracy:
+        """Over all pairs."""
+        return PairAccuracy.of(self.pairs)
+
+    def by_category(self) -> dict[str, PairAccuracy]:
+        """In the order of the names; empty where there is but one."""
+        names = sorted({pair.category for pair in self.pairs})
+        if len(names) < 2:
+            return {}
+        return {
+            name: PairAccuracy.of([pair for pair in self.pairs if pair.category == name]) for name in names
+        }
+
+
+def open_pairs(path: Path) -> PairTest:
+    """The pairs of a test, whichever way it is laid out.
+
+    `.jsonl`: objects with `good` and `bad` (a path relative to the file, or a list of codes in frame-major order) and
+    perhaps `id` and `category`. A directory with `gold.csv`: rows of one `id` and `voice`, of which `correct` is 1 for
+    one and 0 for the other. Directories of `sample_<n>_<k>.wav`: of the two files of a number, the first in
+    alphabetical order is the right one.
+
+    Raises UserError for anything else, and for a pair that is not one.
+    """
+    if path.suffix == ".jsonl" and path.is_file():
+        pairs = list(_from_json(path))
+    elif (path / "gold.csv").is_file():
+        pairs = list(_from_gold(path))
+    elif path.is_dir():
+        pairs = list(_from_samples(path))
+    else:
+        raise UserError(f"{path}: {'not a test of pairs' if path.exists() else 'no such file'}; {_LAYOUTS}")
+    if not pairs:
+        raise UserError(f"{path}: holds no pair; {_LAYOUTS}")
+    return PairTest(path.stem if path.is_file() else path.resolve().name, pairs)
+
+
+def evaluate_pairs(language_model: SpeechLM, test: PairTest) -> PairResult:
+    """Encode what is audio and compare likelihoods.
+
+    Raises AudioError for a recording that cannot be read, UserError for codes that the model does not have and for a
+    recording that is longer than it reads.
+    """
+    scored: list[ScoredPair] = []
+    with Progress(len(test.pairs), unit="pairs", label=test.name) as progress:
+        for start in range(0, len(test.pairs), _PAIRS_AT_ONCE):
+            pairs = test.pairs[start : start + _PAIRS_AT_ONCE]
+            streams = [
+                _stream(language_model, pair, side) for pair in pairs for side in (pair.good, pair.bad)
+            ]
+            told = stream_likelihoods(language_model.model, language_model.vocabulary, streams)
+            for pair, good, bad in zip(pairs, told[::2], told[1::2], strict=True):
+                scored.append(ScoredPair(pair.id, pair.category, good, bad))
+            progress.update(len(pairs))
+    return PairResult(test.name, scored)
+
+
+def _stream(language_model: SpeechLM, pair: Pair, side: Path | np.ndarray) -> np.ndarray:
+    codec = language_model.vocabulary.codec
+    if isinstance(side, Path):
+        return language_model.encode(read_audio(side, codec.sampling_rate))
+    quantizers = language_model.vocabulary.num_quantizers
+    sizes = np.array(codec.codebook_sizes[:quantizers])
+    if len(side) % quantizers or (side.reshape(-1, quantizers) >= sizes).any():
+        raise UserError(
+            f"pair {pair.id}: its codes are not those of {codec.name}, {quantizers} a frame, below {sizes.tolist()}"
+        )
+    return side
+
+
+def _from_json(path: Path) -> Iterator[Pair]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            fields = json.loads(line)
+            yield Pair(
+                str(fields.get("id", number)),
+                str(fields.get("category", "")),
+                _side(fields["good"], path.parent),
+                _side(fields["bad"], path.parent),
+            )
+        except (json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            raise UserError(
+                f"{where}: expected an object with `good` and `bad`, each a path or a list of codes"
+            ) from None
+
+
+def _side(value: Any, folder: Path) -> Path | np.ndarray:
+    if isinstance(value, str):
+        return folder / value
+    codes = np.asarray(value)
+    if (
+        codes.ndim != 1
+        or codes.dtype.kind != "i"
+        or codes.min(initial=0) < 0
+        or codes.max(initial=0) > 65_535
+    ):
+        raise ValueError(value)
+    return codes.astype(np.uint16)
+
+
+def _from_gold(folder: Path) -> Iterator[Pair]:
+    """sWUGGY and sBLIMP: two rows a pair and voice, wherever in the file they are."""
+    rows: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
+    with open(folder / "gold.csv", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            try:
+                key = (row["id"], row.get("voice") or "")
+                rows.setdefault(key, {})[row["correct"]] = (row["filename"], row.get("type") or "")
+            except KeyError as error:
+                raise UserError(
+                    f"{folder / 'gold.csv'}: there is no column {error.args[0]}; {_LAYOUTS}"
+                ) from None
+    for (number, voice), sides in rows.items():
+        name = f"{number} {voice}".strip()
+        if set(sides) != {"0", "1"}:
+            raise UserError(f"{folder / 'gold.csv'}: {name} is not one right and one wrong recording")
+        yield Pair(name, sides["1"][1], _audio(folder, sides["1"][0]), _audio(folder, sides["0"][0]))
+
+
+def _audio(folder: Path, name: str) -> Path:
+    """The file of this name, whose ending gold.csv leaves out."""
+    for ending in ("", *_AUDIO):
+        if (path := folder / f"{name}{ending}").is_file():
+            return path
+    raise UserError(f"{folder / name}: no such recording (.wav, .flac, ...); gold.csv asks for it")
+
+
+def _from_samples(folder: Path) -> Iterator[Pair]:
+    """SALMon: a directory a part, or one of its parts."""
+    parts = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+    for part in parts:
+        numbered: dict[int, list[Path]] = {}
+        for path in sorted(part.iterdir()):
+            if (match := re.match(r"sample_(\d+)_", path.name)) and path.suffix in _AUDIO:
+                numbered.setdefault(int(match[1]), []).append(path)
+        for number, files in sorted(numbered.items()):
+            if len(files) != 2:
+                raise UserError(f"{part}: sample {number} has {len(files)} recordings, a pair has two")
+            yield Pair(f"{part.name}/{number}", part.name, *files)
+
+
+def pair_rows(results: Sequence[PairResult]) -> list[dict[str, Any]]:
+    """One flat row a pair, for a table file."""
+    return [
+        {
+            "test": result.name,
+            "id": pair.id,
+            "category": pair.category,
+            "good_nats": pair.good.nats,
+            "good_tokens": pair.good.tokens,
+            "bad_nats": pair.bad.nats,
+            "bad_tokens": pair.bad.tokens,
+        }
+        for result in results
+        for pair in result.pairs
+    ]

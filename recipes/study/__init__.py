@@ -1,0 +1,1 @@
+"""The study: several tokenizers, one corpus, one language model, one budget, one report."""

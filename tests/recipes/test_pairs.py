@@ -1,0 +1,118 @@
+"""Likelihood tests as they are published, in miniature."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from codec.runs import UserError
+from data import read_audio, write_audio
+from recipes.evaluation.pairs import evaluate_pairs, open_pairs, pair_rows
+from slm.checkpoint import SpeakingHabits
+from slm.pair_likelihood import stream_likelihoods
+from slm.speech_lm import SpeechLM
+from tests.recipes.untrained_models import save_codec, save_slm
+
+RATE = 24_000
+
+
+def recording(path: Path, seed: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = torch.randn(6_000 + 1_000 * seed, generator=torch.Generator().manual_seed(seed))
+    write_audio(path, 0.1 * noise, RATE)
+    return path
+
+
+def test_layouts(tmp_path: Path) -> None:
+    codes = tmp_path / "mine.jsonl"
+    codes.write_text(
+        json.dumps({"good": [1, 2, 3], "bad": "b.wav", "category": "c"}) + "\n\n"
+        + json.dumps({"id": "x", "good": "a.wav", "bad": [4]}) + "\n"
+    )  # fmt: skip
+    test = open_pairs(codes)
+    assert test.name == "mine" and [(pair.id, pair.category) for pair in test.pairs] == [
+        ("1", "c"),
+        ("x", ""),
+    ]
+    assert np.array_equal(test.pairs[0].good, [1, 2, 3]) and test.pairs[0].bad == tmp_path / "b.wav"
+    assert np.array_equal(test.pairs[1].bad, [4])
+
+    lexical = tmp_path / "lexical"
+    for number, name in enumerate(["aA", "bB", "cC", "dD"]):
+        recording(lexical / f"{name}.wav", number)
+    (lexical / "gold.csv").write_text(
+        "id,filename,voice,frequency,word,phones,length_phones,correct\n"
+        "7,aA,v1,0,brick,b r,2,1\n8,cC,v1,0,blort,b l,2,0\n7,bB,v1,0,blick,b l,2,0\n8,dD,v1,0,short,s h,2,1\n"
+    )
+    pairs = {pair.id: (pair.good, pair.bad) for pair in open_pairs(lexical).pairs}
+    assert pairs == {
+        "7 v1": (lexical / "aA.wav", lexical / "bB.wav"),
+        "8 v1": (lexical / "dD.wav", lexical / "cC.wav"),
+    }
+
+    for part in ("gender_consistency", "rir_consistency"):
+        for number in (0, 10, 2):
+            for side in (0, 1):
+                recording(tmp_path / "salmon" / part / f"sample_{number}_{side}.wav", number + side)
+    whole, one = open_pairs(tmp_path / "salmon"), open_pairs(tmp_path / "salmon" / "rir_consistency")
+    assert len(whole.pairs) == 6 and [pair.id for pair in one.pairs] == [
+        f"rir_consistency/{number}" for number in (0, 2, 10)
+    ]
+    assert all(pair.good.name.endswith("_0.wav") and pair.bad.name.endswith("_1.wav") for pair in whole.pairs)
+    assert {pair.category for pair in whole.pairs} == {"gender_consistency", "rir_consistency"}
+
+
+def test_what_is_not_a_pair(tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"good": "a.wav"}\n')
+    (tmp_path / "none.jsonl").write_text('{"good": [], "bad": [1]}\n')
+    (tmp_path / "far.jsonl").write_text('{"good": [70000], "bad": [1]}\n')
+    (tmp_path / "empty").mkdir()
+    lexical = tmp_path / "lexical"
+    recording(lexical / "a.wav", 0)
+    (lexical / "gold.csv").write_text("id,filename,voice,correct\n1,a,v,1\n")
+    recording(tmp_path / "salmon" / "sample_1_0.wav", 0)
+    for name, complaint in [
+        ("bad.jsonl", "line 1: expected an object with `good` and `bad`"),
+        ("none.jsonl", "line 1: expected"),
+        ("far.jsonl", "line 1: expected"),
+        ("empty", "holds no pair"),
+        ("missing", "no such file"),
+        ("lexical", "1 v is not one right and one wrong recording"),
+        ("salmon", "sample 1 has 1 recordings"),
+    ]:
+        with pytest.raises(UserError, match=complaint):
+            open_pairs(tmp_path / name)
+    (lexical / "gold.csv").write_text("id,filename,voice,correct\n1,a,v,1\n1,gone,v,0\n")
+    with pytest.raises(UserError, match="gone: no such recording"):
+        open_pairs(lexical)
+
+
+def test_scores_are_those_of_the_recordings_codes(tmp_path: Path) -> None:
+    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), [], SpeakingHabits(["speech"]))
+    language_model = SpeechLM.from_pretrained(slm)
+    lines = []
+    for number in range(70):  # more than are read at once
+        good = recording(tmp_path / f"{number % 3}.wav", number % 3)
+        lines.append(
+            {"good": good.name, "bad": [number, 5, 9], "category": "even" if number % 2 == 0 else "odd"}
+        )
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    result = evaluate_pairs(language_model, open_pairs(tmp_path / "test.jsonl"))
+    codes = language_model.encode(read_audio(tmp_path / "1.wav", RATE))
+    told = stream_likelihoods(
+        language_model.model, language_model.vocabulary, [codes, np.array([67, 5, 9], np.uint16)]
+    )
+    pair = result.pairs[67]
+    assert pair.id == "68" and pair.good.tokens == len(codes) == 7
+    assert (pair.good.nats, pair.bad.nats) == pytest.approx([entry.nats for entry in told], rel=1e-4)
+    parts = result.by_category()
+    assert [parts[name].pairs for name in ("even", "odd")] == [35, 35]
+    assert np.mean([parts[name].total.value for name in parts]) == pytest.approx(result.accuracy.total.value)
+    rows = pair_rows([result])
+    assert len(rows) == 70 and rows[67]["good_nats"] == pair.good.nats and rows[67]["test"] == "test"
+
+    (tmp_path / "other.jsonl").write_text(json.dumps({"good": [2_048], "bad": [1]}))
+    with pytest.raises(UserError, match="pair 1: its codes are not those of hh-codec-tiny"):
+        evaluate_pairs(language_model, open_pairs(tmp_path / "other.jsonl"))
