@@ -105,6 +105,11 @@ class CodecModel(PreTrainedModel):
         if count not in (None, self.config.num_quantizers):
             raise ValueError(f"{self.config.name} has {self.config.num_quantizers} quantizer, not {count}")
 
+    @torch.no_grad()
+    def settled_latent(self, latent: Tensor, frame_mask: Tensor) -> Tensor:
+        """What a decoder learns from while encoder and quantizer rest: (batch, frames, dim) quantized, no gradients."""
+        return self.codes_to_latent(self.quantize(latent, frame_mask), frame_mask)
+
     def _calibrate_quantizer(self, latent: Tensor) -> None:
         """Start the quantizer from data: the latents (frames, dim) of one batch."""
 

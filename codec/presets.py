@@ -6,7 +6,7 @@ from codec.configuration import CodecConfig, HHCodecConfig
 from codec.hybrid.configuration import HybridCodecConfig
 from codec.hybrid.presets import HYBRID_PRESETS
 
-VOCOS_MEL_24KHZ = {
+VOCOS_MEL_24KHZ: dict[str, Any] = {
     # charactr/vocos-mel-24khz was trained on these
     "n_fft": 1_024,
     "hop_length": 256,

@@ -72,7 +72,7 @@ class StreamingDecoder:
         self._state = StreamState()
 
     def push(self, audio_codes: Tensor) -> Tensor:
-        """The next codes (batch_size, quantizers, frames) -> the audio that is settled by now, (batch_size, samples)."""
+        """The next codes (batch_size, quantizers, frames) -> the audio settled by now, (batch_size, samples)."""
         _check_rows(audio_codes, self.batch_size, dims=3)
         return self._decode(audio_codes, self._state)
 
@@ -148,7 +148,7 @@ class ChunkedDecoder:
         self._tail: Tensor | None = None  # what the chunk before says of the first frame of the next
 
     def push(self, audio_codes: Tensor) -> Tensor:
-        """The next codes (batch_size, quantizers, frames) -> the audio that is settled by now, (batch_size, samples)."""
+        """The next codes (batch_size, quantizers, frames) -> the audio settled by now, (batch_size, samples)."""
         _check_rows(audio_codes, self.batch_size, dims=3)
         self._held = audio_codes if self._held is None else torch.cat([self._held, audio_codes], dim=-1)
         pieces = [torch.zeros(self.batch_size, 0, device=self.codec.device)]

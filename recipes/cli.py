@@ -62,12 +62,15 @@ COMMANDS = {
     "map-codes": Command(
         "recipes.commands.slm:map_codes_command", "codes of a new codec in terms of a former one's"
     ),
-    "speak": Command("recipes.commands.slm:speak_command", "text to speech"),
-    "continue": Command("recipes.commands.slm:continue_command", "speech to more speech"),
-    "transcribe": Command("recipes.commands.slm:transcribe_command", "speech to text"),
+    "speak": Command("recipes.commands.speak:speak_command", "text to speech"),
+    "continue": Command("recipes.commands.speak:continue_command", "speech to more speech"),
+    "transcribe": Command("recipes.commands.speak:transcribe_command", "speech to text"),
     "evaluate-codec": Command("recipes.commands.evaluate:evaluate_codec", "how well a codec keeps speech"),
     "evaluate-slm": Command(
         "recipes.commands.evaluate:evaluate_slm", "how well a speech language model speaks"
+    ),
+    "study": Command(
+        "recipes.commands.study:study_command", "several tokenizers, one corpus, one language model, one report"
     ),
     "bench": Command("recipes.commands.bench:bench", "speed here, beside transformers' codecs"),
 }

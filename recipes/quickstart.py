@@ -191,6 +191,7 @@ def training_config(output: Path, seconds: float) -> "SLMTrainingConfig":
         DocumentConfig,
         ModelConfig,
         OptimizerConfig,
+        SamplesConfig,
         SLMTrainingConfig,
     )
 
@@ -209,6 +210,7 @@ def training_config(output: Path, seconds: float) -> "SLMTrainingConfig":
         log_every=2,
         validate_every=20,
         checkpoint_every=100,
+        samples=SamplesConfig(count=0),  # there is time for training only
     )
 
 

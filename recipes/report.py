@@ -140,6 +140,25 @@ def curves_picture(path: str | os.PathLike[str], panels: Mapping[str, Sequence[C
     _save(figure, path)
 
 
+def bars_picture(path: str | os.PathLike[str], bars: Mapping[str, Mapping[str, float]], y_label: str) -> None:
+    """Bars in groups, as a PNG: by group (on the x axis), then by what is compared in it (by colour); NaN: no bar."""
+    names = list(dict.fromkeys(name for group in bars.values() for name in group))
+    figure = _figure(max(6.0, 1.0 + 0.45 * len(bars) * (len(names) + 1)), 3.8)
+    axis = figure.subplots()
+    width = 0.8 / max(1, len(names))
+    for number, name in enumerate(names):
+        heights = [group.get(name, math.nan) for group in bars.values()]
+        places = np.arange(len(bars)) + (number - (len(names) - 1) / 2) * width
+        axis.bar(places, heights, width, label=name)
+    axis.set_xticks(np.arange(len(bars)), list(bars))
+    if len(bars) > 4:
+        axis.tick_params(axis="x", rotation=30)
+    axis.set_ylabel(y_label)
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _save(figure, path)
+
+
 def _figure(width: float, height: float) -> "Figure":
     # a Figure of its own, not pyplot: no window, no global state, safe beside other plots of the process
     from matplotlib.figure import Figure

@@ -60,7 +60,11 @@ class TransformersReading:
         """(rows, tokens) -> (rows, len(reach)) float32."""
         positions = torch.arange(self.position, self.position + ids.shape[1], device=ids.device)[None]
         output = self.model(
-            input_ids=ids, position_ids=positions, past_key_values=self.cache, use_cache=True, logits_to_keep=1
+            input_ids=ids,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
         )
         self.position += ids.shape[1]
         return output.logits[:, -1, reach.start : reach.stop].float()

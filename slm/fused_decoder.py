@@ -61,9 +61,7 @@ class FusedDecoder:
         self.layers = [
             _Layer(
                 attention_norm=layer.input_layernorm.weight,
-                query_key_value=_join(
-                    layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj
-                ),
+                query_key_value=_join(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
                 query_norm=_weight_of(layer.self_attn, "q_norm"),
                 key_norm=_weight_of(layer.self_attn, "k_norm"),
                 attention_out=_join(layer.self_attn.o_proj),
@@ -165,7 +163,7 @@ class FusedReading:
         ).float()
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, causal: Tensor | None) -> Tensor:
-        """(rows, heads, tokens, head_dim) x (rows, kv_heads, all tokens, head_dim) -> (rows, tokens, heads * head_dim)."""
+        """Queries (rows, heads, tokens, head_dim), keys and values (rows, kv_heads, all, head_dim) -> (rows, tokens, dim)."""
         rows, heads, tokens, head_dim = query.shape
         scale = self.decoder.scaling
         if tokens == 1:

@@ -5,6 +5,7 @@ that token, the others draw one. So rows need no padding, whatever their prompts
 in the cache for all. Where every row has something to be fed, that is done in one go.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -46,10 +47,7 @@ def generate(
 
     Raises UserError when a prompt alone is longer than that.
     """
-    statistics = GenerationStatistics(0, 0)
-    for statistics in generation_steps(model, rows, sets, sampling, seed):
-        pass
-    return statistics
+    return deque(generation_steps(model, rows, sets, sampling, seed), maxlen=1)[0]
 
 
 def generation_steps(

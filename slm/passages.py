@@ -1,4 +1,4 @@
-"""Long texts in passages: whole sentences as long as they fit, so that a model never has to read further than it can."""
+"""Long texts in passages: whole sentences as long as they fit, so that no model has to read further than it can."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -9,7 +9,9 @@ from slm.words import split_words
 _SENTENCE = re.compile(r".+?(?:[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』）]*|\n\s*\n|\Z)\s*", re.DOTALL)
 _CLAUSE = re.compile(r".+?(?:[,;:–—][\"'”’»)\]]*(?=\s)|[，、；：]|\Z)\s*", re.DOTALL)
 # not the end of a sentence, though a full stop and a space follow
-_ABBREVIATION = re.compile(r"(?:\b(?:mr|mrs|ms|dr|st|prof|vs|no|e\.g|i\.e|etc)|\b[A-Z])\.\s*\Z", re.IGNORECASE)
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:mr|mrs|ms|dr|st|prof|vs|no|e\.g|i\.e|etc)|\b[A-Z])\.\s*\Z", re.IGNORECASE
+)
 
 
 def split_sentences(text: str) -> list[str]:

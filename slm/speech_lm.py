@@ -46,7 +46,9 @@ if TYPE_CHECKING:
 _SAMPLING = SamplingConfig()
 _GREEDY = SamplingConfig(temperature=0.0)
 _BOUNDS = SpeechBounds()
-_BATCHES_AHEAD = 4  # requests of so many batches are looked at together, so that texts of one length share a batch
+_BATCHES_AHEAD = (
+    4  # requests of so many batches are looked at together, so that texts of one length share a batch
+)
 
 Watcher = Callable[[SpeakingProgress], None]
 
@@ -184,7 +186,7 @@ class SpeechLM:
                 yield row
 
         return SpeechStream(
-            iter(passages),
+            passages,
             len(text.split()),
             speak,
             stream_decoder(self.codec),
@@ -345,7 +347,9 @@ class SpeechLM:
                 chosen.append((passage, *self._best(own, passage.text)))
             taken = time.perf_counter() - started
             frames = sum(1 + len(row.drawn) for row in rows)
-            for index, ((job, number), (passage, best, scores)) in enumerate(zip(places, chosen, strict=True)):
+            for index, ((job, number), (passage, best, scores)) in enumerate(
+                zip(places, chosen, strict=True)
+            ):
                 own = rows[index * candidates : (index + 1) * candidates]
                 share = taken * sum(1 + len(row.drawn) for row in own) / frames
                 job.spoken[number] = (passage, best)
@@ -397,7 +401,7 @@ class SpeechLM:
             audio=audio,
             sampling_rate=info.sampling_rate,
             codes=codes,
-            spans=spans,
+            spans=spans if len(spans) > 1 else [],
             ended=all(row.cut is None for _, row in spoken),
             cuts=[line for passage, row in spoken for line in said_cuts(row, passage.texts)],
             prompt_frames=given_frames,

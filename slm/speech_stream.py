@@ -1,7 +1,7 @@
 """Speech that leaves while it is being made: audio as soon as the codec's decoder can settle it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +48,7 @@ class SpeechStream:
 
     def __init__(
         self,
-        passages: Iterator[Passage],
+        passages: Sequence[Passage],
         total_words: int,
         speak: Speaker,
         decoder: StreamingDecoder | ChunkedDecoder,
@@ -98,6 +98,7 @@ class SpeechStream:
     def _chunks(self) -> Iterator[SpeechChunk]:
         frame_rate, size = self._vocabulary.codec.frame_rate, self._vocabulary.num_quantizers
         frames_before = number = 0  # frames of earlier passages, chunks so far
+        tells_spans = sum(len(passage.texts) for passage in self._passages) > 1
         for passage in self._passages:
             told = words = 0  # spans told of, words in them
             row = None
@@ -115,7 +116,7 @@ class SpeechStream:
                 progress = SpeakingProgress(
                     self._words + words, self.total_words, (frames_before + row.kept_frames) / frame_rate
                 )
-                yield SpeechChunk(audio, spans, progress)
+                yield SpeechChunk(audio, spans if tells_spans else [], progress)
             assert row is not None
             frames_before += row.kept_frames
             self._words += words

@@ -60,7 +60,9 @@ class SpokenResult:
     ended: bool  # whether the model itself said that it was done
     cuts: list[str]  # what was cut and why, a line each; may be there although it ended
     prompt_frames: int  # frames at the beginning that were given, not generated
-    generation_seconds: float  # time it took to generate the codes of all candidates, or its share of a batch's
+    generation_seconds: (
+        float  # time it took to generate the codes of all candidates, or its share of a batch's
+    )
     decoding_seconds: float
     scores: list[float] = field(
         default_factory=list
@@ -89,9 +91,7 @@ class TranscribedResult:
 
 
 def spans_of(row: SpeakingRow, texts: list[str], start: float, frame_rate: float) -> list[SpokenSpan]:
-    """When a row says its texts, the first at `start` seconds; none where there is but one text for all."""
-    if len(texts) < 2:
-        return []
+    """When a row says its texts, the first at `start` seconds."""
     edges = start + np.cumsum([0, *row.span_frames]) / frame_rate
     return [
         SpokenSpan(text, float(begin), float(end))

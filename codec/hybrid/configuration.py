@@ -6,12 +6,14 @@ from typing import Any, Literal
 
 from codec.configuration import (
     PARTS,
+    BigVGANConfig,
     CodecConfig,
     LogMelEncoderConfig,
     MelDecoderConfig,
     VocosConfig,
     part_from,
     plain,
+    vocoder_from,
 )
 
 
@@ -87,7 +89,7 @@ class HybridCodecConfig(CodecConfig):
         encoder: fields of `DACEncoderConfig` or `LogMelEncoderConfig`, by its `kind`.
         quantizer: fields of `HybridQuantizerConfig`.
         decoder: fields of `DACDecoderConfig`, or where there is a vocoder of `MelDecoderConfig`.
-        vocoder: fields of `VocosConfig`; None: the decoder makes the waveform itself.
+        vocoder: fields of `VocosConfig` or `BigVGANConfig`, by its `kind`; None: the decoder makes the waveform itself.
         used_quantizers: codes a frame that `encode` gives: the first so many of the quantizers; all unless set. What a
             code means does not depend on it.
         chunk_seconds, overlap_seconds: audio longer than `chunk_seconds` is coded in windows of that length, of
@@ -122,7 +124,7 @@ class HybridCodecConfig(CodecConfig):
         self.quantizer = plain(part_from(HybridQuantizerConfig, quantizer))
         decoder_class = DACDecoderConfig if vocoder is None else MelDecoderConfig
         self.decoder = plain(part_from(decoder_class, decoder))
-        self.vocoder = None if vocoder is None else plain(part_from(VocosConfig, vocoder))
+        self.vocoder = None if vocoder is None else plain(vocoder_from(vocoder))
         self.used_quantizers = used_quantizers
         self.chunk_seconds = chunk_seconds
         self.overlap_seconds = overlap_seconds
@@ -184,9 +186,9 @@ class HybridCodecConfig(CodecConfig):
         return part_from(MelDecoderConfig, self.decoder)
 
     @property
-    def vocoder_config(self) -> VocosConfig | None:
+    def vocoder_config(self) -> VocosConfig | BigVGANConfig | None:
         """The vocoder's fields, typed; None where the decoder makes the waveform."""
-        return None if self.vocoder is None else part_from(VocosConfig, self.vocoder)
+        return None if self.vocoder is None else vocoder_from(self.vocoder)
 
     @property
     def sampling_rate(self) -> int:

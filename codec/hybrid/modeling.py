@@ -24,7 +24,7 @@ from codec.log_mel_encoder import LogMelEncoder
 from codec.mel_decoder import MelDecoder
 from codec.outputs import CodecDecoderOutput, CodecOutput
 from codec.streaming import StreamState
-from codec.vocos import Vocos
+from codec.vocoders import build_vocoder
 
 
 class HybridCodecModel(CodecModel):
@@ -50,7 +50,7 @@ class HybridCodecModel(CodecModel):
         else:
             assert isinstance(decoder, MelDecoderConfig) and vocoder is not None
             self.decoder = MelDecoder(decoder, encoder.dim, config.hop_length, vocoder.mel)
-            self.vocoder = Vocos(vocoder)
+            self.vocoder = build_vocoder(vocoder, folded=config.exported)
         self.post_init()
 
     def use_quantizers(self, count: int | None) -> None:
@@ -110,7 +110,8 @@ class HybridCodecModel(CodecModel):
         """
         latent = self.encode_to_latent(input_values, padding_mask)
         mask = latent.frame_mask
-        quantized: HybridQuantizerOutput = self.quantizer(latent.latent, mask, total_frames)
+        counts = self.quantizer.draw_counts(len(mask), mask.device) if self.training else None
+        quantized: HybridQuantizerOutput = self.quantizer(latent.latent, mask, total_frames, counts)
         mel = audio = None
         if isinstance(self.decoder, MelDecoder):
             mel = self.decoder(quantized.latents.sum, mask)
@@ -126,6 +127,15 @@ class HybridCodecModel(CodecModel):
             vq_loss=quantized.loss,
             commitment=quantized.commitment,
         )
+
+    @torch.no_grad()
+    def settled_latent(self, latent: Tensor, frame_mask: Tensor) -> Tensor:
+        """What a decoder learns from while encoder and quantizer rest: in training mode, rows of all numbers of codes."""
+        codes = self.quantizer.encode(latent, len(self.config.quantizer_config.codebook_sizes), frame_mask)
+        if not self.training:
+            return self.codes_to_latent(codes, frame_mask)
+        counts = self.quantizer.draw_counts(len(codes), codes.device)
+        return self.quantizer.decode_some(codes, counts, frame_mask).sum
 
     def effective_codebook(self, quantizer: int = 0) -> Tensor:
         """(codebook_size, dim): the vectors that the codes of `quantizer` stand for.

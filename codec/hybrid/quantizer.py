@@ -47,6 +47,14 @@ class HybridQuantizer(nn.Module):
         self.semantic = SemanticStream(config, exported=exported)
         self.acoustic = FoldedResidualVQ(config) if exported else ResidualVQ(config)
 
+    def draw_counts(self, rows: int, device: torch.device) -> Tensor:
+        """(rows,) int64: how many acoustic quantizers each row of a training batch gets."""
+        config, most = self.config, self.config.acoustic_quantizers
+        counts = torch.randint(1, most + 1, (rows,), device=device)
+        dropped = torch.rand(rows, device=device) < config.quantizer_dropout
+        bypassed = torch.rand(rows, device=device) < config.acoustic_bypass
+        return torch.where(dropped, counts, most).masked_fill(bypassed, 0)
+
     def forward(
         self,
         latent: Tensor,
@@ -56,7 +64,7 @@ class HybridQuantizer(nn.Module):
     ) -> HybridQuantizerOutput:
         """(batch, frames, dim), mask (batch, frames) -> quantized latents, codes, VQ loss.
 
-        counts: (batch,) acoustic quantizers of each row; drawn unless given in training mode, all otherwise.
+        counts: (batch,) acoustic quantizers of each row; all unless given.
         """
         if not isinstance(self.acoustic, ResidualVQ):
             raise RuntimeError(
@@ -64,12 +72,7 @@ class HybridQuantizer(nn.Module):
             )
         semantic = self.semantic(latent, mask, total)
         if counts is None:
-            most = self.config.acoustic_quantizers
-            counts = (
-                self.acoustic.draw_counts(len(latent), latent.device)
-                if self.training
-                else torch.full((len(latent),), most, device=latent.device)
-            )
+            counts = torch.full((len(latent),), self.config.acoustic_quantizers, device=latent.device)
         acoustic = self.acoustic(at_least_float32(latent) - semantic.latent, mask, counts, total)
         return HybridQuantizerOutput(
             latents=HybridLatents(semantic.latent, acoustic.latent),
@@ -104,6 +107,14 @@ class HybridQuantizer(nn.Module):
             if codes.shape[1] > 1:
                 acoustic = self.acoustic.decode(codes[:, 1:])
         return HybridLatents(semantic, acoustic)
+
+    def decode_some(self, codes: Tensor, counts: Tensor, mask: Tensor | None = None) -> HybridLatents:
+        """(batch, quantizers, frames), of whose acoustic codes each row gets the first `counts` (batch,) -> latents."""
+        latents = self.decode(codes[:, :1], mask)
+        for row, count in enumerate(counts.tolist()):
+            if count:
+                latents.acoustic[row] = self.acoustic.decode(codes[row : row + 1, 1 : count + 1])[0]
+        return latents
 
     def effective_codebook(self, index: int) -> Tensor:
         """(codebook_size, dim): the vectors that the codes of quantizer `index` stand for.

@@ -42,14 +42,6 @@ class ResidualVQ(nn.Module):
             for _ in range(config.acoustic_quantizers)
         )
 
-    def draw_counts(self, rows: int, device: torch.device) -> Tensor:
-        """(rows,) int64: how many quantizers each row of a training batch gets."""
-        config, most = self.config, self.config.acoustic_quantizers
-        counts = torch.randint(1, most + 1, (rows,), device=device)
-        dropped = torch.rand(rows, device=device) < config.quantizer_dropout
-        bypassed = torch.rand(rows, device=device) < config.acoustic_bypass
-        return torch.where(dropped, counts, most).masked_fill(bypassed, 0)
-
     def forward(
         self,
         latent: Tensor,

@@ -23,7 +23,9 @@ def import_bigvgan(weights: Mapping[str, Tensor], path: Path) -> BigVGAN:
     Raises UserError for a tensor that is missing, unexpected or of another shape, and for a variant of BigVGAN that
     is not the second version's (Snake without beta, plain magnitudes, a tanh or a bias at the end).
     """
-    vocoder = BigVGAN(bigvgan_config(weights, path), folded=True)
+    beside = path.parent / "config.json"
+    said = _read(beside) if beside.is_file() else {}
+    vocoder = BigVGAN(bigvgan_config(weights, path, said), folded=True)
     take_over(vocoder, weights, foreign_name, NOT_NEEDED, path)
     return vocoder.eval()
 
@@ -34,14 +36,15 @@ def foreign_name(name: str) -> str:
     return re.sub(r"\.(alpha|beta)$", r".act.\1", name)
 
 
-def bigvgan_config(weights: Mapping[str, Tensor], path: Path) -> BigVGANConfig:
-    """What the tensors' shapes say, and `config.json` beside the file where there is one.
+def bigvgan_config(
+    weights: Mapping[str, Tensor], path: Path, said: Mapping[str, Any] | None = None
+) -> BigVGANConfig:
+    """What the tensors' shapes say, and NVIDIA's hyperparameters where they are known.
 
-    Without it the mel is that of the published 24 kHz models, at the hop that the upsampling makes; an upsampling's
+    Without them the mel is that of the published 24 kHz models, at the hop that the upsampling makes; an upsampling's
     rate is half its kernel, and dilations are 1, 3, 5, ..., as in all published models.
     """
-    file = path.parent / "config.json"
-    said = _read(file) if file.is_file() else {}
+    said = said or {}
     dim, n_mels, _ = shape_of(weights, "conv_pre.weight", path)
     stages = count(weights, r"ups\.(\d+)\.")
     blocks = count(weights, r"resblocks\.(\d+)\.") // max(1, stages)

@@ -40,7 +40,7 @@ def import_hh_codec(content: Mapping[str, Any], path: Path, weights: Weights = "
     if weights == "average":
         state = _averaged(state, content.get("epoch"), path)
     model = HHCodecModel(hh_codec_config(state, path))
-    take_over(model, state, _Names(model.config.encoder_config).foreign, NOT_NEEDED, path)
+    take_over(model, state, Names(len(model.config.encoder["ratios"])).foreign, NOT_NEEDED, path)
     return model.eval()
 
 
@@ -56,33 +56,37 @@ def hh_codec_config(state: Mapping[str, Tensor], path: Path) -> HHCodecConfig:
     ratios = tuple(shape(f"encoder.model.{index}.conv.conv.weight")[2] // 2 for index in stages)
     codes, latent = shape("quantize.layers.0.frozen_codebook")
     hidden, dim = shape("backbone.convnext.0.pwconv1.weight")
-    return HHCodecConfig(
-        name="hh-codec",
-        encoder=plain(SEANetConfig(num_filters=filters, ratios=ratios, dim=latent)),
-        quantizer={
-            "codebook_size": codes,
-            "dim": latent,
-            "hidden_dim": shape("quantize.layers.0.code_transform.0.weight")[0],
-            "training_quantizers": count(state, r"quantize\.layers\.(\d+)\."),
-        },
-        decoder={
-            **PRESETS["hh-codec"]["decoder"],
-            "dim": dim,
-            "hidden_ratio": hidden // dim,
-            "blocks": count(state, r"backbone\.convnext\.(\d+)\."),
-            "upsample": shape("melhead.transconv.weight")[2],
-        },
-        vocoder=plain(bigvgan.bigvgan_config(prefix_of(state, "bigvqgan."), path)),
-    )
+    try:
+        return HHCodecConfig(
+            name="hh-codec",
+            encoder=plain(SEANetConfig(num_filters=filters, ratios=ratios, dim=latent)),
+            quantizer={
+                "codebook_size": codes,
+                "dim": latent,
+                "hidden_dim": shape("quantize.layers.0.code_transform.0.weight")[0],
+                "training_quantizers": count(state, r"quantize\.layers\.(\d+)\."),
+            },
+            decoder={
+                **PRESETS["hh-codec"]["decoder"],
+                "dim": dim,
+                "hidden_ratio": hidden // dim,
+                "blocks": count(state, r"backbone\.convnext\.(\d+)\."),
+                "upsample": shape("melhead.transconv.weight")[2],
+            },
+            vocoder=plain(bigvgan.bigvgan_config(prefix_of(state, "bigvqgan."), path)),
+        )
+    except ValueError as error:
+        raise UserError(f"{path} is not what was expected: {error}") from error
 
 
-class _Names:
-    """The original's name of each of our tensors."""
+class Names:
+    """The original's names of our tensors, for an encoder of so many stages."""
 
-    def __init__(self, encoder: SEANetConfig):
-        self.lstm = 3 * len(encoder.ratios) + 1  # its place in the encoder's list of layers
+    def __init__(self, stages: int):
+        self.lstm = 3 * stages + 1  # its place in the encoder's list of layers
 
     def foreign(self, name: str) -> str:
+        """The original's name of one of our tensors."""
         part, _, rest = name.partition(".")
         return {
             "encoder": self._encoder,

@@ -2,17 +2,20 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from codec.base import CodecModel
 from codec.configuration import plain
 from codec.kmeans.configuration import KMeansCodecConfig, PatchConfig
 from codec.kmeans.modeling import KMeansCodecModel
 from codec.nearest import nearest
 from codec.runs import UserError
 from codec.runs.random import generator
+
+if TYPE_CHECKING:
+    from codec.loading import Codec
 
 _START_ROWS = 16  # a centroid: k-means++ looks at every row for every centroid, so it looks at a part of them
 _ENOUGH = 1e-4  # relative gain of an iteration below which the next ones are not worth it
@@ -84,12 +87,12 @@ def _means(rows: Tensor, labels: Tensor, distances: Tensor, former: Tensor) -> T
 
 
 def kmeans_codec(
-    source: CodecModel, codebook_size: int = 2_048, stride: int = 4, name: str = "kmeans"
+    source: "Codec", codebook_size: int = 2_048, stride: int = 4, name: str = "kmeans"
 ) -> KMeansCodecModel:
     """A codec on the mel of `source`'s vocoder and with that vocoder; its centroids are still to be fitted.
 
-    source: an exported codec. A frame is `stride` frames of its mel. Raises UserError for a codec without a vocoder,
-    and for one whose mel frames do not tile the samples.
+    source: what `load_codec` gives. A frame is `stride` frames of its mel. Raises UserError for a codec without a
+    vocoder, and for one whose mel frames do not tile the samples.
     """
     vocoder = getattr(source.config, "vocoder_config", None)
     if vocoder is None:
@@ -97,19 +100,20 @@ def kmeans_codec(
             f"{source.config.name} has no vocoder that speaks a mel: name another codec's, such as hh-codec-tiny"
         )
     encoder = PatchConfig(mel=replace(vocoder.mel, padding="zeros"), stride=stride)
-    windows = {} if encoder.streams and vocoder.streams else {"chunk_seconds": 20.0, "overlap_seconds": 2.0}
+    streams = encoder.streams and vocoder.streams
     try:
         config = KMeansCodecConfig(
             name=name,
             encoder=plain(encoder),
             quantizer={"codebook_size": codebook_size},
             vocoder=asdict(vocoder),
-            **windows,
+            chunk_seconds=None if streams else 20.0,
+            overlap_seconds=None if streams else 2.0,
         )
     except ValueError as error:
         raise UserError(f"{source.config.name} lends its vocoder to no k-means: {error}") from None
     model = KMeansCodecModel(config).eval()
-    model.vocoder.load_state_dict(source.vocoder.state_dict())
+    model.vocoder.load_state_dict(source.get_submodule("vocoder").state_dict())
     return model
 
 

@@ -80,6 +80,9 @@ class KMeansCodecModel(CodecModel):
 
     config_class = KMeansCodecConfig
     config: KMeansCodecConfig
+    encoder: PatchEncoder
+    quantizer: CentroidQuantizer
+    decoder: PatchDecoder
     base_model_prefix = "kmeans_codec"
 
     def __init__(self, config: KMeansCodecConfig):

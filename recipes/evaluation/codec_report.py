@@ -131,8 +131,8 @@ def _page(evaluation: CodecEvaluation, facts: dict[str, Any], table: str) -> str
             "## Stability of the codes",
             _stability_table(evaluation),
             "Share of codes that stay the same, place by place, when the recording is changed; behind it for shifts, "
-            "what stays under the best alignment (1 − insertions, deletions and substitutions / frames). Over "
-            f"{max(codec.stability.utterances for codec in evaluation.codecs)} recordings.",
+            "what stays under the best alignment (1 − insertions, deletions and substitutions / frames). Recordings "
+            f"tried: {max(codec.stability.utterances for codec in evaluation.codecs)}.",
         ]
     parts += [
         "## Speed",

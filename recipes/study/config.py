@@ -1,6 +1,7 @@
 """Everything that decides a study."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from codec.runs import Schedule, UserError
 from data.corpora import CorpusFormat
@@ -103,6 +104,19 @@ class StudyConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"{name} is {value}: it must be above 0")
-        names = [*self.codecs, *(baseline.name for baseline in self.baselines)]
+        names = [self.name_of(tokenizer) for tokenizer in self.tokenizers]
         if twice := [name for name in names if names.count(name) > 1]:
             raise UserError(f"two tokenizers are called {twice[0]}: give each once, and each baseline a name")
+
+    @property
+    def tokenizers(self) -> "list[str | KMeansBaseline]":
+        """The codecs, then the baselines."""
+        return [*self.codecs, *self.baselines]
+
+    def name_of(self, tokenizer: "str | KMeansBaseline") -> str:
+        """What a tokenizer is called in tables: of a directory its own name, where only one codec has it."""
+        if isinstance(tokenizer, KMeansBaseline):
+            return tokenizer.name
+        short = [Path(codec).name if Path(codec).is_dir() else codec for codec in self.codecs]
+        own = short[self.codecs.index(tokenizer)]
+        return own if short.count(own) == 1 else tokenizer

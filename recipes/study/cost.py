@@ -1,7 +1,7 @@
 """What is left of a study, and how long it will take here: each kind of work is timed for a moment."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -14,7 +14,7 @@ from codec import CodecInfo, load_codec
 from codec.kmeans import kmeans_codec
 from codec.metrics import perturbations
 from codec.nearest import nearest
-from data import read_audio
+from data import AudioError, read_audio
 from recipes.evaluation.reconstruction import Reconstructor
 from recipes.evaluation.scoring import Scorer, ScoringTask
 from recipes.evaluation.speed import codec_speed
@@ -79,12 +79,14 @@ class _Pace:
     generate: float  # a second of speech
 
 
-def forecast(config: StudyConfig, material: Material, cells: Cells, text_model: Path, device: str) -> Forecast:
+def forecast(
+    config: StudyConfig, material: Material, cells: Cells, text_model: Path, device: str
+) -> Forecast:
     """Find out what is there, and time what is not."""
     costs: list[StageCost] = []
     finished = 0
-    for tokenizer in [*config.codecs, *config.baselines]:
-        name = tokenizer.name if isinstance(tokenizer, KMeansBaseline) else tokenizer
+    for tokenizer in config.tokenizers:
+        name = config.name_of(tokenizer)
         left = _left(config, tokenizer, material, cells, text_model, device)
         planned = _planned(config, tokenizer)
         finished += len(planned) - len(left)
@@ -130,11 +132,17 @@ def _codec(tokenizer: str | KMeansBaseline, device: str) -> "Codec":
     if isinstance(tokenizer, str):
         return load_codec(tokenizer, device=device)
     source = load_codec(tokenizer.vocoder)
-    return kmeans_codec(source, tokenizer.codes, tokenizer.stride, tokenizer.name).to(device)
+    model = kmeans_codec(source, tokenizer.codes, tokenizer.stride, tokenizer.name)
+    return torch.nn.Module.to(model, device)
 
 
 def _pace(
-    config: StudyConfig, codec: "Codec", material: Material, text_model: Path, device: str, left: Sequence[str]
+    config: StudyConfig,
+    codec: "Codec",
+    material: Material,
+    text_model: Path,
+    device: str,
+    left: Sequence[str],
 ) -> _Pace:
     rate = codec.config.sampling_rate
     waveform = next(_readable(material, rate))[: round(_TIMED_SECONDS * rate)] * config.gain
@@ -160,9 +168,7 @@ def _pace(
     return _Pace(1 / speed.encode, 1 / speed.decode, fit, score, listen, train, speaking)
 
 
-def _readable(material: Material, rate: int):  # type: ignore[no-untyped-def]
-    from data import AudioError
-
+def _readable(material: Material, rate: int) -> Iterator[torch.Tensor]:
     for utterance in material.held_out:
         try:
             yield read_audio(utterance.path, rate)
@@ -174,7 +180,8 @@ def _readable(material: Material, rate: int):  # type: ignore[no-untyped-def]
 def _model_pace(config: StudyConfig, info: CodecInfo, text_model: Path, device: str) -> tuple[float, float]:
     """Seconds for a token to train on, and for a second of speech to generate, with an untrained model."""
     vocabulary = Vocabulary.build(text_model, info, [], None, info.name)
-    model = build_model(replace(config.model, speech_embeddings="random"), vocabulary, seed=0).to(device)
+    model = build_model(replace(config.model, speech_embeddings="random"), vocabulary, seed=0)
+    torch.nn.Module.to(model, device)
     ids = torch.randint(0, len(vocabulary), (1, config.batch.length), device=device)
 
     def update() -> None:
@@ -183,11 +190,12 @@ def _model_pace(config: StudyConfig, info: CodecInfo, text_model: Path, device: 
 
     train = _timed(update) / config.batch.length
     model.eval()
-    start = np.array([vocabulary.speech_id, *vocabulary.codes_to_ids(np.zeros(info.num_quantizers, np.uint16))])
-    row = SpeakingRow(start, [Span(0, _TIMED_TOKENS)], vocabulary, _TIMED_TOKENS)
-    seconds = _timed(lambda: generate(model, [row], TokenSets(vocabulary, model.device), config.sampling, 0), warm=False)
-    per_token = seconds / max(1, len(row.drawn))
-    return train, per_token * info.frame_rate * info.num_quantizers
+    start = np.array([vocabulary.speech_id])
+    frames = max(1, _TIMED_TOKENS // info.num_quantizers)
+    row = SpeakingRow(start, [Span(frames, frames)], vocabulary, stuck_frames=0)
+    sets = TokenSets(vocabulary, model.device)
+    seconds = _timed(lambda: generate(model, [row], sets, config.sampling, 0), warm=False)
+    return train, seconds / frames * info.frame_rate
 
 
 def _timed(work: Callable[[], object], warm: bool = True) -> float:
@@ -213,7 +221,9 @@ def _amounts(
     mean = held_out / max(1, len(material.held_out))
     tokens = training_tokens(config, info, train, sum(map(len, material.texts)))
     judged = mean * min(config.reconstruction.utterances, len(material.held_out))
-    tried = mean * min(config.reconstruction.stability, config.reconstruction.utterances, len(material.held_out))
+    tried = mean * min(
+        config.reconstruction.stability, config.reconstruction.utterances, len(material.held_out)
+    )
     changed = tried * len(perturbations(info.sampling_rate, info.hop_length))
     systems = 3 if getattr(codec.config, "vocoder_config", None) is not None else 2
     speaking = config.speaking
@@ -225,7 +235,8 @@ def _amounts(
         "codes": (f"{encoded * info.frame_rate * info.num_quantizers:,.0f} codes to count", 1.0),
         "reconstruction": (
             f"{judged:,.0f} s of audio to reconstruct and judge",
-            judged * (pace.encode + (systems - 1) * pace.decode + systems * pace.score) + changed * pace.encode,
+            judged * (pace.encode + (systems - 1) * pace.decode + systems * pace.score)
+            + changed * pace.encode,
         ),
         "language-model": (f"{tokens:,.0f} tokens to train on", (tokens + checks) * pace.train),
         "speech": (

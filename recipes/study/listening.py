@@ -16,14 +16,16 @@ from recipes.evaluation.slm_evaluation import SLMEvaluation, evaluate
 from recipes.evaluation.slm_report import write_slm_report
 from recipes.study.config import StudyConfig
 from recipes.study.material import Material, spread
+from recipes.study.tokenizers import Tokenizer
 from slm.speech_lm import Prompt, SpeechLM
 
 
 def speak(
-    config: StudyConfig, checkpoint: Path, material: Material, directory: Path, device: str
+    config: StudyConfig, ready: Tokenizer, checkpoint: Path, material: Material, directory: Path, device: str
 ) -> dict[str, Any]:
     """Leaves what `evaluate-slm` leaves, and continuations/; returns the part of it that no clock decides."""
     speaker = SpeechLM.from_pretrained(checkpoint, device=device)
+    speaker.codec = ready.codec  # where the checkpoint says that it is, it need not be: studies are moved
     return {
         **_reading(config, speaker, checkpoint, material, directory, device),
         "continuations": _continuations(config, speaker, material, directory),
@@ -128,7 +130,7 @@ def _continuations(
     if not speaking.continuations:
         return []
     (directory / "continuations").mkdir(exist_ok=True)
-    found = []
+    found: list[dict[str, Any]] = []
     for number, utterance in enumerate(spread(material.held_out, speaking.continuations)):
         path = Path("continuations") / f"{_file_name(utterance.id)}.wav"
         try:

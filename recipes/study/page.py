@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
+from urllib.parse import quote
 
 from recipes.report import markdown_table
 
@@ -90,7 +91,10 @@ def as_html(title: str, sections: Sequence[Section], directory: Path) -> str:
     """The page as HTML; pictures of `directory` are in it, sounds are links."""
     body = [f"<h1>{html.escape(title)}</h1>"]
     for section in sections:
-        body += [f"<h2>{html.escape(section.title)}</h2>", *(_html(block, directory) for block in section.blocks)]
+        body += [
+            f"<h2>{html.escape(section.title)}</h2>",
+            *(_html(block, directory) for block in section.blocks),
+        ]
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
         f"<style>{_STYLE}</style>\n" + "\n".join(body) + "\n</html>\n"
@@ -130,7 +134,9 @@ def _html(block: Block, directory: Path) -> str:
             content = base64.b64encode((directory / file).read_bytes()).decode()
             return f'<p><img src="data:image/png;base64,{content}" alt="{html.escape(caption)}"></p>'
         case Sounds(header, rows):
-            cells = [[html.escape(label), *(_html_sound(sound) for sound in sounds)] for label, sounds in rows]
+            cells = [
+                [html.escape(label), *(_html_sound(sound) for sound in sounds)] for label, sounds in rows
+            ]
             return _html_table(["", *header], cells, words=len(header) + 1)
 
 
@@ -144,14 +150,15 @@ def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: int
     """Cells are HTML, headings text."""
 
     def line(kind: str, cells: Sequence[str]) -> str:
-        tags = (f' class="word"' if number < words else "" for number in range(len(cells)))
-        return "<tr>" + "".join(f"<{kind}{tag}>{cell}</{kind}>" for tag, cell in zip(tags, cells, strict=True)) + "</tr>"
+        tagged = (
+            f"<{kind}{' class=word' if number < words else ''}>{cell}</{kind}>"
+            for number, cell in enumerate(cells)
+        )
+        return f"<tr>{''.join(tagged)}</tr>"
 
     lines = [line("th", [html.escape(cell) for cell in header]), *(line("td", row) for row in rows)]
     return "<table>\n" + "\n".join(lines) + "\n</table>"
 
 
 def _link(file: str) -> str:
-    from urllib.parse import quote
-
     return quote(file)

@@ -59,7 +59,7 @@ def steps(
     if isinstance(tokenizer, KMeansBaseline):
         ready = yield from fitted_tokenizer(config, tokenizer, material, device)
     else:
-        ready = named_tokenizer(tokenizer, device)
+        ready = named_tokenizer(config.name_of(tokenizer), tokenizer, device)
     tokens = yield _tokens_stage(config, ready, material)
     dataset = tokens.path / "tokens"
     codes = yield Stage(
@@ -106,7 +106,7 @@ def steps(
                 "asr": config.asr,
                 "seed": config.seed,
             },
-            lambda directory: speak(config, model.path / "run" / "final", material, directory, device),
+            lambda directory: speak(config, ready, model.path / "run" / "final", material, directory, device),
         )
     return Outcome(ready, tokens, codes, reconstruction, model, speech)
 

@@ -30,12 +30,13 @@ class Tokenizer:
     info: CodecInfo
     weights: str  # hash over all of it
     about: Mapping[str, Any]  # of a baseline: how it was fitted
+    seconds: float | None = None  # that the fit took
 
 
-def named_tokenizer(name: str, device: str) -> Tokenizer:
-    """A codec by its name, directory or hub id. Raises UserError when there is none."""
-    codec = load_codec(name, device=device)
-    return Tokenizer(name, name, codec, CodecInfo.of(codec), weights_hash(codec), {})
+def named_tokenizer(name: str, location: str, device: str) -> Tokenizer:
+    """The codec of a bundled name, directory or hub id. Raises UserError when there is none."""
+    codec = load_codec(location, device=device)
+    return Tokenizer(name, location, codec, CodecInfo.of(codec), weights_hash(codec), {})
 
 
 def fitted_tokenizer(config: StudyConfig, baseline: KMeansBaseline, material: Material, device: str) -> Steps:
@@ -76,6 +77,7 @@ def fitted_tokenizer(config: StudyConfig, baseline: KMeansBaseline, material: Ma
         CodecInfo.of(codec),
         weights_hash(codec),
         {**asdict(baseline), **cell.result},
+        cell.seconds,
     )
 
 

@@ -13,7 +13,7 @@ from codec import UserError, load_codec, preset_config
 from codec.export import with_vocoder
 from codec.importing import import_weights
 from codec.importing.foreign import take_over
-from codec.importing.hh_codec import NOT_NEEDED, hh_codec_config
+from codec.importing.hh_codec import NOT_NEEDED, Names, hh_codec_config
 from codec.modeling import HHCodecModel
 from codec.training import CodecTrainingConfig
 from codec.training.start import build_model
@@ -109,9 +109,7 @@ def test_published_shapes_are_those_of_the_preset() -> None:
         state = {name: torch.empty(shape) for name, shape in shapes.items()}
         config = hh_codec_config(state, Path("x"))
         model = HHCodecModel(preset_config("hh-codec"))
-        from codec.importing.hh_codec import _Names
-
-        take_over(model, state, _Names(config.encoder_config).foreign, NOT_NEEDED, Path("x"))
+        take_over(model, state, Names(4).foreign, NOT_NEEDED, Path("x"))
     assert config.to_dict() == preset_config("hh-codec").to_dict()
 
 

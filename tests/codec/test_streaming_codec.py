@@ -19,7 +19,8 @@ def codec(request: pytest.FixtureRequest) -> CodecModel:
 def random_codes(codec: CodecModel, rows: int, frames: int) -> torch.Tensor:
     random = torch.Generator().manual_seed(2)
     return torch.stack(
-        [torch.randint(0, size, (rows, frames), generator=random) for size in codec.config.codebook_sizes], dim=1
+        [torch.randint(0, size, (rows, frames), generator=random) for size in codec.config.codebook_sizes],
+        dim=1,
     )
 
 

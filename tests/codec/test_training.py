@@ -447,6 +447,26 @@ def test_a_few_seconds_are_learnt_by_heart(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_compiled_training_is_near_uncompiled(tmp_path: Path) -> None:
+    one = LossWeights(waveform_mel=45, discriminators={"multi_resolution": DiscriminatorWeights()})
+    stage = dataclasses.replace(JOINT, steps=3, losses=one)
+    logs = []
+    for compiled in (False, True):
+        config = run_config(
+            tmp_path / f"run-{compiled}",
+            stage,
+            discriminators={"multi_resolution": DISCRIMINATORS["multi_resolution"]},
+            evaluate_every=2,
+            compile=compiled,
+        )
+        train_codec(config, speech_data(validation=True))
+        logs.append(log_of(tmp_path / f"run-{compiled}"))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 3  # it did compile
+    for ours, theirs in zip(*logs, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-2)
+
+
+@pytest.mark.slow
 def test_adversarial_training_overfits_and_nobody_wins(tmp_path: Path) -> None:
     """Eight utterances, all three discriminators: what is learnt by heart is heard, and the game stays open."""
     waveforms = [speech_like(1, 24_000, seed=seed)[0] for seed in range(8)]

@@ -379,7 +379,7 @@ def test_a_checkpoint_gives_the_same_speech(vocabulary, tmp_path):
     # Where version 4 of transformers looks for it.
     assert json.loads((tmp_path / "config.json").read_text())["rope_theta"] == 5000.0
     assert torch.equal(loaded.speak(TEXT).codes, model.speak(TEXT).codes)
-    with pytest.raises(UserError, match="no speech language model nowhere: expected a bundled one"):
+    with pytest.raises(UserError, match="no language model nowhere: expected a bundled one"):
         SpeechLM.from_pretrained("nowhere")
     with pytest.raises(UserError, match="holds no speech language model"):
         SpeechLM.from_pretrained(tmp_path.parent)

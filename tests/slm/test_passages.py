@@ -17,7 +17,9 @@ def test_sentences_end_where_a_reader_ends_them():
         "He lived in St. Ives.  ",
         "So!",
     ]
-    assert split_sentences("") == [] and split_sentences("At 3.5 m, A. B. Smith fell") == ["At 3.5 m, A. B. Smith fell"]
+    assert split_sentences("") == [] and split_sentences("At 3.5 m, A. B. Smith fell") == [
+        "At 3.5 m, A. B. Smith fell"
+    ]
     assert split_sentences("雨が降る。誰も来ない。") == ["雨が降る。", "誰も来ない。"]
 
 
@@ -26,7 +28,10 @@ def test_passages_take_sentence_after_sentence():
         return lambda piece: len(piece) <= count
 
     assert cut_passages(TEXT, at_most(1000)) == [TEXT]
-    assert cut_passages("One two. Three. Four five six.", at_most(17)) == ["One two. Three. ", "Four five six."]
+    assert cut_passages("One two. Three. Four five six.", at_most(17)) == [
+        "One two. Three. ",
+        "Four five six.",
+    ]
     assert cut_passages("aaaaaaaaaa bb", at_most(4)) == ["aaaa", "aaaa", "aa", " bb"]
     assert cut_passages("Hi. ...", at_most(4)) == ["Hi. ..."]
 

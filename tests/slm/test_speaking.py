@@ -37,7 +37,7 @@ def words_read(vocabulary, ids):
 @pytest.mark.parametrize("format", ["aligned", "tts"])
 @pytest.mark.parametrize("named", [True, False])
 def test_a_long_text_is_said_whole_however_slowly(vocabulary, voiceless, format, named):
-    """A model that never ends by itself uses all the time it is given, and all of the text is read to it all the same."""
+    """A model that never ends by itself uses all the time it is given; all of the text is read to it all the same."""
     vocabulary = vocabulary if named else voiceless
     speaker = speech_lm(vocabulary, (format, "asr"), positions=384)
     # codes that vary enough not to be taken for silence, and no wish to end
@@ -45,7 +45,9 @@ def test_a_long_text_is_said_whole_however_slowly(vocabulary, voiceless, format,
     model = Inclined(vocabulary, wanted, positions=384)
     speaker.decoder.model, speaker.decoder.longest = model, 384
     result = speaker.speak(LONG, sampling=WILD)
-    assert not result.ended and all("longest time" in cut for cut in result.cuts)  # slow, but nothing is missing
+    assert not result.ended and all(
+        "longest time" in cut for cut in result.cuts
+    )  # slow, but nothing is missing
     stream = speaker.stream(LONG, sampling=WILD)
     assert sum(len(chunk.audio) for chunk in stream) == 10 * stream.codes.shape[1]
     assert torch.equal(stream.codes, result.codes) and stream.cuts == result.cuts
@@ -59,9 +61,13 @@ def test_passages_leave_room_for_the_slowest_speech(vocabulary):
     planner = Planner(vocabulary, speaker.habits, SpeechBounds(passage_seconds=0), 384)
     passages = planner.passages(LONG, [vocabulary.voices["slt"]], keeps_voice=True)
     assert "".join(passage.text for passage in passages) == LONG
-    assert all(passage.most_tokens(1) < 384 and passage.ids[0] == vocabulary.voices["slt"] for passage in passages)
+    assert all(
+        passage.most_tokens(1) < 384 and passage.ids[0] == vocabulary.voices["slt"] for passage in passages
+    )
     assert "".join("".join(passage.texts) for passage in passages) == LONG
-    shorter = Planner(vocabulary, speaker.habits, SpeechBounds(passage_seconds=1.5), 384).passages(LONG, [5], True)
+    shorter = Planner(vocabulary, speaker.habits, SpeechBounds(passage_seconds=1.5), 384).passages(
+        LONG, [5], True
+    )
     assert len(shorter) > len(passages)
 
 
@@ -69,7 +75,7 @@ def test_a_voice_without_a_name_is_kept_by_going_on_from_the_passage_before(voic
     speaker = speech_lm(voiceless, ("tts",), positions=384)
     model = Inclined(voiceless, {voiceless.speech_start + code: 9.0 for code in range(40)}, positions=384)
     speaker.decoder.model = model
-    text = "Will we ever forget it? " + "It rained, and nobody came."
+    text = "Will we ever forget it? " + "It rained; nobody came."
     bounds = SpeechBounds(passage_seconds=2.0)
     result = speaker.speak(text, sampling=WILD, bounds=bounds)
     first = next(i for i in range(1, len(model.read)) if model.read[i] == voiceless.text_id)
@@ -84,17 +90,23 @@ def test_a_voice_without_a_name_is_kept_by_going_on_from_the_passage_before(voic
 def test_many_texts_are_said_as_each_alone(vocabulary):
     speaker = speech_lm(vocabulary, positions=384)
     texts = ["Yes.", LONG[:150], "Not at this particular case.", "No, no, no; never."]
-    requests = [SpeechRequest(text, voice) for text, voice in zip(texts, ["rms", None, "slt", "rms"], strict=True)]
+    requests = [
+        SpeechRequest(text, voice) for text, voice in zip(texts, ["rms", None, "slt", "rms"], strict=True)
+    ]
     seen = []
     together = list(
-        speaker.speak_all(requests, candidates=2, sampling=WILD, seed=3, batch_size=3, on_progress=seen.append)
+        speaker.speak_all(
+            requests, candidates=2, sampling=WILD, seed=3, batch_size=3, on_progress=seen.append
+        )
     )
     for request, result in zip(requests, together, strict=True):
         alone = speaker.speak(request.text, request.voice, candidates=2, sampling=WILD, seed=3)
         assert torch.equal(result.codes, alone.codes) and result.scores == pytest.approx(alone.scores)
         assert result.spans == alone.spans and result.generation_seconds > 0
     words = [progress.words for progress in seen]
-    assert words == sorted(words) and words[-1] == seen[-1].total_words == sum(len(text.split()) for text in texts)
+    assert words == sorted(words) and words[-1] == seen[-1].total_words == sum(
+        len(text.split()) for text in texts
+    )
 
 
 @pytest.mark.parametrize("preset", ["hh-codec-tiny", "hh-codec-24hz-vocos"])
@@ -128,7 +140,7 @@ def test_what_has_been_heard_is_not_taken_back(vocabulary):
     whole = speaker.speak("Will we ever forget it?", sampling=SamplingConfig(temperature=0.0))
     stream = speaker.stream("Will we ever forget it?", sampling=SamplingConfig(temperature=0.0))
     audio = torch.cat([chunk.audio for chunk in stream])
-    assert whole.codes.shape[1] == 12 and 24 <= stream.codes.shape[1] <= 48
+    assert whole.codes.shape[1] < stream.codes.shape[1] <= 72
     assert len(audio) == 10 * stream.codes.shape[1]
     assert stream.cuts == whole.cuts and "repeated itself" in stream.cuts[0] and not stream.ended
 
@@ -148,7 +160,9 @@ def test_prompts_that_cannot_be_followed_are_refused(vocabulary):
         with pytest.raises(UserError, match=complaint):
             speaker.prompt(waveform, 44_100, name="tone.wav")
     long = Prompt(np.zeros(500, dtype=np.uint16), "Yes.")
-    with pytest.raises(UserError, match=r"too long: 20.8 s, and this model follows up to 10.5 s with this text"):
+    with pytest.raises(
+        UserError, match=r"too long: 20.8 s, and this model follows up to 10.5 s with this text"
+    ):
         speaker.speak("No.", prompt=long)
     with pytest.raises(UserError, match="does not clone strangers"):
         speech_lm(vocabulary).speak("No.", prompt=long)
