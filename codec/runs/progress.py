@@ -67,13 +67,13 @@ class Progress:
             self._print(self._state())
 
     def close(self) -> None:
-        """Stop showing; leaves one line that says how much was done in what time."""
+        """Stop showing; leaves one line that says how much was done in what time, if anything was."""
         if self._silent:
             return
         if self._bar is not None:
             self._bar.set_postfix_str(self._state())
             self._bar.close()
-        else:
+        elif self.done > self._done_before:
             amount, seconds = self.done - self._done_before, time.monotonic() - self._started
             self._print(f"{amount:,.0f} {self.unit} in {duration(seconds)}{self._rate_text()}")
         self._silent = True

@@ -1,6 +1,6 @@
 """Put trained models into the package: 16-bit weights, and a model card that is kept beside them.
 
-python -m recipes.bundled.publish codec runs/tiny-joint codec/checkpoints/hh-codec-tiny
+python -m recipes.bundled.publish codec runs/tiny-adversarial codec/checkpoints/hh-codec-tiny
 python -m recipes.bundled.publish slm runs/slm-tiny slm/checkpoints/slm-tiny
 
 The card, `README.md` in the directory that is replaced, stays: numbers in it are written by hand from what the

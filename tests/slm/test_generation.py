@@ -381,5 +381,5 @@ def test_a_checkpoint_gives_the_same_speech(vocabulary, tmp_path):
     assert torch.equal(loaded.speak(TEXT).codes, model.speak(TEXT).codes)
     with pytest.raises(UserError, match="no language model nowhere: expected a bundled one"):
         SpeechLM.from_pretrained("nowhere")
-    with pytest.raises(UserError, match="holds no speech language model"):
+    with pytest.raises(UserError, match="holds no language model"):
         SpeechLM.from_pretrained(tmp_path.parent)
