@@ -53,7 +53,7 @@ class CodecInfo:
     def check_same(self, other: "CodecInfo", what: str, as_many: bool = False) -> None:
         """Raise UserError naming both fingerprints unless codes of `other`, the codec of `what`, mean the same.
 
-        Codes may be of fewer or more quantizers, the first ones in both, unless `as_many` asks for equally many a frame.
+        Codes may be of fewer or more quantizers, the first ones in both, unless `as_many` asks for the same number.
         """
         if self.fingerprint != other.fingerprint:
             raise UserError(

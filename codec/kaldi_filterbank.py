@@ -12,7 +12,7 @@ STRIDE, RECEPTIVE_FIELD = STACK * HOP, WINDOW + (STACK - 1) * HOP  # samples, of
 
 
 def stacked_filterbank(waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """(batch, samples) at 16 kHz, each row's own (batch,) samples -> features (batch, frames, 160), mask (batch, frames).
+    """(batch, samples) at 16 kHz, each row's own (batch,) samples -> (batch, frames, 160), mask (batch, frames).
 
     Every band has mean 0 and deviation 1 over a row's own frames. Rows shorter than a stacked frame are taken with the
     zeros behind them. As `SeamlessM4TFeatureExtractor`, on any device.

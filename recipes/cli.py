@@ -65,6 +65,8 @@ COMMANDS = {
     "speak": Command("recipes.commands.speak:speak_command", "text to speech"),
     "continue": Command("recipes.commands.speak:continue_command", "speech to more speech"),
     "transcribe": Command("recipes.commands.speak:transcribe_command", "speech to text"),
+    "demo": Command("recipes.demo.command:demo_command", "a web page to try codec and model on"),
+    "serve": Command("recipes.serve.command:serve_command", "an HTTP service: encode, decode, speak"),
     "evaluate-codec": Command("recipes.commands.evaluate:evaluate_codec", "how well a codec keeps speech"),
     "evaluate-slm": Command(
         "recipes.commands.evaluate:evaluate_slm", "how well a speech language model speaks"

@@ -163,7 +163,7 @@ class FusedReading:
         ).float()
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, causal: Tensor | None) -> Tensor:
-        """Queries (rows, heads, tokens, head_dim), keys and values (rows, kv_heads, all, head_dim) -> (rows, tokens, dim)."""
+        """(rows, heads, tokens, head_dim), keys and values (rows, kv_heads, all, head_dim) -> (rows, tokens, dim)."""
         rows, heads, tokens, head_dim = query.shape
         scale = self.decoder.scaling
         if tokens == 1:

@@ -60,7 +60,9 @@ class TokenSets:
         table[self.numbers["words or eos"], silent] = -torch.inf
         self.table = table.to(device)  # (sets, vocabulary)
         self._reaches = {
-            True: range(min(vocabulary.eos_id, vocabulary.text_id, vocabulary.speech_start), vocabulary.speech_end),
+            True: range(
+                min(vocabulary.eos_id, vocabulary.text_id, vocabulary.speech_start), vocabulary.speech_end
+            ),
             False: range(0, vocabulary.eos_id + 1),
         }
 

@@ -56,11 +56,6 @@ class Planner:
         self.vocabulary, self.habits, self.bounds, self.longest = vocabulary, habits, bounds, longest
         self.words_per_span = words_per_span or habits.words_per_span
         self.frame_rate = vocabulary.codec.frame_rate
-        if habits.speak_format is None:
-            raise UserError(
-                "this model was not trained to speak texts: it has seen neither tts nor aligned documents; "
-                "it can only go on from a recording, without a text"
-            )
 
     def passages(self, text: str, start: Sequence[int], keeps_voice: bool) -> list[Passage]:
         """A text as passages, each behind the same start.
@@ -86,8 +81,16 @@ class Planner:
         return found
 
     def document(self, text: str, start: Sequence[int], before: Prompt | None = None) -> Passage:
-        """One passage; `before`, with its text, stands in the same document, and the passage goes on from it."""
+        """One passage; `before`, with its text, stands in the same document, and the passage goes on from it.
+
+        Raises UserError for a model that was not trained to speak.
+        """
         vocabulary, frame_rate = self.vocabulary, self.frame_rate
+        if self.habits.speak_format is None:
+            raise UserError(
+                "this model was not trained to speak texts: it has seen neither tts nor aligned documents; "
+                "it can only go on from a recording, without a text"
+            )
         if self.habits.speak_format == "aligned":
             pieces = cut_text(text, vocabulary, self.words_per_span)
             is_part = before is not None or len(pieces) > 1

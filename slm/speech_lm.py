@@ -204,8 +204,9 @@ class SpeechLM:
         sampling: SamplingConfig = _SAMPLING,
         bounds: SpeechBounds = _BOUNDS,
         seed: int = 0,
+        least_seconds: float = 0.0,
     ) -> SpokenResult:
-        """Go on from a recording: for `seconds` at most as the model likes, or saying `text`.
+        """Go on from a recording: for `least_seconds` to `seconds` as the model likes, or saying `text`.
 
         For a text to be said, what the recording says has to be known (`recording.text`); if it is not, the model
         writes it down first. Without a text, of a long recording the model hears as much of the end as it can read. The
@@ -227,6 +228,8 @@ class SpeechLM:
         if text is None:
             if seconds <= 0:
                 raise UserError(f"seconds is {seconds}: how long may the recording go on?")
+            if not 0 <= least_seconds <= seconds:
+                raise UserError(f"least_seconds is {least_seconds}: from 0 to seconds, {seconds:g}")
             frames = max(1, round(seconds * frame_rate))
             room = self.decoder.longest - 2 - len(start) - frames * size
             if room < size:
@@ -236,7 +239,7 @@ class SpeechLM:
                 )
             heard = given[-(room // size) * size :]
             ids = np.array([*start, vocabulary.speech_id, *heard.tolist()])
-            passage = Passage("", ids, [Span(0, frames)], [""])
+            passage = Passage("", ids, [Span(round(least_seconds * frame_rate), frames)], [""])
         else:
             self._check_text(text)
             planner = self._planner(bounds, None)
@@ -259,6 +262,14 @@ class SpeechLM:
         best, scores = self._best(rows, text or "")
         seconds_taken = time.perf_counter() - started
         return self._result([(passage, best)], given, scores, seconds_taken)
+
+    def warm_up(self) -> None:
+        """Load the codec, and speak and listen once: what libraries set up at the first call is then not waited for."""
+        codes = self.encode(torch.zeros(self.vocabulary.codec.sampling_rate))
+        self.continue_speech(Prompt(codes), seconds=0.5)
+        if self.habits.speak_format is not None:
+            for _ in self.stream("a"):
+                pass
 
     def transcribe(self, codes: np.ndarray) -> TranscribedResult:
         """Speech to text, by the likeliest token at each step.

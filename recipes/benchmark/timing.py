@@ -1,5 +1,7 @@
 """Timing that is fair on a busy machine: contestants take turns, so that all of them meet the same disturbances."""
 
+import contextlib
+import ctypes
 import os
 import statistics
 import threading
@@ -84,6 +86,7 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
         work()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    _return_free_memory()
     before_bytes = _resident_bytes()
     if before_bytes is None:
         work()
@@ -103,6 +106,12 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
         done.set()
         watcher.join()
     return peak - before_bytes
+
+
+def _return_free_memory() -> None:
+    """Give what earlier calls freed back to the system, where the C library can: it would hide what is taken next."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident_bytes() -> int | None:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,8 @@ from slm.sampling import SamplingConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from codec.runs import Progress
     from slm import Prompt, SpeakingProgress, SpeechLM, SpeechRequest, SpeechStream, SpokenResult
+    from slm.speech_lm import Watcher
 
 _SAMPLING = SamplingConfig()
 _BOUNDS = SpeechBounds()
@@ -78,13 +79,12 @@ def speak_command(
         streamed = speaker.stream(text, tag, prompt, sampling, bounds, seed=seed)
         _write_stream(speaker, streamed, target)
         return
-    with _words(text) as (bar, on_progress):
+    with _progress_in_words(text) as on_progress:
         requests = [_request(text, tag, prompt)]
         results = speaker.speak_all(
             requests, candidates, sampling, bounds, seed=seed, batch_size=batch_size, on_progress=on_progress
         )
         result = next(results)
-    del bar
     _write(result, target)
 
 
@@ -94,6 +94,7 @@ def continue_command(
     text: str | None = None,
     transcript: str | None = None,
     seconds: float = 10.0,
+    least_seconds: float = 0.0,
     model: str = "slm-tiny",
     voice: str | None = None,
     candidates: int = 1,
@@ -110,6 +111,7 @@ def continue_command(
         text: what to say next; by default whatever the model likes.
         transcript: what the recording says, needed for --text; by default the model writes it down itself.
         seconds: without --text, the longest that it may go on.
+        least_seconds: without --text, the shortest.
         model: name of a bundled model, a directory (a training run's too), or a hub id.
         voice: the model's voice that speaks in the recording, if it is one.
         candidates: with --text, say it so many times and keep the one in which the model hears the text best.
@@ -128,6 +130,7 @@ def continue_command(
         sampling=sampling,
         bounds=bounds,
         seed=seed,
+        least_seconds=least_seconds,
     )
     _write(result, output)
 
@@ -214,7 +217,7 @@ def _speak_rows(
             prompts[asked] = _voice(speaker, *asked)
         requests.append(_request(row["text"], *prompts[asked]))
     lines = []
-    with _words(" ".join(row["text"] for row in rows)) as (_, on_progress):
+    with _progress_in_words(" ".join(row["text"] for row in rows)) as on_progress:
         results = speaker.speak_all(
             requests, candidates, sampling, bounds, None, seed, batch_size, on_progress
         )
@@ -238,25 +241,22 @@ def _speak_rows(
     )
 
 
-class _words:
-    """Progress in words of a text: gives a callback."""
+@contextmanager
+def _progress_in_words(text: str) -> "Iterator[Watcher]":
+    from codec.runs import Progress
 
-    def __init__(self, text: str) -> None:
-        self.total = len(text.split())
+    bars: list[Progress] = []  # none before the first word: there may be an error to tell instead
 
-    def __enter__(self) -> "tuple[Progress, Any]":
-        from codec.runs import Progress
+    def tell(progress: "SpeakingProgress") -> None:
+        if not bars:
+            bars.append(Progress(len(text.split()), unit="words", label="speaking"))
+        bars[0].update(progress.words - bars[0].done, f"{progress.seconds:.1f} s of speech")
 
-        # not among the audio, if that goes to standard output; nor for what takes a second
-        self.bar = Progress(self.total, unit="words", label="speaking")
-
-        def tell(progress: "SpeakingProgress") -> None:
-            self.bar.update(progress.words - self.bar.done, f"{progress.seconds:.1f} s of speech")
-
-        return self.bar, tell
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
+    try:
+        yield tell
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 # ---- voices and recordings

@@ -103,15 +103,17 @@ class Study:
                         left = set()
         if stop.requested:
             raise Stopped
-        for future in work:
-            if not future.cancelled() and (error := future.exception()) is not None:
-                if isinstance(error, BrokenProcessPool):
-                    continue  # brought down by another one, which has its own reason
+        errors = [future.exception() for future in work if not future.cancelled()]
+        # the others were stopped on account of the first one, or died with it
+        for error in errors:
+            if error is not None and not isinstance(error, BrokenProcessPool | Stopped):
                 raise error
-        if any(future.cancelled() or future.exception() is not None for future in work):
+        if any(isinstance(error, BrokenProcessPool) for error in errors):
             raise UserError(
                 "a process of the study died, probably for want of memory: try again with --processes 1"
             )
+        if any(isinstance(error, Stopped) for error in errors):
+            raise Stopped  # somebody stopped one of the processes
 
 
 def _work(config: StudyConfig, number: int, material: Material, text_model: Path) -> None:

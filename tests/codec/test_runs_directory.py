@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -134,6 +135,7 @@ def test_numbers_reach_tensorboard_once_in_spite_of_a_resume(tmp_path: Path) -> 
         for step in range(start + 1, end + 1):
             run.log(step, {"train/loss": sign * step, "text": "not a number"})
         run.close()
+        time.sleep(1.1)  # event files are read in the order of their names, in which times are whole seconds
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert events.Tags()["scalars"] == ["train/loss"]
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [

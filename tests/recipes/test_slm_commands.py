@@ -172,7 +172,9 @@ def test_a_stream_is_written_as_it_comes_and_timed(
     assert run(folder, "speak", *text, "--stream", "--output", str(streamed)) == 0
     printed = capfdbinary.readouterr().out.decode()
     assert "first audio after " in printed and "real-time factor " in printed
-    assert "ahead of the listener" in printed or "late at the worst" in printed  # as fast as this machine is now
+    assert (
+        "ahead of the listener" in printed or "late at the worst" in printed
+    )  # as fast as this machine is now
     expected = read_audio(whole, RATE)
     assert torch.allclose(read_audio(streamed, RATE), expected, atol=2.01 / 32_768)
     for arguments in (["--stream"], []):

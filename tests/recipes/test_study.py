@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 
 from codec import save_codec
 from codec.runs import UserError
@@ -249,6 +250,12 @@ def test_a_launcher_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="without a launcher"):
         Study(StudyConfig(**settings(folder, tmp_path) | {"baselines": []}))
+
+
+def test_one_process_at_a_time_works_on_a_study(folder: Path, tmp_path: Path) -> None:
+    study = Study(StudyConfig(**settings(folder, tmp_path) | {"baselines": []}))
+    with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="by another process"):
+        study.run()
 
 
 def test_forecast_lets_tokenizers_run_side_by_side() -> None:

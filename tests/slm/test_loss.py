@@ -197,3 +197,22 @@ def test_checkpointed_activations_give_the_same_gradients():
         PackedLanguageModel(model, torch.zeros(SIZE, dtype=torch.long))(**data)["loss"].backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
     assert torch.equal(gradients[0], gradients[1])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("attention", ["sdpa", "flash_attention_2"])
+def test_packed_documents_do_not_see_each_other_on_a_gpu(attention):
+    if attention.startswith("flash"):
+        pytest.importorskip("flash_attn")
+    device, data = torch.device("cuda"), blocks()
+    alone = model_of(LlamaConfig, "eager").float().to(device)
+    model = AutoModelForCausalLM.from_config(
+        alone.config, attn_implementation=attention, dtype=torch.bfloat16
+    )
+    model.load_state_dict(alone.state_dict())
+    packed = PackedLanguageModel(model.to(device).eval(), torch.zeros(SIZE, dtype=torch.long, device=device))
+    batch = {name: tensor.to(device) for name, tensor in data.items()}
+    with torch.no_grad():
+        found = packed(**batch)["nats"].float()
+        expected = PackedLanguageModel(alone, packed.text_bytes)(**batch)["nats"].float()
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.0)

@@ -77,7 +77,8 @@ def test_bigrams_by_the_formula() -> None:
         n = [0, *(sum(count == times for count in counts.values()) for times in (1, 2, 3, 4))]
         y = n[1] / (n[1] + 2 * n[2]) if n[1] else 0.0
         return [
-            min(max(i - (i + 1) * y * n[i + 1] / n[i], 0.05), i - 0.05) if n[i] and y else i / 2 for i in (1, 2, 3)
+            min(max(i - (i + 1) * y * n[i + 1] / n[i], 0.05), i - 0.05) if n[i] and y else i / 2
+            for i in (1, 2, 3)
         ]
 
     def smoothed(counts: Counter, key: object, context: list, below: float) -> float:

@@ -173,6 +173,8 @@ def test_a_long_recording_is_continued_from_its_end(vocabulary):
     recording = Prompt((np.arange(2_000) % 40).astype(np.uint16))
     result = speaker.continue_speech(recording, seconds=1.0)
     assert result.prompt_frames == 2_000 < result.codes.shape[1] <= 2_024
+    longer = speaker.continue_speech(recording, seconds=1.0, least_seconds=1.0)
+    assert longer.codes.shape[1] == 2_024
     with pytest.raises(UserError, match=r"83.3 s and the text do not fit .* the last \d+\.\d s"):
         speaker.continue_speech(Prompt(recording.codes, "Well"), text="I see.")
     with pytest.raises(UserError, match="read 21 s in all: let it go on for less than 60 s"):

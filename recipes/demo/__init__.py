@@ -1,0 +1,1 @@
+"""The web page on which codec and speech language model can be tried."""

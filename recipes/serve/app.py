@@ -1,0 +1,185 @@
+"""The application: `/encode`, `/decode`, `/speak`, `/health`.
+
+curl --data-binary @boats.wav localhost:8000/encode
+curl -d '{"codes": [[3, 14, 15]]}' localhost:8000/decode > back.wav
+curl -d '{"text": "Nobody was in a hurry."}' localhost:8000/speak | aplay
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from codec import CodecInfo
+from codec.runs import UserError
+from recipes.serve.desk import Desk
+from recipes.serve.limits import ServiceLimits
+from recipes.serve.live import LiveSpeech
+from recipes.serve.middleware import Guard, Refusal
+from recipes.serve.recordings import Upload, read_recording
+from recipes.wav_stream import wav_bytes
+from slm import SamplingConfig, SpeechLM
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_SAMPLING = SamplingConfig()
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class DecodeBody(BaseModel):
+    """What `/decode` takes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    codes: list[list[int]]  # (num_quantizers, frames)
+    fingerprint: str | None = None  # of the codec that made them: checked when it is given
+
+
+class SpeakBody(BaseModel):
+    """What `/speak` takes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: str
+    voice: str | None = None
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    temperature: float = Field(default=_SAMPLING.temperature, ge=0, le=5)
+    top_k: int = Field(default=_SAMPLING.top_k, ge=0)
+    top_p: float = Field(default=_SAMPLING.top_p, gt=0, le=1)
+
+
+def create_app(speaker: SpeechLM, limits: ServiceLimits) -> "FastAPI":
+    """A FastAPI application around a loaded model and its codec."""
+    from fastapi import FastAPI, Request
+    from fastapi.responses import JSONResponse, Response, StreamingResponse
+    from starlette.exceptions import HTTPException
+
+    # no pages of documentation: they would load scripts from elsewhere
+    app = FastAPI(title="codec-slm", docs_url=None, redoc_url=None)
+    info, codec, desk = CodecInfo.of(speaker.codec), speaker.codec, Desk(limits)
+    rate = info.sampling_rate
+    making: set[asyncio.Task[None]] = set()
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        """What is served."""
+        return {
+            "codec": info.to_dict(),
+            "voices": list(speaker.vocabulary.voices),
+            "limits": {
+                "megabytes": limits.megabytes,
+                "seconds": limits.seconds,
+                "characters": limits.characters,
+            },
+        }
+
+    @app.post("/encode")
+    async def encode(request: Request) -> dict[str, Any]:
+        """An audio file as the body -> its codes."""
+        upload = Upload(await request.body())
+        async with desk.place():
+            return await asyncio.to_thread(_encode, upload)
+
+    def _encode(upload: Upload) -> dict[str, Any]:
+        recording = read_recording(upload, rate, limits.seconds)
+        if not recording.is_whole:
+            raise Refusal(413, f"the recording is longer than {limits.seconds:g} s")
+        codes = codec.encode_blocks([recording.waveform.to(speaker.model.device)])
+        return {
+            "codes": codes.tolist(),
+            "fingerprint": info.fingerprint,
+            "frame_rate": info.frame_rate,
+            "seconds": len(recording.waveform) / rate,
+        }
+
+    @app.post("/decode")
+    async def decode(request: Request) -> Response:
+        """Codes -> a WAV file."""
+        body = _parsed(DecodeBody, await request.body())
+        if body.fingerprint not in (None, info.fingerprint):
+            raise UserError(
+                f"these codes are those of another codec ({body.fingerprint[:32]}), "
+                f"not of {info.name} ({info.fingerprint})"
+            )
+        codes = _checked_codes(body.codes, info, limits)
+        async with desk.place():
+            wav = await asyncio.to_thread(_decode, codes)
+        return Response(wav, media_type="audio/wav")
+
+    def _decode(codes: torch.Tensor) -> bytes:
+        with torch.inference_mode():
+            audio = codec.decode(codes[None].to(speaker.model.device)).audio_values
+        return wav_bytes(audio[0, 0], rate)
+
+    @app.post("/speak")
+    async def speak(request: Request) -> StreamingResponse:
+        """A text -> a WAV that begins before all of it is spoken."""
+        body = _parsed(SpeakBody, await request.body())
+        if len(body.text) > limits.characters:
+            raise Refusal(413, f"the text is longer than {limits.characters} characters")
+        sampling = SamplingConfig(body.temperature, body.top_k, body.top_p)
+        await desk.take()
+        try:
+            stream = await asyncio.to_thread(
+                speaker.stream, body.text, body.voice, sampling=sampling, seed=body.seed
+            )
+        except BaseException:
+            desk.leave()
+            raise
+        live = LiveSpeech(rate)
+        task = asyncio.create_task(asyncio.to_thread(live.fill, stream))
+        making.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            making.discard(task)
+            desk.leave()  # as soon as it is made, however slowly it is listened to
+
+        task.add_done_callback(done)
+
+        async def listen() -> Any:
+            try:
+                async for piece in live.listen():
+                    yield piece
+            finally:
+                live.stop()
+            with suppress(asyncio.CancelledError):
+                await task
+
+        return StreamingResponse(listen(), media_type="audio/wav")
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": str(error.detail)}, error.status_code)
+
+    app.add_middleware(Guard, most_bytes=limits.bytes)
+    return app
+
+
+def _parsed(kind: type[Body], content: bytes) -> Body:
+    """A body of JSON. Raises UserError that says what is wrong with it, without quoting it."""
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(str(part) for part in first["loc"])[:60]
+        raise UserError(
+            f"the request is not as expected: {place + ': ' if place else ''}{first['msg']}"
+        ) from None
+
+
+def _checked_codes(codes: list[list[int]], info: CodecInfo, limits: ServiceLimits) -> torch.Tensor:
+    """(num_quantizers, frames) int64. Raises UserError and Refusal for what the codec cannot decode."""
+    if len(codes) != info.num_quantizers or len({len(row) for row in codes}) != 1:
+        raise UserError(f"codes are {info.num_quantizers} rows of one length, one for each quantizer")
+    frames = len(codes[0])
+    if not frames:
+        raise UserError("there are no codes to decode")
+    if frames > limits.seconds * info.frame_rate:
+        raise Refusal(413, f"the codes are of more than {limits.seconds:g} s")
+    for row, size in zip(codes, info.codebook_sizes, strict=True):
+        if not 0 <= min(row) <= max(row) < size:
+            raise UserError(f"codes go from 0 to {size - 1}")
+    return torch.tensor(codes)
