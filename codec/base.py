@@ -17,6 +17,7 @@ from codec.precision import at_least_float32
 from codec.streaming import StreamState
 from codec.windows import Window, join_windows, windows_over
 
+DRAWS = 3  # random numbers that a row of a training batch comes with, for codecs that draw
 STREAM_SECONDS = 10.0  # of audio in one step where a recording of any length is coded: bounds the memory
 
 
@@ -86,8 +87,9 @@ class CodecModel(PreTrainedModel):
         padding_mask: Tensor | None = None,
         synthesize: bool = True,
         total_frames: Tensor | float | None = None,
+        draws: Tensor | None = None,
     ) -> CodecOutput:
-        """One training pass in one window."""
+        """One training pass in one window; `draws` (batch, DRAWS) from [0, 1) decide what is drawn for each row."""
 
     @abstractmethod
     def effective_codebook(self, quantizer: int = 0) -> Tensor:
@@ -106,7 +108,7 @@ class CodecModel(PreTrainedModel):
             raise ValueError(f"{self.config.name} has {self.config.num_quantizers} quantizer, not {count}")
 
     @torch.no_grad()
-    def settled_latent(self, latent: Tensor, frame_mask: Tensor) -> Tensor:
+    def settled_latent(self, latent: Tensor, frame_mask: Tensor, draws: Tensor | None = None) -> Tensor:
         """What a decoder learns from while encoder and quantizer rest: (batch, frames, dim) quantized, no gradients."""
         return self.codes_to_latent(self.quantize(latent, frame_mask), frame_mask)
 

@@ -10,7 +10,8 @@ import torchaudio
 from torch import Tensor, nn
 from transformers import AutoFeatureExtractor, AutoModel, PreTrainedModel
 
-from codec.masks import mask_from_lengths, masked_mean, zero_beyond
+from codec.kaldi_filterbank import RECEPTIVE_FIELD, STRIDE, stacked_filterbank
+from codec.masks import lengths_from_mask, mask_from_lengths, masked_mean, zero_beyond
 from codec.precision import at_least_float32
 from codec.quiet import quiet_transformers
 from codec.runs import UserError
@@ -35,7 +36,10 @@ class SSLTeacher:
         if layer is not None and not -states <= layer < states:
             raise UserError(f"teacher_layer is {layer}: {name_or_path} has hidden states 0 to {states - 1}")
         self.layer = layer
-        self.stride, self.receptive_field = _convolution_geometry(self.model)
+        self.hears_filterbank = self.model.config.model_type == "wav2vec2-bert"
+        self.stride, self.receptive_field = (
+            (STRIDE, RECEPTIVE_FIELD) if self.hears_filterbank else _convolution_geometry(self.model)
+        )
         self.normalizes = _wants_normalized(name_or_path)
 
     @property
@@ -58,13 +62,26 @@ class SSLTeacher:
             audio = (audio - mean) * torch.rsqrt(variance + 1e-7)
         # zeros behind, so that there is a feature centred on every stretch of the recording
         audio = F.pad(audio * own, (0, self.receptive_field))
-        states = self.model(audio.to(self.model.dtype), output_hidden_states=True).hidden_states
+        if self.hears_filterbank:
+            bands, mask = stacked_filterbank(audio, lengths)
+            output = self.model(
+                input_features=bands.to(self.model.dtype), attention_mask=mask, output_hidden_states=True
+            )
+            last = (lengths_from_mask(mask) - 1).clamp_min(0)[:, None]  # behind it is nothing
+        else:
+            output = self.model(audio.to(self.model.dtype), output_hidden_states=True)
+            last = torch.full((len(audio), 1), output.hidden_states[0].shape[1] - 1, device=audio.device)
+        states = output.hidden_states
         features = torch.stack(states).mean(dim=0) if self.layer is None else states[self.layer]
         position = (centres * TEACHER_RATE - self.receptive_field / 2) / self.stride
-        position = position.clamp(0, features.shape[1] - 1)
-        below = position.floor().long().clamp(max=features.shape[1] - 2)
-        share = (position - below).to(features.dtype)[None, :, None]
-        return features[:, below] * (1 - share) + features[:, below + 1] * share
+        position = torch.minimum(position.clamp_min(0)[None], last.to(position.dtype))  # (batch, centres)
+        below = position.floor().long()
+        share = (position - below).to(features.dtype)[..., None]
+
+        def take(index: Tensor) -> Tensor:
+            return features.gather(1, index[..., None].expand(-1, -1, features.shape[2]))
+
+        return take(below) * (1 - share) + take(torch.minimum(below + 1, last)) * share
 
 
 class DistillationHead(nn.Module):
@@ -107,7 +124,7 @@ def _convolution_geometry(model: PreTrainedModel) -> tuple[int, int]:
     if not kernels or not strides:
         raise UserError(
             f"{type(model).__name__} does not start from the waveform by convolutions: "
-            "distillation needs a model of the wav2vec 2.0, HuBERT or WavLM family"
+            "distillation needs a model of the wav2vec 2.0, HuBERT or WavLM family, or a w2v-BERT 2.0"
         )
     stride, field = 1, 1
     for kernel, step in zip(kernels, strides, strict=True):

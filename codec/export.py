@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from codec.base import CodecModel
-from codec.configuration import HHCodecConfig, plain
+from codec.configuration import plain
 from codec.families import CODECS, model_of
 from codec.identity import fingerprint
 from codec.mel import MelConfig
-from codec.modeling import HHCodecModel
 from codec.quiet import quiet_transformers
 from codec.runs import UserError, whole_directory
 from codec.vocoders import Vocoder
@@ -22,7 +21,7 @@ STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 @torch.no_grad()
 def export_codec(model: CodecModel, dtype: str = "float32") -> CodecModel:
-    """Fold weight norm, codebook transform and projections, drop what only training needs, round to what will be stored.
+    """Fold weight norm, codebook transform and projections, drop what only training needs, round to what is stored.
 
     The result is in float32, on the CPU, in evaluation mode, and carries its fingerprint: of the rounded encoder and
     quantizer, so that it is the same wherever the stored file is loaded. What a `dtype` of fewer bits rounds has
@@ -40,18 +39,21 @@ def export_codec(model: CodecModel, dtype: str = "float32") -> CodecModel:
 
 
 @torch.no_grad()
-def with_vocoder(model: HHCodecModel, vocoder: Vocoder) -> HHCodecModel:
+def with_vocoder(model: CodecModel, vocoder: Vocoder) -> CodecModel:
     """The codec with another vocoder in the place of its own: its codes mean what they meant.
 
-    Raises UserError unless both vocoders hear the same mel, which is what the decoder has learned to draw.
+    Raises UserError unless there is one, and both hear the same mel, which is what the decoder has learned to draw.
     """
-    config = {**model.config.to_dict(), "vocoder": plain(vocoder.config)}
-    if vocoder.config.mel != model.config.vocoder_config.mel:
+    name = model.config.name
+    if "vocoder" not in model.PARTS:
+        raise UserError(f"{name} has no vocoder to replace: its decoder makes the waveform")
+    own, other = model.vocoder.config.mel, vocoder.config.mel
+    if own != other:
         raise UserError(
-            f"the decoder of {model.config.name} draws {_in_words(model.config.vocoder_config.mel)}; the vocoder hears "
-            f"{_in_words(vocoder.config.mel)}: train a decoder for it"
+            f"the decoder of {name} draws {_in_words(own)}; the vocoder hears {_in_words(other)}: "
+            "train a decoder for it"
         )
-    changed = HHCodecModel(HHCodecConfig(**config))
+    changed = model_of(type(model.config)(**{**model.config.to_dict(), "vocoder": plain(vocoder.config)}))
     for part in ("encoder", "quantizer", "decoder"):
         changed.get_submodule(part).load_state_dict(model.get_submodule(part).state_dict())
     changed.vocoder.load_state_dict(fit_weight_norm(vocoder.state_dict(), changed.vocoder))

@@ -44,6 +44,9 @@ class LossWeights:
     multi_scale: float = 0.0
     vq: float = 1_000.0
     distillation: float = 0.0  # against a speech SSL model; published 10
+    ctc: float = (
+        0.0  # of the transcript's characters on the first quantizer's stream, where there is no teacher
+    )
     discriminators: dict[str, DiscriminatorWeights] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -60,6 +60,7 @@ class HHCodecModel(CodecModel):
         padding_mask: Tensor | None = None,
         synthesize: bool = True,
         total_frames: Tensor | float | None = None,
+        draws: Tensor | None = None,
     ) -> CodecOutput:
         """One training pass in one window: (batch, 1, samples) -> mel, audio, codes, VQ loss.
 

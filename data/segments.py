@@ -1,7 +1,7 @@
 """Segments of waveforms for codec training: which one is a pure function of (seed, index)."""
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from codec.runs import UserError, generator
 from data.audio import AudioError
 from data.corpora import Utterance
+from data.segment_labels import Labeller
 from data.waveforms import FileWaveforms, MemoryWaveforms, Waveforms
 
 # A broken stretch of a file is passed over by drawing again; this many in a row mean that the corpus is
@@ -25,6 +26,8 @@ class Segment(TypedDict):
     length: int  # samples that are audio
     utterance: int  # where it came from: index into `SegmentDataset.waveforms`
     start: int  # and its first sample there
+    labels: NotRequired[Tensor]  # (characters,) int64 of what is said in it, with a labeller
+    span: NotRequired[Tensor]  # (2,) int64 first sample and end of the stretch in which exactly that is said
 
 
 class SegmentDataset(Dataset[Segment]):
@@ -42,6 +45,7 @@ class SegmentDataset(Dataset[Segment]):
     max_gain_db: near-silence is not amplified by more than this
     speaker_balance: 0 draws speakers as often as they speak in the corpus, 1 all equally often
     preload: decode everything into memory first
+    labeller: says what is said in a segment; without one, segments come without labels
 
     Raises UserError when nothing can be read.
     """
@@ -57,6 +61,7 @@ class SegmentDataset(Dataset[Segment]):
         max_gain_db: float = 40.0,
         speaker_balance: float = 1.0,
         preload: bool = False,
+        labeller: Labeller | None = None,
     ) -> None:
         if segment_samples < 1:
             raise UserError(f"segment_samples is {segment_samples}: expected at least 1")
@@ -74,6 +79,7 @@ class SegmentDataset(Dataset[Segment]):
             )
         self.segment_samples, self.seed = segment_samples, seed
         self.gain_db, self.gain_of, self.max_gain_db = gain_db, gain_of, max_gain_db
+        self.labeller = labeller
         weights = sampling_weights(self.waveforms.lengths, self.waveforms.speakers, speaker_balance)
         self._cumulative = np.cumsum(weights)
 
@@ -102,7 +108,17 @@ class SegmentDataset(Dataset[Segment]):
             audio = audio * min(level / max(peak, 1e-9), 10.0 ** (self.max_gain_db / 20.0))
         waveform = torch.zeros(self.segment_samples)
         waveform[: len(audio)] = audio
-        return {"waveform": waveform, "length": len(audio), "utterance": utterance, "start": start}
+        segment: Segment = {
+            "waveform": waveform,
+            "length": len(audio),
+            "utterance": utterance,
+            "start": start,
+        }
+        if self.labeller is not None:
+            said = self.labeller.label(self.waveforms.ids[utterance], start, len(audio), total)
+            segment["labels"] = torch.from_numpy(said.characters)
+            segment["span"] = torch.tensor([said.start, said.end])
+        return segment
 
 
 def sampling_weights(

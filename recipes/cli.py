@@ -72,7 +72,8 @@ COMMANDS = {
         "recipes.commands.evaluate:evaluate_slm", "how well a speech language model speaks"
     ),
     "study": Command(
-        "recipes.commands.study:study_command", "several tokenizers, one corpus, one language model, one report"
+        "recipes.commands.study:study_command",
+        "several tokenizers, one corpus, one language model, one report",
     ),
     "bench": Command("recipes.commands.bench:bench", "speed here, beside transformers' codecs"),
 }

@@ -42,6 +42,8 @@ class HybridQuantizerConfig:
     """A semantic stream of one quantizer, and a residual quantizer over what it leaves.
 
     lookahead: frames that each ConvNeXt block of the semantic stream sees ahead.
+    codebook_transform_dim: hidden width of an MLP behind frozen codebooks in training; None: codebooks are learned as
+        they are, as published.
     quantizer_dropout: share of the training rows that get the first few acoustic quantizers only, as many as drawn.
     acoustic_bypass: share of the training rows that get none at all: this trains decoding from the semantic codes.
     """
@@ -57,6 +59,7 @@ class HybridQuantizerConfig:
     acoustic_quantizers: int = 11
     acoustic_codebook_size: int = 1_024
     codebook_dim: int = 8
+    codebook_transform_dim: int | None = None
     commitment: float = 0.25
     quantizer_dropout: float = 1.0
     acoustic_bypass: float = 0.125

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from codec.base import CodecModel, weights_without_norm
+from codec.base import DRAWS, CodecModel, weights_without_norm
 from codec.configuration import LogMelEncoderConfig, MelDecoderConfig
 from codec.hybrid.configuration import DACDecoderConfig, DACEncoderConfig, HybridCodecConfig
 from codec.hybrid.dac_decoder import DACDecoder
@@ -101,16 +101,18 @@ class HybridCodecModel(CodecModel):
         padding_mask: Tensor | None = None,
         synthesize: bool = True,
         total_frames: Tensor | float | None = None,
+        draws: Tensor | None = None,
     ) -> CodecOutput:
         """One training pass in one window: (batch, 1, samples) -> mel or audio or both, codes, VQ loss.
 
-        In training mode every row gets as many quantizers as are drawn for it. `synthesize=False` leaves the vocoder
+        In training mode every row gets as many quantizers as its `draws`, (batch, DRAWS) numbers from [0, 1), say;
+        torch's own unless given. `synthesize=False` leaves the vocoder
         out, for stages in which it does not train. The VQ loss is summed over the batch's own frames and divided by
         `total_frames` (their number unless given).
         """
         latent = self.encode_to_latent(input_values, padding_mask)
         mask = latent.frame_mask
-        counts = self.quantizer.draw_counts(len(mask), mask.device) if self.training else None
+        counts = self._draw_counts(len(mask), draws)
         quantized: HybridQuantizerOutput = self.quantizer(latent.latent, mask, total_frames, counts)
         mel = audio = None
         if isinstance(self.decoder, MelDecoder):
@@ -129,13 +131,20 @@ class HybridCodecModel(CodecModel):
         )
 
     @torch.no_grad()
-    def settled_latent(self, latent: Tensor, frame_mask: Tensor) -> Tensor:
-        """What a decoder learns from while encoder and quantizer rest: in training mode, rows of all numbers of codes."""
+    def settled_latent(self, latent: Tensor, frame_mask: Tensor, draws: Tensor | None = None) -> Tensor:
+        """What a decoder learns from while encoder and quantizer rest: in training mode, of any number of codes."""
         codes = self.quantizer.encode(latent, len(self.config.quantizer_config.codebook_sizes), frame_mask)
-        if not self.training:
+        counts = self._draw_counts(len(codes), draws)
+        if counts is None:
             return self.codes_to_latent(codes, frame_mask)
-        counts = self.quantizer.draw_counts(len(codes), codes.device)
         return self.quantizer.decode_some(codes, counts, frame_mask).sum
+
+    def _draw_counts(self, rows: int, draws: Tensor | None) -> Tensor | None:
+        if not self.training:
+            return None
+        return self.quantizer.draw_counts(
+            torch.rand(rows, DRAWS, device=self.device) if draws is None else draws
+        )
 
     def effective_codebook(self, quantizer: int = 0) -> Tensor:
         """(codebook_size, dim): the vectors that the codes of `quantizer` stand for.

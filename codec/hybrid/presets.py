@@ -19,6 +19,7 @@ HYBRID_PRESETS: dict[str, dict[str, Any]] = {
             "semantic_hidden_dim": 768,
             "semantic_blocks": 2,
             "layer_scale": 0.3,
+            "codebook_transform_dim": 256,
         },
         "decoder": {
             "dim": 288,

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.hybrid.configuration import HybridQuantizerConfig
@@ -47,13 +46,13 @@ class HybridQuantizer(nn.Module):
         self.semantic = SemanticStream(config, exported=exported)
         self.acoustic = FoldedResidualVQ(config) if exported else ResidualVQ(config)
 
-    def draw_counts(self, rows: int, device: torch.device) -> Tensor:
-        """(rows,) int64: how many acoustic quantizers each row of a training batch gets."""
+    def draw_counts(self, draws: Tensor) -> Tensor:
+        """(rows, 3) numbers from [0, 1) -> (rows,) int64: acoustic quantizers that rows of a training batch get."""
         config, most = self.config, self.config.acoustic_quantizers
-        counts = torch.randint(1, most + 1, (rows,), device=device)
-        dropped = torch.rand(rows, device=device) < config.quantizer_dropout
-        bypassed = torch.rand(rows, device=device) < config.acoustic_bypass
-        return torch.where(dropped, counts, most).masked_fill(bypassed, 0)
+        how_many, dropped, bypassed = draws.unbind(1)
+        counts = 1 + (how_many * most).long()
+        counts = torch.where(dropped < config.quantizer_dropout, counts, most)
+        return counts.masked_fill(bypassed < config.acoustic_bypass, 0)
 
     def forward(
         self,
@@ -134,7 +133,7 @@ class HybridQuantizer(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, latent: Tensor) -> None:
-        """Start every codebook from the latents (frames, dim) of one batch: entries are drawn from what it projects to.
+        """Start every codebook from the latents (frames, dim) of one batch.
 
         Random entries would be far from most directions that come, and never be learned.
         """
@@ -143,21 +142,8 @@ class HybridQuantizer(nn.Module):
         rows = latent[None]
         mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=latent.device)
         before = self.semantic._before(rows, mask, None)
-        _start_from(self.semantic.quantizer, before[0])
+        self.semantic.quantizer.start_from(before[0])
         residual = latent - self.semantic.decode(self.semantic.encode(rows, mask), mask)[0]
         for quantizer in self.acoustic.quantizers:
-            _start_from(quantizer, residual)
+            quantizer.start_from(residual)
             residual = residual - quantizer.decode(quantizer.encode(residual[None]))[0]
-
-
-@torch.no_grad()
-def _start_from(quantizer: nn.Module, latent: Tensor) -> None:
-    """Projections that undo each other, and entries drawn from the projected latent (frames, dim), slightly moved."""
-    projected = quantizer.in_proj(latent)
-    spread = projected.std(dim=0).mean()
-    drawn = torch.randint(len(projected), (len(quantizer.codebook),), device=latent.device)
-    entries = projected[drawn]
-    quantizer.codebook.copy_(entries + 0.3 * spread * torch.randn_like(entries))
-    inverse = torch.linalg.pinv(quantizer.in_proj.weight)
-    quantizer.out_proj.weight.copy_(inverse)
-    quantizer.out_proj.bias.copy_(-F.linear(quantizer.in_proj.bias, inverse))

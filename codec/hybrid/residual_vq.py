@@ -38,6 +38,7 @@ class ResidualVQ(nn.Module):
                 config.codebook_dim,
                 config.commitment,
                 exported=False,
+                transform_dim=config.codebook_transform_dim,
             )
             for _ in range(config.acoustic_quantizers)
         )
@@ -92,7 +93,7 @@ class ResidualVQ(nn.Module):
         into = torch.stack([q.in_proj.weight for q in quantizers])  # (quantizers, codebook_dim, dim)
         out = torch.stack([q.out_proj.weight for q in quantizers])  # (quantizers, dim, codebook_dim)
         out_bias = torch.stack([q.out_proj.bias for q in quantizers])  # (quantizers, dim)
-        codebooks = torch.stack([q.codebook for q in quantizers])  # (quantizers, codes, codebook_dim)
+        codebooks = torch.stack([q.entries() for q in quantizers])  # (quantizers, codes, codebook_dim)
         before = torch.cumsum(out_bias, dim=0) - out_bias  # the biases of the quantizers before each
         in_bias = torch.stack([q.in_proj.bias for q in quantizers]) - (into @ before[..., None])[..., 0]
         # what an entry of quantizer p takes away from the projection of quantizer q

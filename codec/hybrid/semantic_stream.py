@@ -44,7 +44,12 @@ class SemanticStream(nn.Module):
         self.proj_in = nn.Linear(config.dim, dim)
         self.encoder = blocks()
         self.quantizer = FactorizedVQ(
-            dim, config.semantic_codebook_size, config.codebook_dim, config.commitment, exported=exported
+            dim,
+            config.semantic_codebook_size,
+            config.codebook_dim,
+            config.commitment,
+            exported=exported,
+            transform_dim=config.codebook_transform_dim,
         )
         self.decoder = blocks()
         self.proj_out = nn.Linear(dim, config.dim)

@@ -8,13 +8,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from codec.semantic_losses import Transcripts
 from codec.training.validation import ValidationSet
 
 STAGE_STRIDE = 10**9  # segments of different stages never share a number
 
 
 class Segments(Protocol):
-    """Training examples by number: {"waveform": (samples,), "length": int}, a pure function of the number."""
+    """Training examples by number: {"waveform": (samples,), "length": int}, a pure function of the number.
+
+    Where it is known what is said, also {"labels": (characters,) int64 numbers in the alphabet, "span": (2,) int64
+    first sample and end of the stretch in which exactly that is said}.
+    """
 
     def __getitem__(self, index: int) -> Mapping[str, Any]: ...
 
@@ -26,6 +31,7 @@ class TrainingData:
     segments: Callable[[float], Segments]  # segment length in seconds -> examples
     validation: Sequence[ValidationSet] = field(default_factory=list)
     digest: str = ""  # names the data: a run resumes on the same data only
+    alphabet: str = ""  # the characters of labels; none: segments come without
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,22 @@ def open_batches(segments: Segments, numbers: SegmentNumbers, workers: int) -> I
 
 def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     """Examples of one length to a batch."""
-    return {
+    batch = {
         "waveform": torch.stack([example["waveform"] for example in examples]),
         "length": torch.tensor([example["length"] for example in examples]),
     }
+    if "labels" in examples[0]:
+        labels = [example["labels"] for example in examples]
+        batch |= {
+            "labels": torch.nn.utils.rnn.pad_sequence(labels, batch_first=True),
+            "label_lengths": torch.tensor([len(row) for row in labels]),
+            "spans": torch.stack([example["span"] for example in examples]),
+        }
+    return batch
+
+
+def transcripts(batch: Mapping[str, Tensor]) -> Transcripts | None:
+    """What is said in a batch, if its segments came with that."""
+    if "labels" not in batch:
+        return None
+    return Transcripts(batch["labels"], batch["label_lengths"], batch["spans"])

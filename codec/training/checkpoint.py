@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from codec.configuration import HHCodecConfig
+from codec.base import CodecModel
+from codec.families import model_of, read_config
 from codec.loading import read_model
-from codec.modeling import HHCodecModel
 from codec.runs import (
     RunDirectory,
     UserError,
@@ -94,7 +94,7 @@ def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def load_trained(
     path: str | Path, checkpoint: Literal["final", "best", "latest"] | None = None
-) -> HHCodecModel:
+) -> CodecModel:
     """The codec in a run directory, a checkpoint or a model directory; float32, not exported on the way.
 
     Of a run, its result, or without one the latest checkpoint, unless `checkpoint` says which. Out of a checkpoint come
@@ -118,7 +118,7 @@ def load_trained(
     return _model_of_checkpoint(found)
 
 
-def _model_of_directory(path: Path) -> HHCodecModel:
+def _model_of_directory(path: Path) -> CodecModel:
     if not (path / _CONFIG).is_file():
         raise UserError(
             f"{path} holds no codec: expected a training run or a directory with config.json and model.safetensors"
@@ -126,11 +126,11 @@ def _model_of_directory(path: Path) -> HHCodecModel:
     return read_model(path)
 
 
-def _model_of_checkpoint(path: Path) -> HHCodecModel:
+def _model_of_checkpoint(path: Path) -> CodecModel:
     if not (path / _CONFIG).is_file():
         raise UserError(f"{path} has no config.json: go on with its run, whose next checkpoint will have one")
     try:
-        model = HHCodecModel(HHCodecConfig.from_pretrained(path))
+        model = model_of(read_config(path))
         with safe_open(path / _STATE, framework="pt") as file:
             tensors = {
                 name.removeprefix(prefix + _OF_THE_CODEC): file.get_tensor(name)

@@ -11,15 +11,14 @@ import torch
 from codec.training.adversary import Adversary
 from codec.training.step import CodecTrainingStep
 
-COMPILED = ("encoder", "decoder", "vocoder")  # the quantizer is one matrix product, in float32 already
-
 
 def compile_networks(step_module: CodecTrainingStep, adversary: Adversary | None) -> None:
     """Have codec and discriminators compiled when they are first called; their weights keep their names."""
     torch._dynamo.config.suppress_errors = False
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    for name in COMPILED:
-        step_module.model.get_submodule(name).compile()
+    for name in step_module.model.PARTS:
+        if name != "quantizer":  # one matrix product, and a choice
+            step_module.model.get_submodule(name).compile()
     for discriminator in [] if adversary is None else adversary.discriminators.values():
         discriminator.compile()
 

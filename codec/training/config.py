@@ -72,10 +72,11 @@ class Stage:
             raise UserError(
                 f"judged_seconds is {self.judged_seconds}: above 0, at most segment_seconds, {self.segment_seconds}"
             )
-        if self.losses.distillation > 0 and "encoder" not in self.train:
-            raise UserError(
-                "a stage with losses.distillation has to train the encoder: nothing else learns from it"
-            )
+        for name in ("distillation", "ctc"):
+            if getattr(self.losses, name) > 0 and "encoder" not in self.train:
+                raise UserError(
+                    f"a stage with losses.{name} has to train the encoder: nothing else learns from it"
+                )
 
     def _reached(self) -> set[str]:
         """The parts that some loss has a gradient for. (That of the codebook is in the VQ loss alone.)"""
@@ -89,7 +90,7 @@ class Stage:
             reached |= {"encoder", "decoder"}
         if losses.need_waveform:
             reached |= {"vocoder"}
-        if losses.distillation > 0:
+        if losses.distillation > 0 or losses.ctc > 0:
             reached |= {"encoder"}
         return reached
 
@@ -107,6 +108,7 @@ class CodecTrainingConfig:
     stages: one after the other; parts that a stage does not train are frozen.
     teacher: Hugging Face speech SSL model for the distillation loss.
     teacher_layer: the hidden state to distil from; unset averages all.
+    teacher_loss: "cosine" along time as HH-Codec has it, or "l2" against standardised features as HybridCodec.
     ema_decay: the average of the weights that is evaluated and exported; 0 switches it off.
     precision: "bf16" runs all but quantizer, STFT and losses in bfloat16; "auto" does where the device is built for it.
     """
@@ -121,6 +123,7 @@ class CodecTrainingConfig:
     stage_overrides: dict[str, Any] = field(default_factory=dict)
     teacher: str | None = None
     teacher_layer: int | None = None
+    teacher_loss: Literal["cosine", "l2"] = "cosine"
     accumulation_steps: int = 1  # batches of each process that make one update
     ema_decay: float = 0.999
     precision: Literal["auto", "no", "bf16"] = "auto"
@@ -161,6 +164,11 @@ class CodecTrainingConfig:
             raise UserError(
                 "there is a teacher, but no stage gives losses.distillation a weight (published: 10)"
             )
+
+    @property
+    def reads_transcripts(self) -> bool:
+        """Whether some stage learns from what is said."""
+        return any(stage.losses.ctc > 0 for stage in self.stages)
 
     @property
     def discriminator_names(self) -> set[str]:

@@ -10,10 +10,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from codec.configuration import PARTS
+from codec.base import CodecModel
 from codec.discriminators import build_discriminators
 from codec.distillation import SSLTeacher
-from codec.modeling import HHCodecModel
 from codec.precision import has_bfloat16
 from codec.quiet import quiet_transformers
 from codec.runs import (
@@ -27,6 +26,7 @@ from codec.runs import (
     whole_directory,
     world_size,
 )
+from codec.semantic_losses import FeatureRegression
 from codec.training.adversary import Adversary
 from codec.training.batches import SegmentNumbers, TrainingData, collate, open_batches
 from codec.training.checkpoint import Checkpoint, TrainedState, save_checkpoint
@@ -35,7 +35,7 @@ from codec.training.config import CodecTrainingConfig, Stage
 from codec.training.ema import WeightAverage
 from codec.training.pictures import log_samples
 from codec.training.start import build_model
-from codec.training.step import CodecTrainingStep
+from codec.training.step import CodecTrainingStep, SemanticObjectives
 from codec.training.update import StageUpdate
 from codec.training.validation import validate
 
@@ -44,6 +44,7 @@ _MAY_CHANGE = (
     "output", "max_seconds", "log_every", "evaluate_every", "checkpoint_every", "keep_last", "workers",
 )  # fmt: skip
 _CALIBRATION_SEGMENTS, _CALIBRATION_SECONDS = 16, 2.0
+_MEASURED_SEGMENTS = 128  # of the teacher's features
 
 
 @dataclass
@@ -89,7 +90,12 @@ class CodecTrainer:
                 "train its decoder and vocoder, or start from a training run"
             )
         teacher = None if config.teacher is None else SSLTeacher(config.teacher, config.teacher_layer, device)
-        self.step_module = CodecTrainingStep(model, teacher).to(device)
+        if config.reads_transcripts and not data.alphabet:
+            raise UserError(
+                "a stage has losses.ctc, but the data say nothing of what is said in their segments"
+            )
+        objectives = SemanticObjectives(teacher, config.teacher_loss, len(data.alphabet))
+        self.step_module = CodecTrainingStep(model, objectives).to(device)
         self.average = WeightAverage(self.step_module, config.ema_decay) if config.ema_decay else None
         self.adversary: Adversary | None = None
         if names := config.discriminator_names:
@@ -109,7 +115,7 @@ class CodecTrainer:
         self.saved_step = -1
 
     @property
-    def model(self) -> HHCodecModel:
+    def model(self) -> CodecModel:
         """The codec in training."""
         return self.step_module.model
 
@@ -208,8 +214,9 @@ class CodecTrainer:
         stage = self.config.stages[index]
         self.stage_index = index
         self._set_modes(stage)
-        if self.step_module.distillation is not None:
-            self.step_module.distillation.requires_grad_(stage.losses.distillation > 0)
+        for name in ("distillation", "ctc"):
+            if (head := getattr(self.step_module, name)) is not None:
+                head.requires_grad_(getattr(stage.losses, name) > 0)
         if self.adversary is not None:
             for name, discriminator in self.adversary.discriminators.items():
                 discriminator.requires_grad_(name in stage.losses.discriminators)
@@ -228,15 +235,22 @@ class CodecTrainer:
     def _settle(self, stage: Stage) -> None:
         """A part that comes to rest keeps its average: that is what will be exported, so the others learn beside it."""
         if self.average is not None:
-            for part in set(PARTS) - set(stage.train):
+            for part in set(self.model.PARTS) - set(stage.train):
                 self.average.settle(self.step_module, f"model.{part}.")
 
     def _set_modes(self, stage: Stage) -> None:
         self.step_module.train()
-        self.model.freeze(set(PARTS) - set(stage.train))
+        self.model.freeze(set(self.model.PARTS) - set(stage.train))
 
     def _calibrate(self) -> None:
-        """Scale encoder output and codebook from data before the first step, unless they come from elsewhere."""
+        """Measure the teacher's features; scale encoder output and codebook, unless they come from elsewhere."""
+        if isinstance(self.step_module.distillation, FeatureRegression):
+            segments = self.data.segments(_CALIBRATION_SECONDS)
+            batches = (
+                collate([segments[first + index] for index in range(_CALIBRATION_SEGMENTS)])
+                for first in range(0, _MEASURED_SEGMENTS, _CALIBRATION_SEGMENTS)
+            )
+            self.step_module.measure_teacher(batches)
         given = set(self.config.initialize)
         fresh = set() if self.model.config.exported or "all" in given else {"encoder", "quantizer"} - given
         if fresh:

@@ -1,16 +1,20 @@
 """One training pass of a codec: model, teacher's head and losses in one module, for DDP to wrap."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from codec.base import CodecModel
 from codec.distillation import DistillationHead, SSLTeacher, distillation_centres
 from codec.losses import MultiScaleSpectralLoss, WaveformMelLoss, mel_l1
 from codec.masks import lengths_from_mask, mask_from_lengths
-from codec.mel import LogMel
-from codec.modeling import HHCodecModel
+from codec.mel import LogMel, MelConfig
 from codec.outputs import CodecOutput
+from codec.precision import at_least_float32
+from codec.semantic_losses import CharacterCTC, FeatureRegression, Transcripts
 from codec.training.config import Stage
 
 
@@ -24,35 +28,60 @@ class StepOutput:
     frames: Tensor  # (batch,) each row's own
 
 
+@dataclass
+class SemanticObjectives:
+    """What pulls the first quantizer's stream towards the words."""
+
+    teacher: SSLTeacher | None = None
+    teacher_loss: Literal["cosine", "l2"] = "cosine"
+    characters: int = 0  # of the transcripts' alphabet; 0: there are no transcripts
+
+
 class CodecTrainingStep(nn.Module):
     """Waveform segments in, weighted losses of reconstruction out, and the audio for discriminators to judge."""
 
-    def __init__(self, model: HHCodecModel, teacher: SSLTeacher | None):
+    def __init__(self, model: CodecModel, objectives: SemanticObjectives):
         super().__init__()
         self.model = model
-        self.teacher = teacher
-        rate = model.config.sampling_rate
-        self.target_mel = LogMel(model.config.vocoder_config.mel)
+        self.teacher = objectives.teacher
+        rate, dim = model.config.sampling_rate, model.config.quantizer_config.dim
+        self.decodes_mel = "vocoder" in model.PARTS
+        self.target_mel = LogMel(
+            model.config.vocoder_config.mel
+            if self.decodes_mel
+            # to look at: four frames a code
+            else MelConfig(sampling_rate=rate, hop_length=model.config.hop_length // 4, f_max=rate / 2)
+        )
         self.waveform_mel = WaveformMelLoss(rate)
         self.multi_scale = MultiScaleSpectralLoss(rate)
-        self.distillation = (
-            None if teacher is None else DistillationHead(model.config.quantizer_config.dim, teacher.dim)
-        )
+        self.distillation: DistillationHead | FeatureRegression | None = None
+        if self.teacher is not None:
+            head = DistillationHead if objectives.teacher_loss == "cosine" else FeatureRegression
+            self.distillation = head(dim, self.teacher.dim)
+        self.ctc = CharacterCTC(dim, objectives.characters) if objectives.characters else None
 
     def forward(
-        self, waveform: Tensor, lengths: Tensor, stage: Stage, total_frames: Tensor | float | None = None
+        self,
+        waveform: Tensor,
+        lengths: Tensor,
+        stage: Stage,
+        total_frames: Tensor | float | None = None,
+        said: Transcripts | None = None,
+        draws: Tensor | None = None,
     ) -> StepOutput:
         """(batch, samples), zero beyond a row's own `lengths` (batch,) -> losses, audio.
 
-        Every loss is a sum over the batch's frames divided by `total_frames`, their own number unless given.
+        Every loss is a sum over the batch's frames divided by `total_frames`, their own number unless given. `said`
+        is for losses.ctc; `draws` (batch, DRAWS) are the random numbers of codecs that draw for each row.
         """
         hop = self.model.config.hop_length
         waveform = nn.functional.pad(waveform, (0, -waveform.shape[1] % hop))
         padding_mask = mask_from_lengths(lengths, waveform.shape[1])
         total = ((lengths + hop - 1) // hop).sum() if total_frames is None else total_frames
         target = self.mel_of(waveform)
-        output = self.reconstruct(waveform, padding_mask, target, stage, total)
+        output = self.reconstruct(waveform, padding_mask, target, stage, total, draws)
         losses = self._losses(output, waveform, target, stage, total)
+        losses |= self._semantic_losses(output, waveform, stage, total, said)
         weights = stage.losses
         losses["loss"] = sum(
             (getattr(weights, name) * value for name, value in losses.items()), start=waveform.new_zeros(())
@@ -64,7 +93,13 @@ class CodecTrainingStep(nn.Module):
         )
 
     def reconstruct(
-        self, waveform: Tensor, padding_mask: Tensor, target: Tensor, stage: Stage, total: Tensor | float
+        self,
+        waveform: Tensor,
+        padding_mask: Tensor,
+        target: Tensor,
+        stage: Stage,
+        total: Tensor | float,
+        draws: Tensor | None = None,
     ) -> CodecOutput:
         """The generator's outputs: of the whole codec, or of the vocoder alone on the recording's own mel."""
         if stage.vocoder_input == "recording":
@@ -74,26 +109,36 @@ class CodecTrainingStep(nn.Module):
             return CodecOutput(audio_values=audio, frame_mask=frame_mask)
         synthesize = stage.losses.need_waveform
         if not {"encoder", "quantizer"} & set(stage.train):
-            return self._decode_only(waveform, padding_mask, synthesize)
-        return self.model(waveform[:, None], padding_mask, synthesize=synthesize, total_frames=total)
+            return self._decode_only(waveform, padding_mask, synthesize, draws)
+        return self.model(
+            waveform[:, None], padding_mask, synthesize=synthesize, total_frames=total, draws=draws
+        )
 
-    def _decode_only(self, waveform: Tensor, padding_mask: Tensor, synthesize: bool) -> CodecOutput:
+    def _decode_only(
+        self, waveform: Tensor, padding_mask: Tensor, synthesize: bool, draws: Tensor | None
+    ) -> CodecOutput:
         """With encoder and quantizer at rest: codes without gradients, then what may still train."""
         model = self.model
         with torch.no_grad():
             latent = model.encode_to_latent(waveform[:, None], padding_mask)
-            codes = model.quantize(latent.latent)
-            quantized = model.codes_to_latent(codes)
+            quantized = model.settled_latent(latent.latent, latent.frame_mask, draws)
         mask = latent.frame_mask
+        if not self.decodes_mel:
+            return CodecOutput(
+                audio_values=model.decode_latent(quantized, mask).audio_values, frame_mask=mask
+            )
         mel = model.decoder(quantized, mask)
         audio = model.vocode(mel, mask, quantized.shape[1]) if synthesize else None
-        return CodecOutput(
-            audio_values=audio, mel=mel, audio_codes=codes, frame_mask=mask, quantized=quantized
-        )
+        return CodecOutput(audio_values=audio, mel=mel, frame_mask=mask)
 
     def mel_of(self, waveform: Tensor) -> Tensor:
-        """(batch, samples in whole frames) -> the mel that decoder and vocoder meet at, (batch, mel frames, n_mels)."""
+        """(batch, samples in whole frames) -> the mel that decoder and vocoder meet at, (batch, mel frames, n_mels).
+
+        Where they do not, one to compare audio by.
+        """
         mel = self.target_mel(waveform)
+        if not self.decodes_mel:
+            return mel
         frames = self.model.decoder.mel_frames(waveform.shape[1] // self.model.config.hop_length)
         missing = frames - mel.shape[1]  # a vocoder whose hop does not divide ours needs one frame more
         if missing > 0:
@@ -120,11 +165,49 @@ class CodecTrainingStep(nn.Module):
                     losses["waveform_mel"] = self.waveform_mel(audio, waveform, samples, total * hop)
                 if weights.multi_scale:
                     losses["multi_scale"] = self.multi_scale(audio, waveform, samples, total * hop)
-        if weights.distillation and output.quantized is not None:
-            assert self.teacher is not None and self.distillation is not None
-            config = self.model.config
-            centres = distillation_centres(mask.shape[1], config.frame_rate, waveform.device)
-            samples = lengths_from_mask(mask) * hop
-            features = self.teacher(waveform, samples, config.sampling_rate, centres)
-            losses["distillation"] = self.distillation(output.quantized, features, mask, total)
         return losses
+
+    def _semantic_losses(
+        self,
+        output: CodecOutput,
+        waveform: Tensor,
+        stage: Stage,
+        total: Tensor | float,
+        said: Transcripts | None,
+    ) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+        if output.quantized is None:
+            return losses
+        if stage.losses.distillation:
+            assert self.distillation is not None
+            features = self._teacher_features(waveform, output.frame_mask)
+            losses["distillation"] = self.distillation(output.quantized, features, output.frame_mask, total)
+        if stage.losses.ctc:
+            assert self.ctc is not None and said is not None
+            with torch.autocast(waveform.device.type, enabled=False):
+                stream = at_least_float32(output.quantized)
+                losses["ctc"] = self.ctc(stream, said, self.model.config.hop_length, total)
+        return losses
+
+    def _teacher_features(self, waveform: Tensor, frame_mask: Tensor) -> Tensor:
+        """(batch, samples in whole frames) -> (batch, 2 * frames, teacher_dim) at half frames."""
+        assert self.teacher is not None
+        config = self.model.config
+        centres = distillation_centres(frame_mask.shape[1], config.frame_rate, waveform.device)
+        samples = lengths_from_mask(frame_mask) * config.hop_length
+        return self.teacher(waveform, samples, config.sampling_rate, centres)
+
+    @torch.no_grad()
+    def measure_teacher(self, batches: Iterable[dict[str, Tensor]]) -> None:
+        """Standardise the teacher's features by those of these batches."""
+        assert isinstance(self.distillation, FeatureRegression)
+        hop, device = self.model.config.hop_length, self.model.device
+        found = []
+        for batch in batches:
+            waveform = batch["waveform"].to(device)
+            waveform = nn.functional.pad(waveform, (0, -waveform.shape[1] % hop))
+            frames = (batch["length"].to(device) + hop - 1) // hop
+            mask = mask_from_lengths(frames, waveform.shape[1] // hop)
+            features = self._teacher_features(waveform, mask)
+            found.append(at_least_float32(features.unflatten(1, (-1, 2)).mean(dim=2)[mask]))
+        self.distillation.measure(torch.cat(found))

@@ -15,8 +15,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from codec.base import DRAWS
 from codec.runs import Schedule, UserError, generator, seed_globals
 from codec.training.adversary import Adversary, Judged, judged_stretch
+from codec.training.batches import transcripts
 from codec.training.config import CodecTrainingConfig, OptimizerConfig, Stage
 from codec.training.ema import WeightAverage
 from codec.training.step import CodecTrainingStep
@@ -120,8 +122,8 @@ class StageUpdate:
         place = float(generator(self.config.seed, "judged", step).random())
         summed: dict[str, Tensor] = {}
         judged = [
-            self._codec_part(batch, total, place, summed, last=index == len(batches) - 1)
-            for index, batch in enumerate(batches)
+            self._codec_part(batch, draws, total, place, summed, last=index == len(batches) - 1)
+            for index, (batch, draws) in enumerate(zip(batches, self._draws(step, batches), strict=True))
         ]
         summed["gradient_norm"] = norm = self.generator.apply(done)
         if self.average is not None and math.isfinite(norm):
@@ -141,16 +143,23 @@ class StageUpdate:
         return rates
 
     def _codec_part(
-        self, batch: dict[str, Tensor], total: float, place: float, summed: dict[str, Tensor], last: bool
+        self,
+        batch: dict[str, Tensor],
+        draws: Tensor,
+        total: float,
+        place: float,
+        summed: dict[str, Tensor],
+        last: bool,
     ) -> Judged | None:
         """Gradients of the codec's losses on one part; what the discriminators saw of it."""
         device = self.accelerator.device
         waveform, lengths = batch["waveform"].to(device), batch["length"].to(device)
+        said = None if (found := transcripts(batch)) is None else found.to(device)
         judged = None
         # gradients go around with the last part only
         with nullcontext() if last else self.accelerator.no_sync(self.generator.wrapped):
             with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-                output = self.generator.wrapped(waveform, lengths, self.stage, total)
+                output = self.generator.wrapped(waveform, lengths, self.stage, total, said, draws)
                 losses = output.losses
                 if self.discriminators is not None:
                     assert self.adversary is not None
@@ -179,6 +188,14 @@ class StageUpdate:
                 losses = wrapped(judged, sorted(self.stage.losses.discriminators), total)
             losses.pop("loss").backward()
         _add(summed, losses)
+
+    def _draws(self, step: int, batches: Sequence[dict[str, Tensor]]) -> list[Tensor]:
+        """(rows, DRAWS) of each part of this process: what a row draws depends on its place in the global batch."""
+        accelerator = self.accelerator
+        rows, processes = len(batches[0]["length"]), accelerator.num_processes
+        drawn = generator(self.config.seed, "rows", step).random((len(batches) * processes * rows, DRAWS))
+        parts = torch.from_numpy(drawn).to(accelerator.device).unflatten(0, (len(batches), processes, rows))
+        return list(parts[:, accelerator.process_index])
 
     def _judged_samples(self) -> int | None:
         seconds = self.stage.judged_seconds

@@ -29,6 +29,7 @@ class ValidationSample:
     audio: Tensor | None  # (samples in whole frames,), None while the vocoder does not train
     recording_mel: Tensor  # (mel frames, n_mels)
     mel: Tensor  # (mel frames, n_mels) of the decoder, or of the audio when only the vocoder trains
+    first_mel: Tensor | None  # likewise, from the first of several quantizers' codes alone
 
 
 @dataclass
@@ -47,20 +48,23 @@ def validate(
     """Run the model over every set; mean over frames and bands of each utterance, then over utterances.
 
     mel_l1: decoder's mel against the recording's; waveform_mel_l1: mel of the audio against the recording's, in the
-    same definition; codes_used and perplexity over all sets together. Leaves the model in evaluation mode.
+    same definition; first_mel_l1: as the former, from the first of several quantizers alone; codes_used and perplexity
+    of the first quantizer over all sets together. Leaves the model in evaluation mode.
     """
     step.model.eval()
     metrics: dict[str, float] = {}
     samples: list[ValidationSample] = []
     counts = torch.zeros(step.model.config.codebook_sizes[0])
     for entry in sets:
-        distances: dict[str, list[float]] = {"mel_l1": [], "waveform_mel_l1": []}
+        distances: dict[str, list[float]] = {"mel_l1": [], "waveform_mel_l1": [], "first_mel_l1": []}
         for batch in _batches(entry.waveforms, int(batch_seconds * step.model.config.sampling_rate)):
             found = _reconstruct(step, entry.name, [entry.waveforms[index] for index in batch], stage, counts)
             for index, sample in zip(batch, found, strict=True):
                 target = sample.recording_mel
                 if stage.vocoder_input == "decoder":
                     distances["mel_l1"].append(float((sample.mel - target).abs().mean()))
+                if sample.first_mel is not None:
+                    distances["first_mel_l1"].append(float((sample.first_mel - target).abs().mean()))
                 if sample.audio is not None:
                     audio_mel = step.mel_of(sample.audio[None].to(step.model.device))[0].cpu()
                     distances["waveform_mel_l1"].append(float((audio_mel - target).abs().mean()))
@@ -105,16 +109,16 @@ def _reconstruct(
     mask = mask_from_lengths(torch.tensor(frames, device=device))
     # the recording's mel row by row: its reflected end must not see the batch's padding
     targets = [step.mel_of(padded[row : row + 1, : n * hop])[0] for row, n in enumerate(frames)]
-    audio = None
+    audio = first = None
     if stage.vocoder_input == "recording":
         mel = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True)
         audio = model.vocode(mel, mask, mask.shape[1])
     else:
-        codes = model.quantizer.encode(model.encoder(padded, mask))
-        counts += torch.bincount(codes[mask].cpu(), minlength=len(counts))
-        mel = model.decoder(model.quantizer.decode(codes), mask)
-        if stage.losses.need_waveform:
-            audio = model.vocode(mel, mask, mask.shape[1])
+        codes = model.quantize(model.encoder(padded, mask), mask)
+        counts += torch.bincount(codes[:, 0][mask].cpu(), minlength=len(counts))
+        mel, audio = _decoded(step, codes, mask, stage.losses.need_waveform, frames)
+        if codes.shape[1] > 1:
+            first, _ = _decoded(step, codes[:, :1], mask, False, frames)
     return [
         ValidationSample(
             name=name,
@@ -122,6 +126,21 @@ def _reconstruct(
             audio=None if audio is None else audio[row, 0, : n * hop].cpu(),
             recording_mel=targets[row].cpu(),
             mel=mel[row, : len(targets[row])].cpu(),
+            first_mel=None if first is None else first[row, : len(targets[row])].cpu(),
         )
         for row, n in enumerate(frames)
     ]
+
+
+def _decoded(
+    step: CodecTrainingStep, codes: Tensor, mask: Tensor, synthesize: bool, frames: Sequence[int]
+) -> tuple[Tensor, Tensor | None]:
+    """Codes -> the decoder's mel (batch, mel frames, n_mels), and audio if asked for; of audio where it has no mel."""
+    model, hop = step.model, step.model.config.hop_length
+    latent = model.codes_to_latent(codes, mask)
+    if step.decodes_mel:
+        mel = model.decoder(latent, mask)
+        return mel, model.vocode(mel, mask, mask.shape[1]) if synthesize else None
+    audio = model.decode_latent(latent, mask).audio_values
+    mels = [step.mel_of(audio[row, :, : n * hop])[0] for row, n in enumerate(frames)]
+    return torch.nn.utils.rnn.pad_sequence(mels, batch_first=True), audio

@@ -32,6 +32,7 @@ class CodecCorpus:
     path: str
     weight: float = 1.0  # share of the training segments, relative to the other corpora's
     format: CorpusFormat = "auto"
+    alignment: str | None = None  # word times that `codec-slm align` made, for losses.ctc
     gain_db: tuple[float, float] | None = (-6.0, -1.0)  # peak level drawn for training, dB of full scale
     validation_gain: float = 1.0  # factor on the validation recordings
     validation_limit: int = 60  # recordings
@@ -50,13 +51,13 @@ class CodecRecipe(CodecTrainingConfig):
 
 
 def train_codec_command(config: CodecRecipe) -> int:
-    """Train a codec: waveform -> codes -> mel -> waveform.
+    """Train a codec: waveform -> codes -> waveform.
 
     Started again with the same arguments, it goes on where it was stopped. Under `accelerate launch -m recipes` it runs
     on several devices.
 
     Args:
-        config: the run; see recipes/hh_codec/ for examples.
+        config: the run; see recipes/hh_codec/ and recipes/hybrid_codec/ for examples.
     """
     result = train_codec(config, training_data(config))
     if result.final is not None and rank() == 0:
@@ -121,16 +122,20 @@ def training_data(config: CodecRecipe) -> TrainingData:
 
     Raises UserError when one cannot be opened or none is given.
     """
-    from data import SegmentDataset, open_corpus
+    from data import SegmentDataset, open_corpus, with_alignment
     from data.mixed_segments import MixedSegments
+    from data.segment_labels import Labeller, alphabet_of
     from data.waveforms import FileWaveforms, MemoryWaveforms
 
     if not config.corpora:
         raise UserError("no corpora to train on: give some as --corpora or in the config file")
     sampling_rate = model_config(config).sampling_rate
     sources, validation, names = [], [], []
+    texts: list[Utterance] = []
     for entry in config.corpora:
         corpus = open_corpus(entry.path, format=entry.format)
+        if entry.alignment is not None:
+            corpus = with_alignment(corpus, entry.alignment)
         train = [utterance for utterance in corpus.utterances if utterance.split == "train"]
         if not train:
             raise UserError(f"{entry.path} has no training split")
@@ -138,12 +143,25 @@ def training_data(config: CodecRecipe) -> TrainingData:
         reader = MemoryWaveforms.preload if config.preload else FileWaveforms
         waveforms = reader(train, sampling_rate)
         _say_what_is_broken(entry.path, waveforms.failures)
-        sources.append((entry, waveforms))
+        sources.append((entry, waveforms, train))
+        texts += train
         held_out = [utterance for utterance in corpus.utterances if utterance.split == "validation"]
         if held_out and entry.validation_limit > 0:
             namesakes = sum(other[0] == corpus.name for other in names[:-1])
             name = f"{corpus.name}-{namesakes + 1}" if namesakes else corpus.name
             validation.append(ValidationSet(name, _validation_waveforms(held_out, entry, sampling_rate)))
+
+    alphabet = alphabet_of(texts) if config.reads_transcripts else ""
+    if alphabet:
+        names.append(["alphabet", list(alphabet)])
+        labelled = [any(u.words for u in train) for _, _, train in sources]
+        for (entry, _, _), known in zip(sources, labelled, strict=True):
+            if not known and rank() == 0:
+                print(
+                    f"train-codec: {entry.path} has no word times, so losses.ctc learns from whole recordings alone: "
+                    "make some with codec-slm align and give them as its alignment",
+                    file=sys.stderr,
+                )
 
     def segments(seconds: float) -> MixedSegments:
         return MixedSegments(
@@ -155,15 +173,16 @@ def training_data(config: CodecRecipe) -> TrainingData:
                     seed=config.seed,
                     gain_db=entry.gain_db,
                     speaker_balance=entry.speaker_balance,
+                    labeller=Labeller(train, sampling_rate, alphabet) if alphabet else None,
                 )
-                for entry, waveforms in sources
+                for entry, waveforms, train in sources
             ],
             [entry.weight for entry in config.corpora],
             seed=config.seed,
         )
 
     digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
-    return TrainingData(segments=segments, validation=validation, digest=digest)
+    return TrainingData(segments=segments, validation=validation, digest=digest, alphabet=alphabet)
 
 
 def _validation_waveforms(

@@ -227,9 +227,7 @@ def test_a_start_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
     small_config("hh-codec-tiny").save_pretrained(tmp_path / "config")
     small = str(tmp_path / "config")
     save_codec(small_codec("hh-codec-24hz-vocos"), tmp_path / "other")
-    assert "no codec 'hh-codec-huge' to train: give a preset (" in refusal(
-        model="hh-codec-huge"
-    )
+    assert "no codec 'hh-codec-huge' to train: give a preset (" in refusal(model="hh-codec-huge")
     assert "initialize names 'head': the parts are" in refusal(model=small, initialize={"head": small})
     assert "absent" in refusal(model=small, initialize={"vocoder": str(tmp_path / "absent")})
     assert "the vocoder of" in refusal(model=small, initialize={"vocoder": str(tmp_path / "other")})

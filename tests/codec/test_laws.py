@@ -85,9 +85,7 @@ def random_codes(codec: CodecModel, rows: int, frames: int) -> torch.Tensor:
     """(rows, quantizers, frames)."""
     generator = torch.Generator().manual_seed(1)
     sizes = codec.config.codebook_sizes
-    return torch.stack(
-        [torch.randint(0, size, (rows, frames), generator=generator) for size in sizes], dim=1
-    )
+    return torch.stack([torch.randint(0, size, (rows, frames), generator=generator) for size in sizes], dim=1)
 
 
 @torch.no_grad()

@@ -19,7 +19,6 @@ import codec.bigvgan
 from codec import export_codec, save_codec
 from codec.configuration import PARTS
 from codec.losses import DiscriminatorWeights, LossWeights
-from codec.mel import LogMel
 from codec.precision import has_bfloat16
 from codec.runs import Schedule, UserError, save_training_state
 from codec.training import (
@@ -33,7 +32,7 @@ from codec.training import (
 )
 from codec.training.batches import STAGE_STRIDE
 from codec.training.ema import WeightAverage
-from codec.training.step import CodecTrainingStep
+from codec.training.step import CodecTrainingStep, SemanticObjectives
 from codec.training.validation import validate
 from tests.codec.small_codecs import small_codec, speech_like
 from tests.codec.training_runs import (
@@ -51,6 +50,8 @@ from tests.codec.training_runs import (
     terminate_after,
     train_on,
 )
+
+TINY = ["hh-codec-tiny", "hybrid-codec-tiny"]
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +79,8 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 # ---- stopping and going on
 
 
-def test_a_run_killed_at_random_steps_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("preset", TINY)
+def test_a_run_killed_at_random_steps_ends_like_an_undisturbed_one(preset: str, tmp_path: Path) -> None:
     stages = [
         CODES,  # 6 steps: a checkpoint lies exactly on the boundary
         dataclasses.replace(JOINT, schedule=Schedule(kind="cosine", warmup_steps=2)),
@@ -88,6 +90,7 @@ def test_a_run_killed_at_random_steps_ends_like_an_undisturbed_one(tmp_path: Pat
         return run_config(
             tmp_path / name,
             *stages,
+            preset=preset,
             model_overrides={"decoder": {"dropout": 0.2}},
             discriminators=DISCRIMINATORS,
             accumulation_steps=2,
@@ -176,12 +179,15 @@ def test_another_config_or_other_data_is_refused(tmp_path: Path) -> None:
 # ---- processes
 
 
-def test_processes_and_accumulation_do_not_change_the_losses(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("preset", "steps"), [(TINY[0], (12, 8)), (TINY[1], (3, 2))])
+def test_processes_and_accumulation_do_not_change_the_losses(
+    preset: str, steps: tuple[int, int], tmp_path: Path
+) -> None:
     stages = [
-        dataclasses.replace(CODES, steps=12),
+        dataclasses.replace(CODES, steps=steps[0]),
         # no part of the codebook learns: what DDP would wait for in vain
         dataclasses.replace(
-            CODES, steps=8, train=["decoder", "vocoder"], losses=LossWeights(waveform_mel=45)
+            CODES, steps=steps[1], train=["decoder", "vocoder"], losses=LossWeights(waveform_mel=45)
         ),
     ]
     runs = {}
@@ -189,10 +195,10 @@ def test_processes_and_accumulation_do_not_change_the_losses(tmp_path: Path) -> 
         output = tmp_path / f"{processes}-{accumulation}"
         batch = 4 // processes // accumulation
         sized = [dataclasses.replace(stage, batch_size=batch) for stage in stages]
-        train_on(processes, run_config(output, *sized, accumulation_steps=accumulation))
+        train_on(processes, run_config(output, *sized, preset=preset, accumulation_steps=accumulation))
         runs[processes, accumulation] = log_of(output)
     alone = runs.pop((1, 1))
-    assert [line["step"] for line in alone] == list(range(1, 21))
+    assert [line["step"] for line in alone] == list(range(1, 1 + sum(steps)))
     for log in runs.values():
         for ours, theirs in zip(alone, log, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-9)
@@ -244,13 +250,15 @@ def test_full_training_is_the_same_on_one_process_two_and_in_parts(tmp_path: Pat
 # ---- stages
 
 
-def test_frozen_parts_rest_and_the_others_learn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("preset", TINY)
+def test_frozen_parts_rest_and_the_others_learn(preset: str, tmp_path: Path) -> None:
     stages = [
         dataclasses.replace(CODES, steps=3),
         dataclasses.replace(VOCODER, steps=3),
         dataclasses.replace(CODES, steps=3, train=["decoder"], losses=LossWeights(mel=45)),
     ]
-    train_codec(run_config(tmp_path / "run", *stages, checkpoint_every=1, keep_last=20), speech_data())
+    config = run_config(tmp_path / "run", *stages, preset=preset, checkpoint_every=1, keep_last=20)
+    train_codec(config, speech_data())
     parts = set(PARTS)
     for number, stage in enumerate(stages):
         first, last = (tensors_at(tmp_path / "run", 3 * number + step) for step in (1, 3))
@@ -357,7 +365,7 @@ def test_one_change_to_every_stage(tmp_path: Path) -> None:
         dac = DiscriminatorWeights(adversarial=3)
         assert stage.losses == LossWeights(mel=7.0, waveform_mel=45, discriminators={"dac": dac})
     with pytest.raises(
-        UserError, match=r"stage_overrides\.losses names 'pesq': the fields there are discriminators,"
+        UserError, match=r"stage_overrides\.losses names 'pesq': the fields there are ctc, discriminators,"
     ):
         run_config(tmp_path / "run", JOINT, stage_overrides={"losses": {"pesq": 1}})
 
@@ -466,10 +474,22 @@ def test_compiled_training_is_near_uncompiled(tmp_path: Path) -> None:
         assert ours == pytest.approx(theirs, rel=1e-2)
 
 
+def syllables(seed: int) -> Tensor:
+    """(24000,): eighths of a second of voice, hiss and near silence at random, at random levels."""
+    draw = torch.Generator().manual_seed(seed)
+    pieces = []
+    for piece in range(8):
+        kind, level = int(torch.randint(3, (1,), generator=draw)), float(torch.rand(1, generator=draw))
+        voice = speech_like(1, 3_000, seed=100 * seed + piece)[0]
+        hiss = 0.05 * torch.randn(3_001, generator=draw).diff()
+        pieces.append((0.3 + 0.7 * level) * (voice, hiss, 0.02 * voice)[kind])
+    return torch.cat(pieces)
+
+
 @pytest.mark.slow
 def test_adversarial_training_overfits_and_nobody_wins(tmp_path: Path) -> None:
     """Eight utterances, all three discriminators: what is learnt by heart is heard, and the game stays open."""
-    waveforms = [speech_like(1, 24_000, seed=seed)[0] for seed in range(8)]
+    waveforms = [syllables(seed) for seed in range(8)]
 
     class EightUtterances:
         def __getitem__(self, index: int) -> dict[str, Tensor | int]:
@@ -480,22 +500,22 @@ def test_adversarial_training_overfits_and_nobody_wins(tmp_path: Path) -> None:
         segments=lambda seconds: EightUtterances(),
         validation=[ValidationSet("heart", waveforms)],
     )
-    optimizer = OptimizerConfig(3e-3, betas=(0.8, 0.98))
-    reconstruction = LossWeights(mel=45, waveform_mel=45)
+    # the VQ loss is a mean over the latent's 16 dimensions, of variance 1/16 each, where the published codec has 512:
+    # a weight of 30 is its 1,000
     first = Stage(
-        steps=120,
-        train=list(PARTS),
-        losses=reconstruction,
-        optimizer=optimizer,
+        steps=200,
+        losses=LossWeights(mel=45, vq=30),
+        optimizer=OptimizerConfig(1e-3, betas=(0.8, 0.98)),
+        schedule=Schedule(kind="constant", warmup_steps=20),
         segment_seconds=1.0,
         batch_size=8,
     )
     second = dataclasses.replace(
         first,
-        steps=200,
-        losses=dataclasses.replace(reconstruction, discriminators=JOINT.losses.discriminators),
-        optimizer=OptimizerConfig(1e-3, betas=(0.8, 0.98)),
-        discriminator_optimizer=OptimizerConfig(1e-3, betas=(0.8, 0.98)),
+        steps=160,
+        train=list(PARTS),
+        losses=LossWeights(45, 45, vq=30, discriminators=JOINT.losses.discriminators),
+        discriminator_optimizer=OptimizerConfig(3e-3, betas=(0.8, 0.98)),
         judged_seconds=0.5,
     )
     config = run_config(
@@ -510,19 +530,18 @@ def test_adversarial_training_overfits_and_nobody_wins(tmp_path: Path) -> None:
     log = log_of(tmp_path / "run")
     training = [line for line in log if "mel" in line]
     validation = [line for line in log if "validation/score" in line]
-    late = training[-50:]
 
-    def mean(name: str) -> float:
-        return float(np.mean([line[name] for line in late]))
+    def late(name: str) -> float:
+        return float(np.mean([line[name] for line in training[-40:]]))
 
-    print({name: round(mean(name), 3) for name in late[0] if name != "step"})
-    print([{k: v for k, v in line.items() if "/" in k} for line in validation])
-    assert mean("mel") < 0.35 and mean("waveform_mel") < 0.8 * training[119]["waveform_mel"]
-    assert validation[-1]["validation/perplexity"] > 16  # of 64 codes
-    for name, chance in (("multi_period", 2.0), ("multi_resolution", 2.0), ("dac", 0.5 * 4)):
-        right = 0.5 * (mean(f"{name}/accuracy_real") + mean(f"{name}/accuracy_fake"))
+    assert late("mel") < 0.56 and validation[-1]["validation/heart/mel_l1"] < 0.56  # 2.9 at first
+    assert late("waveform_mel") < 0.5 * training[200]["waveform_mel"]
+    assert validation[-1]["validation/perplexity"] > 6  # of 64 codes, for 64 pieces of three kinds
+    for name in DISCRIMINATORS:
+        right = 0.5 * (late(f"{name}/accuracy_real") + late(f"{name}/accuracy_fake"))
         assert 0.5 < right < 0.97, name
-        assert 0.1 * chance < mean(f"{name}/discriminator") < chance, name
+        # what indifference costs: two hinges of 1, averaged; two squares of 1/4 for each of four parts
+        assert 0.1 < late(f"{name}/discriminator") / 2.0 < 1.0, name
 
 
 @pytest.mark.skipif(not has_bfloat16(torch.device("cpu")), reason="this CPU does not multiply bfloat16")
@@ -539,33 +558,33 @@ def test_bfloat16_is_near_float32(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("preset", ["hh-codec-tiny", "hh-codec-24hz-vocos"])
+@pytest.mark.parametrize("preset", [*TINY, "hh-codec-24hz-vocos", "hybrid-codec"])
 def test_validation_numbers_are_those_of_one_recording_at_a_time(preset: str) -> None:
     model = small_codec(preset, exported=False)
-    step = CodecTrainingStep(model, None)
+    step = CodecTrainingStep(model, SemanticObjectives())
     sets = [
         ValidationSet("a", [speech_like(1, samples, seed=samples)[0] for samples in (30_000, 7_001, 18_500)]),
         ValidationSet("b", [speech_like(1, 12_000, seed=9)[0]]),
     ]
     found = validate(step, sets, Stage(losses=LossWeights(waveform_mel=1)), batch_seconds=2.0)
-    log_mel = LogMel(model.config.vocoder_config.mel)
+    log_mel = step.target_mel
     used: Counter[int] = Counter()
     scores = []
     for entry in sets:
         before, after = [], []
         for waveform in entry.waveforms:
             codes = model.encode(waveform[None, None]).audio_codes
-            used.update(codes.flatten().tolist())
+            used.update(codes[:, 0].flatten().tolist())
             decoded = model.decode(codes)
-            whole = torch.nn.functional.pad(waveform, (0, -len(waveform) % 1_000))[None]
+            whole = torch.nn.functional.pad(waveform, (0, -len(waveform) % model.config.hop_length))[None]
             target = log_mel(whole)
-            assert decoded.mel is not None
-            frames = target.shape[1]  # a vocoder whose hop does not divide ours has one frame more: see below
-            target = torch.cat([target, target[:, -1:]], dim=1)[:, : decoded.mel.shape[1]]
             audio_mel = log_mel(decoded.audio_values[:, 0])
-            audio_mel = torch.cat([audio_mel, audio_mel[:, -1:]], dim=1)[:, : decoded.mel.shape[1]]
-            assert decoded.mel.shape[1] - frames in (0, 1)
-            before.append((decoded.mel - target).abs().mean().item())
+            mel = audio_mel if decoded.mel is None else decoded.mel  # a decoder may make the waveform itself
+            frames = target.shape[1]  # a vocoder whose hop does not divide ours has one frame more: see below
+            target = torch.cat([target, target[:, -1:]], dim=1)[:, : mel.shape[1]]
+            audio_mel = torch.cat([audio_mel, audio_mel[:, -1:]], dim=1)[:, : mel.shape[1]]
+            assert mel.shape[1] - frames in (0, 1)
+            before.append((mel - target).abs().mean().item())
             after.append((audio_mel - target).abs().mean().item())
         assert found.metrics[f"{entry.name}/mel_l1"] == pytest.approx(np.mean(before), rel=1e-4)
         assert found.metrics[f"{entry.name}/waveform_mel_l1"] == pytest.approx(np.mean(after), rel=1e-3)
@@ -575,7 +594,7 @@ def test_validation_numbers_are_those_of_one_recording_at_a_time(preset: str) ->
     assert found.metrics["perplexity"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-5)
     assert found.score == pytest.approx(np.mean(scores), rel=1e-3)
     assert [sample.name for sample in found.samples] == ["a", "b"]
-    assert torch.equal(found.samples[0].recording, sets[0].waveforms[0])
+    assert torch.equal(found.samples[0].recording[:30_000], sets[0].waveforms[0])
 
 
 def test_a_checkpoint_holds_the_averaged_codec(tmp_path: Path) -> None:

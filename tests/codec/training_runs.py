@@ -129,11 +129,13 @@ def save_teacher(path: Path, dtype: torch.dtype = torch.float32) -> Path:
     return path
 
 
-def run_config(output: Path, *stages: Stage, **fields: Any) -> CodecTrainingConfig:
-    """A run of a narrow hh-codec-tiny; its config.json goes beside the run."""
-    directory = output.parent / "small-codec"
+def run_config(
+    output: Path, *stages: Stage, preset: str = "hh-codec-tiny", **fields: Any
+) -> CodecTrainingConfig:
+    """A run of a narrow codec of a preset; its config.json goes beside the run."""
+    directory = output.parent / f"small-{preset}"
     if not directory.exists():
-        small_config("hh-codec-tiny").save_pretrained(directory)
+        small_config(preset).save_pretrained(directory)
     defaults = {"model": str(directory), "precision": "no", "log_every": 1, "ema_decay": 0.9}
     return CodecTrainingConfig(output=str(output), stages=list(stages), **{**defaults, **fields})
 

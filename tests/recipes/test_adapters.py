@@ -68,7 +68,15 @@ def test_a_language_model_learns_and_speaks_its_tokens(folder: Path, tmp_path: P
     training += ["--batch.length", "256", "--batch.blocks", "2", "--max_steps", "2"]
     assert main([*training, "--documents.formats", '{"tts": 1}']) == 0
     (tmp_path / "sentences.txt").write_text("Number one.\n")
-    evaluation = ["evaluate-slm", "--sentences", str(tmp_path / "sentences.txt"), "--model", str(run), "--asr", "none"]
+    evaluation = [
+        "evaluate-slm",
+        "--sentences",
+        str(tmp_path / "sentences.txt"),
+        "--model",
+        str(run),
+        "--asr",
+        "none",
+    ]
     assert main([*evaluation, "--output", str(tmp_path / "results"), "--processes", "1"]) == 0
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     assert results["codec"]["name"] == "encodec:2"

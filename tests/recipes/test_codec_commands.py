@@ -90,9 +90,7 @@ def test_a_codec_is_trained_and_exported(
     # two corpora of one name are told apart
     scores = [line for line in log_of(run) if "validation/score" in line]
     assert len(scores) == 3
-    assert (
-        "validation/corpus0/mel_l1" in scores[0] and "validation/corpus0-2/mel_l1" in scores[0]
-    )
+    assert "validation/corpus0/mel_l1" in scores[0] and "validation/corpus0-2/mel_l1" in scores[0]
     lowest = min(scores, key=lambda line: line["validation/score"])["step"]
     assert cli.main(["export", str(run), "--output", str(tmp_path / "best"), "--checkpoint", "best"]) == 0
     kept = load_codec(run / "checkpoints" / f"step-{lowest:08d}")
