@@ -31,14 +31,15 @@ class CodecModel(PreTrainedModel):
     A subclass says how latents become codes and codes sound, and what an exported model holds.
     """
 
-    config_class = CodecConfig
+    config_class: type[CodecConfig] = CodecConfig
     config: CodecConfig
     main_input_name = "input_values"
     input_modalities = "audio"
-    encoder: nn.Module
-    quantizer: nn.Module
-    decoder: nn.Module  # to the vocoder's mel, or where there is none to the waveform
-    vocoder: nn.Module
+    # modules of several classes, alike in the methods that are called here
+    encoder: Any
+    quantizer: Any
+    decoder: Any  # to the vocoder's mel, or where there is none to the waveform
+    vocoder: Any
 
     @property
     def PARTS(self) -> tuple[str, ...]:
@@ -57,8 +58,8 @@ class CodecModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if hasattr(module, "reset_buffers"):  # constants that are not stored: windows of STFTs, mel filters
-            module.reset_buffers()
+        if callable(reset := getattr(module, "reset_buffers", None)):
+            reset()  # constants that are not stored: windows of STFTs, mel filters
         elif isinstance(module, ConvNeXtBlock | nn.LayerNorm | nn.GroupNorm):
             pass  # layer scale and norms start as they are built
         elif isinstance(module, nn.Linear | nn.Conv1d) and not nn.utils.parametrize.is_parametrized(module):

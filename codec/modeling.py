@@ -20,11 +20,13 @@ class HHCodecModel(CodecModel):
     config_class = HHCodecConfig
     config: HHCodecConfig
     base_model_prefix = "hh_codec"
+    encoder: SEANetEncoder | LogMelEncoder
+    quantizer: SLMVQ
+    decoder: MelDecoder
 
     def __init__(self, config: HHCodecConfig):
         super().__init__(config)
         encoder = config.encoder_config
-        self.encoder: SEANetEncoder | LogMelEncoder
         if isinstance(encoder, SEANetConfig):
             self.encoder = SEANetEncoder(encoder, folded=config.exported)
         else:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from codec import CodecInfo
     from data import Corpus, TokenDataset, Utterance
     from slm import SLMTrainingConfig, SpeechLM
-    from slm.speech_lm import SpokenResult
+    from slm.generation.speech_lm import SpokenResult
 
 SAMPLE_CORPUS = Path(__file__).parent / "bundled" / "sample_corpus"
 CODEC = "hh-codec-tiny"
@@ -236,7 +236,7 @@ def go_on(output: Path, speaker: "SpeechLM", codec: Any, recording: "Utterance")
     import torch
 
     from data import read_audio, write_audio
-    from slm.speech_lm import Prompt
+    from slm.generation.speech_lm import Prompt
 
     rate = codec.config.sampling_rate
     waveform = read_audio(recording.path, rate)

@@ -4,16 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from slm.bounds import SpeechBounds
     from slm.bundled import bundled_slms, find_slm
-    from slm.configuration import ModelConfig
     from slm.documents import Document, DocumentConfig, Documents
-    from slm.merging import merge
-    from slm.samples_config import SamplesConfig
-    from slm.sampling import SamplingConfig
-    from slm.speech_lm import SpeechLM
-    from slm.speech_stream import SpeechChunk, SpeechStream
-    from slm.spoken import (
+    from slm.generation.bounds import SpeechBounds
+    from slm.generation.sampling import SamplingConfig
+    from slm.generation.speech_lm import SpeechLM
+    from slm.generation.speech_stream import SpeechChunk, SpeechStream
+    from slm.generation.spoken import (
         Prompt,
         SpeakingProgress,
         SpeechRequest,
@@ -21,24 +18,27 @@ if TYPE_CHECKING:
         SpokenSpan,
         TranscribedResult,
     )
-    from slm.start_config import StartConfig, TuningConfig
-    from slm.training import TrainingResult, train_slm
-    from slm.training_config import BatchConfig, DatasetConfig, OptimizerConfig, SLMTrainingConfig
-    from slm.training_data import TrainingData, open_training_data
+    from slm.models.configuration import ModelConfig
+    from slm.models.merging import merge
+    from slm.models.start_config import StartConfig, TuningConfig
+    from slm.training.config import BatchConfig, DatasetConfig, OptimizerConfig, SLMTrainingConfig
+    from slm.training.data import TrainingData, open_training_data
+    from slm.training.loop import TrainingResult, train_slm
+    from slm.training.samples_config import SamplesConfig
     from slm.vocabulary import Vocabulary
 
 # by module, imported when first asked for: torch and transformers take seconds that `--help` should not
 _PUBLIC = {
-    "slm.bounds": ["SpeechBounds"],
+    "slm.generation.bounds": ["SpeechBounds"],
     "slm.bundled": ["bundled_slms", "find_slm"],
-    "slm.configuration": ["ModelConfig"],
+    "slm.models.configuration": ["ModelConfig"],
     "slm.documents": ["Document", "DocumentConfig", "Documents"],
-    "slm.merging": ["merge"],
-    "slm.samples_config": ["SamplesConfig"],
-    "slm.sampling": ["SamplingConfig"],
-    "slm.speech_lm": ["SpeechLM"],
-    "slm.speech_stream": ["SpeechChunk", "SpeechStream"],
-    "slm.spoken": [
+    "slm.models.merging": ["merge"],
+    "slm.training.samples_config": ["SamplesConfig"],
+    "slm.generation.sampling": ["SamplingConfig"],
+    "slm.generation.speech_lm": ["SpeechLM"],
+    "slm.generation.speech_stream": ["SpeechChunk", "SpeechStream"],
+    "slm.generation.spoken": [
         "Prompt",
         "SpeakingProgress",
         "SpeechRequest",
@@ -46,10 +46,10 @@ _PUBLIC = {
         "SpokenSpan",
         "TranscribedResult",
     ],
-    "slm.start_config": ["StartConfig", "TuningConfig"],
-    "slm.training": ["TrainingResult", "train_slm"],
-    "slm.training_config": ["BatchConfig", "DatasetConfig", "OptimizerConfig", "SLMTrainingConfig"],
-    "slm.training_data": ["TrainingData", "open_training_data"],
+    "slm.models.start_config": ["StartConfig", "TuningConfig"],
+    "slm.training.loop": ["TrainingResult", "train_slm"],
+    "slm.training.config": ["BatchConfig", "DatasetConfig", "OptimizerConfig", "SLMTrainingConfig"],
+    "slm.training.data": ["TrainingData", "open_training_data"],
     "slm.vocabulary": ["Vocabulary"],
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}

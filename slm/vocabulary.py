@@ -17,8 +17,8 @@ from tokenizers import AddedToken, Encoding, Tokenizer
 
 from codec import CodecInfo
 from codec.runs import UserError, write_json
-from slm.text_model import SPACE, tokenizer_from_sentencepiece
-from slm.words import split_words
+from slm.text.tokenizer import SPACE, tokenizer_from_sentencepiece
+from slm.text.words import split_words
 
 CONTROL_TOKENS = ("<|text|>", "<|speech|>", "<|eos|>", "<|pad|>")
 MULTIPLE = 128

@@ -4,8 +4,8 @@ A linear map takes the latent to 8 dimensions, where the entry of the nearest di
 normalised to length 1: "factorized codes" and "L2-normalized codes" of improved VQGAN, arXiv 2110.04627); another
 linear map takes the entry back. Gradients pass the lookup straight through.
 
-The entries are parameters, as published, or a frozen random codebook behind a learned MLP (SimVQ, arXiv 2411.02038),
-with which every entry moves at every step: in a run of an hour, parameters that no latent has found yet are never found.
+The entries are parameters, as published, or a frozen random codebook behind a learned MLP (SimVQ, arXiv 2411.02038):
+so every entry moves at every step, where parameters that no latent has found in a short run would never be found.
 """
 
 from dataclasses import dataclass

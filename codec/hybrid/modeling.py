@@ -33,18 +33,19 @@ class HybridCodecModel(CodecModel):
     config_class = HybridCodecConfig
     config: HybridCodecConfig
     base_model_prefix = "hybrid_codec"
+    encoder: DACEncoder | LogMelEncoder
+    quantizer: HybridQuantizer
+    decoder: DACDecoder | MelDecoder
 
     def __init__(self, config: HybridCodecConfig):
         super().__init__(config)
         encoder, decoder, vocoder = config.encoder_config, config.decoder_config, config.vocoder_config
-        self.encoder: DACEncoder | LogMelEncoder
         if isinstance(encoder, DACEncoderConfig):
             self.encoder = DACEncoder(encoder, folded=config.exported)
         else:
             assert isinstance(encoder, LogMelEncoderConfig)
             self.encoder = LogMelEncoder(encoder)
         self.quantizer = HybridQuantizer(config.quantizer_config, exported=config.exported)
-        self.decoder: DACDecoder | MelDecoder
         if isinstance(decoder, DACDecoderConfig):
             self.decoder = DACDecoder(decoder, encoder.dim, folded=config.exported)
         else:

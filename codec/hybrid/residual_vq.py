@@ -4,6 +4,7 @@ Trained with quantizer dropout (arXiv 2107.03312, section III.C): a row may get 
 any number of them decodes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,10 +29,12 @@ class ResidualVQOutput:
 class ResidualVQ(nn.Module):
     """The quantizers in training."""
 
+    quantizers: Sequence[FactorizedVQ]  # a ModuleList, whose type says less
+
     def __init__(self, config: HybridQuantizerConfig):
         super().__init__()
         self.config = config
-        self.quantizers = nn.ModuleList(
+        self.quantizers = nn.ModuleList(  # type: ignore[assignment]
             FactorizedVQ(
                 config.dim,
                 config.acoustic_codebook_size,
@@ -89,7 +92,7 @@ class ResidualVQ(nn.Module):
     @torch.no_grad()
     def folded(self) -> dict[str, Tensor]:
         """The tensors of `FoldedResidualVQ`."""
-        quantizers = [quantizer for quantizer in self.quantizers if isinstance(quantizer, FactorizedVQ)]
+        quantizers = list(self.quantizers)
         into = torch.stack([q.in_proj.weight for q in quantizers])  # (quantizers, codebook_dim, dim)
         out = torch.stack([q.out_proj.weight for q in quantizers])  # (quantizers, dim, codebook_dim)
         out_bias = torch.stack([q.out_proj.bias for q in quantizers])  # (quantizers, dim)

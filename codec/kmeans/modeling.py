@@ -120,6 +120,7 @@ class KMeansCodecModel(CodecModel):
         padding_mask: Tensor | None = None,
         synthesize: bool = True,
         total_frames: Tensor | float | None = None,
+        draws: Tensor | None = None,
     ) -> CodecOutput:
         """There is no training pass: raises RuntimeError."""
         raise RuntimeError("centroids are fitted by codec.kmeans.fit_kmeans, not trained by gradients")

@@ -7,6 +7,7 @@ from torch import nn
 from codec.base import CodecModel
 from codec.configuration import PARTS, CodecConfig
 from codec.families import CODECS, model_of, read_config
+from codec.mel import MelConfig
 from codec.presets import PRESETS, preset_config
 from codec.runs import UserError
 from codec.training.checkpoint import load_trained
@@ -35,7 +36,7 @@ def build_model(config: CodecTrainingConfig) -> CodecModel:
         if part == "vocoder" and holds_vocoder(source):
             vocoder = load_vocoder(source)
             donors: dict[str, nn.Module] = {part: vocoder}
-            mel = vocoder.config.mel
+            mel: MelConfig | None = vocoder.config.mel
         else:
             donor = load_trained(source)
             if missing := sorted(set(names) - set(donor.PARTS)):

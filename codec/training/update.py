@@ -171,8 +171,10 @@ class StageUpdate:
                         self._judged_samples(),
                         place,
                     )
-                    found = self.adversary.generator_losses(judged, self.stage.losses.discriminators, total)
-                    losses = losses | found | {"loss": losses["loss"] + found["loss"]}
+                    judgement = self.adversary.generator_losses(
+                        judged, self.stage.losses.discriminators, total
+                    )
+                    losses = losses | judgement | {"loss": losses["loss"] + judgement["loss"]}
             losses["loss"].backward()
         _add(summed, losses)
         return None if judged is None else judged.detached()

@@ -18,7 +18,7 @@ from codec.export import save_codec
 from codec.runs import UserError, whole_directory, write_json
 from codec.training.start import load_trained
 from recipes.bundled.commands import run
-from slm.checkpoint import MODEL_FILE
+from slm.models.checkpoint import MODEL_FILE
 from slm.vocabulary import SPEECH_FILE
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from codec.runs import UserError
 from data.corpora import CorpusFormat
-from slm.sampling import SamplingConfig
+from slm.generation.sampling import SamplingConfig
 
 if TYPE_CHECKING:
     from codec import Codec
@@ -193,7 +193,7 @@ def evaluate_slm(
     from recipes.evaluation.sentences import References, read_sentences
     from recipes.evaluation.slm_evaluation import SLMEvaluation, evaluate
     from recipes.evaluation.slm_report import write_slm_report
-    from slm.speech_lm import SpeechLM
+    from slm.generation.speech_lm import SpeechLM
 
     if sentences is None and not pairs:
         raise UserError(

@@ -4,9 +4,9 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from slm.bounds import SpeechBounds
-from slm.sampling import SamplingConfig
-from slm.training_config import SLMTrainingConfig
+from slm.generation.bounds import SpeechBounds
+from slm.generation.sampling import SamplingConfig
+from slm.training.config import SLMTrainingConfig
 
 if TYPE_CHECKING:
     pass
@@ -43,7 +43,7 @@ def merge_command(
     """
     import torch
 
-    from slm.merging import merge
+    from slm.models.merging import merge
 
     merge(run, output, getattr(torch, dtype))
     print(f"{output}: a plain transformers checkpoint")
@@ -63,7 +63,7 @@ def map_codes_command(old: Path, new: Path, output: Path = Path("codes.npy")) ->
 
     from codec.runs import write_bytes
     from data import TokenDataset
-    from slm.code_map import map_codes
+    from slm.models.code_map import map_codes
 
     mapped = map_codes(TokenDataset.open(old), TokenDataset.open(new))
     buffer = io.BytesIO()

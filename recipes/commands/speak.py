@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes.commands.common import load_slm_on
-from slm.bounds import SpeechBounds
-from slm.sampling import SamplingConfig
+from slm.generation.bounds import SpeechBounds
+from slm.generation.sampling import SamplingConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from slm import Prompt, SpeakingProgress, SpeechLM, SpeechRequest, SpeechStream, SpokenResult
-    from slm.speech_lm import Watcher
+    from slm.generation.speech_lm import Watcher
 
 _SAMPLING = SamplingConfig()
 _BOUNDS = SpeechBounds()

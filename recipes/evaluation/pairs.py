@@ -12,8 +12,8 @@ import numpy as np
 
 from codec.runs import Progress, UserError
 from data import read_audio
-from slm.pair_likelihood import PairAccuracy, ScoredPair, stream_likelihoods
-from slm.speech_lm import SpeechLM
+from slm.evaluation.pair_likelihood import PairAccuracy, ScoredPair, stream_likelihoods
+from slm.generation.speech_lm import SpeechLM
 
 _LAYOUTS = (
     "expected a .jsonl file with `good` and `bad` in every line, a directory with gold.csv (sWUGGY and sBLIMP as the "

@@ -13,10 +13,10 @@ from data import Utterance, read_audio, write_audio
 from recipes.evaluation.pairs import PairResult
 from recipes.evaluation.scoring import Scorer, ScoringTask
 from recipes.evaluation.sentences import References, Sentence
-from slm.likelihood import SpokenText, bits_for
-from slm.metrics import SpeechSummary, SpokenSentence, summarize_speech
-from slm.sampling import SamplingConfig
-from slm.speech_lm import SpeechLM
+from slm.evaluation.likelihood import SpokenText, bits_for
+from slm.evaluation.metrics import SpeechSummary, SpokenSentence, summarize_speech
+from slm.generation.sampling import SamplingConfig
+from slm.generation.speech_lm import SpeechLM
 
 REFERENCE = "reference recordings"
 CEILING = "references through the codec"

@@ -12,7 +12,7 @@ from recipes.evaluation.pairs import PairResult, pair_rows
 from recipes.evaluation.slm_evaluation import CEILING, REFERENCE, SLMEvaluation, SpokenRow
 from recipes.evaluation.tables import write_parquet
 from recipes.report import markdown_table, rate_with_interval, spectrogram_picture, waveform_row
-from slm.metrics import SpeechSummary
+from slm.evaluation.metrics import SpeechSummary
 
 _BIT_NAMES = {
     "text/bits_per_byte": "text, bits a byte",

@@ -9,7 +9,7 @@ import numpy as np
 
 from codec.metrics import CodebookUse
 from data import TokenDataset
-from slm.ngrams import NgramModel
+from slm.evaluation.ngrams import NgramModel
 
 ORDERS = (1, 2, 3)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from codec.runs import Schedule, UserError
 from data.corpora import CorpusFormat
-from slm.configuration import ModelConfig
 from slm.documents import DocumentConfig
-from slm.sampling import SamplingConfig
-from slm.training_config import BatchConfig, OptimizerConfig
+from slm.generation.sampling import SamplingConfig
+from slm.models.configuration import ModelConfig
+from slm.training.config import BatchConfig, OptimizerConfig
 
 
 @dataclass(frozen=True)

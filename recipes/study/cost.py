@@ -22,9 +22,9 @@ from recipes.study.cells import Cells
 from recipes.study.config import KMeansBaseline, StudyConfig
 from recipes.study.material import Material
 from recipes.study.steps import STAGES, steps
-from slm.generation import generate
-from slm.grammar import Span, SpeakingRow, TokenSets
-from slm.model import build_model
+from slm.generation.generate import generate
+from slm.generation.grammar import Span, SpeakingRow, TokenSets
+from slm.models.build import build_model
 from slm.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

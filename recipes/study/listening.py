@@ -17,7 +17,7 @@ from recipes.evaluation.slm_report import write_slm_report
 from recipes.study.config import StudyConfig
 from recipes.study.material import Material, spread
 from recipes.study.tokenizers import Tokenizer
-from slm.speech_lm import Prompt, SpeechLM
+from slm.generation.speech_lm import Prompt, SpeechLM
 
 
 def speak(

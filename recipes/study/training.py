@@ -13,11 +13,11 @@ from recipes.study.cells import Stopped
 from recipes.study.config import StudyConfig
 from recipes.study.tokenizers import Tokenizer
 from slm import DatasetConfig, SLMTrainingConfig, train_slm
-from slm.blocks import PackedBlocks
 from slm.documents import Documents
-from slm.samples_config import SamplesConfig
-from slm.text_config import ValidationConfig
-from slm.training_data import TrainingData, open_training_data
+from slm.packing.blocks import PackedBlocks
+from slm.text.config import ValidationConfig
+from slm.training.data import TrainingData, open_training_data
+from slm.training.samples_config import SamplesConfig
 
 ALONE, READ = "alone", "read"  # held-out speech by itself, and given its text
 _BITS = "speech/bits_per_second"

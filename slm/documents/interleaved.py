@@ -17,7 +17,7 @@ from slm.documents.draws import Draws
 from slm.documents.formats import Format, Row, RowSizes, register
 from slm.documents.spans import spoken_words
 from slm.documents.word_frames import assign_frames
-from slm.words import split_words
+from slm.text.words import split_words
 
 _ROWS = 1 << 16  # rows at a time, for their words are several times as many
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from slm.array_cache import cache_root, load_or_make, write_arrays
 from slm.documents.alignment import match_words
 from slm.documents.rows import (
     RowTable,
@@ -21,6 +20,7 @@ from slm.documents.rows import (
 )
 from slm.documents.text_rows import TextRows
 from slm.documents.word_frames import TimedWord, assign_frames
+from slm.packing.array_cache import cache_root, load_or_make, write_arrays
 from slm.vocabulary import Vocabulary
 
 _VERSION = 1  # of what the cache holds

@@ -320,7 +320,9 @@ def test_a_closed_pipe_is_not_an_error() -> None:
 
 def test_ctrl_c_ends_a_command_without_a_traceback() -> None:
     code = (
-        "import sys, time; from recipes import cli; sys.modules['long'] = sys.modules['__main__']\n"
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it\n"
+        "from recipes import cli; sys.modules['long'] = sys.modules['__main__']\n"
         "def work() -> None:\n    print('working', flush=True); time.sleep(60)\n"
         "cli.COMMANDS = {'work': cli.Command('long:work', '')}; sys.exit(cli.main())"
     )

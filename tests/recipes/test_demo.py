@@ -22,7 +22,7 @@ from recipes.demo.speech_tabs import LiveShelf, alignment, continue_recording, p
 from recipes.demo.uploads import read_upload
 from recipes.serve.live import LiveSpeech
 from slm import SamplingConfig, SpeechLM, SpokenSpan
-from slm.checkpoint import SpeakingHabits
+from slm.models.checkpoint import SpeakingHabits
 from tests.recipes.untrained_models import save_codec, save_slm
 
 RATE = 24_000

@@ -14,10 +14,10 @@ from codec.runs import UserError
 from data import Utterance, write_audio
 from recipes.cli import main
 from recipes.evaluation.sentences import References, Sentence, read_sentences
-from slm.checkpoint import SpeakingHabits
-from slm.likelihood import SpokenText, bits_for
-from slm.metrics import SpokenSentence, summarize_speech
-from slm.speech_lm import SpeechLM
+from slm.evaluation.likelihood import SpokenText, bits_for
+from slm.evaluation.metrics import SpokenSentence, summarize_speech
+from slm.generation.speech_lm import SpeechLM
+from slm.models.checkpoint import SpeakingHabits
 from tests.recipes.untrained_models import save_codec, save_slm
 
 RATE = 24_000

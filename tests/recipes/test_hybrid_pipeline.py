@@ -10,13 +10,13 @@ import torch
 from codec import CodecInfo, UserError, load_codec, save_codec
 from data import TokenDataset, read_audio, write_audio
 from recipes.cli import main
-from slm.configuration import ModelConfig
 from slm.documents import DocumentConfig
-from slm.samples_config import SamplesConfig
-from slm.speech_lm import Prompt, SpeechLM
-from slm.training import train_slm
-from slm.training_config import BatchConfig, DatasetConfig, SLMTrainingConfig
-from slm.training_data import open_training_data
+from slm.generation.speech_lm import Prompt, SpeechLM
+from slm.models.configuration import ModelConfig
+from slm.training.config import BatchConfig, DatasetConfig, SLMTrainingConfig
+from slm.training.data import open_training_data
+from slm.training.loop import train_slm
+from slm.training.samples_config import SamplesConfig
 from tests.codec.small_codecs import small_codec, speech_like
 
 TEXTS = ["Hello there, it rains.", "The next train leaves in twenty minutes.", "Who is it?", "It is late."]

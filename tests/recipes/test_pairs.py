@@ -10,9 +10,9 @@ import torch
 from codec.runs import UserError
 from data import read_audio, write_audio
 from recipes.evaluation.pairs import evaluate_pairs, open_pairs, pair_rows
-from slm.checkpoint import SpeakingHabits
-from slm.pair_likelihood import stream_likelihoods
-from slm.speech_lm import SpeechLM
+from slm.evaluation.pair_likelihood import stream_likelihoods
+from slm.generation.speech_lm import SpeechLM
+from slm.models.checkpoint import SpeakingHabits
 from tests.recipes.untrained_models import save_codec, save_slm
 
 RATE = 24_000

@@ -9,8 +9,8 @@ import soundfile
 from codec.runs import UserError
 from recipes import quickstart as steps
 from recipes.cli import main
-from slm.checkpoint import SpeakingHabits
-from slm.configuration import ModelConfig
+from slm.models.checkpoint import SpeakingHabits
+from slm.models.configuration import ModelConfig
 from tests.recipes.untrained_models import save_codec, save_slm
 
 pytestmark = pytest.mark.skipif(

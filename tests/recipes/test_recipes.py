@@ -9,7 +9,7 @@ import yaml
 from recipes.arguments import build_parser
 from recipes.commands.codec import train_codec_command
 from recipes.commands.slm import train_slm_command
-from slm.training_config import SLMTrainingConfig
+from slm.training.config import SLMTrainingConfig
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SLM = sorted((RECIPES / "slm").glob("*.yaml"))
@@ -42,7 +42,7 @@ def test_recipes_of_codecs_parse(path):
 
 
 def test_the_costs_in_the_readme_are_those_of_its_formula():
-    from slm.configuration import SIZES
+    from slm.models.configuration import SIZES
 
     readme = (RECIPES / "slm" / "README.md").read_text(encoding="utf-8")
     tokens = 10_000 * 24 * 3600

@@ -16,8 +16,8 @@ from fastapi.testclient import TestClient
 
 from recipes.serve.app import create_app
 from recipes.serve.limits import ServiceLimits
-from slm.checkpoint import SpeakingHabits
-from slm.speech_lm import SpeechLM
+from slm.generation.speech_lm import SpeechLM
+from slm.models.checkpoint import SpeakingHabits
 from tests.recipes.untrained_models import save_codec, save_slm
 
 RATE = 24_000
@@ -73,7 +73,7 @@ def test_speech_is_that_of_the_model_and_comes_in_pieces(client: TestClient, spe
     with client.stream("POST", "/speak", json=request) as answer:
         assert answer.status_code == 200 and "content-length" not in answer.headers
         content = b"".join(answer.iter_raw())
-    from slm.sampling import SamplingConfig
+    from slm.generation.sampling import SamplingConfig
 
     said = speaker.speak("Hello there, it rains.", "bert", sampling=SamplingConfig(0.9, 0, 0.9), seed=7)
     audio = wav(content)

@@ -10,8 +10,8 @@ import torch
 
 from data import read_audio, write_audio
 from recipes.cli import main
-from slm.checkpoint import SpeakingHabits
-from slm.speech_lm import SpeechLM
+from slm.generation.speech_lm import SpeechLM
+from slm.models.checkpoint import SpeakingHabits
 from tests.recipes.untrained_models import save_codec, save_slm
 
 RATE = 24_000

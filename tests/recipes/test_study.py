@@ -20,7 +20,7 @@ from recipes.study.cost import Forecast, StageCost
 from recipes.study.material import open_material
 from recipes.study.page import Paragraph, Section, Sound, Sounds, Table, as_html, as_markdown
 from recipes.study.run import Study
-from slm.training import TrainingResult
+from slm.training.loop import TrainingResult
 from tests.codec.small_codecs import small_codec, speech_like
 
 STAGES = ["tokens", "codes", "reconstruction", "language-model", "speech"]

@@ -7,9 +7,9 @@ import sentencepiece
 import torch
 
 from codec import CodecInfo, HHCodecModel, export_codec, preset_config
-from slm.checkpoint import SpeakingHabits, save_checkpoint
-from slm.configuration import ModelConfig
-from slm.model import build_model
+from slm.models.build import build_model
+from slm.models.checkpoint import SpeakingHabits, save_checkpoint
+from slm.models.configuration import ModelConfig
 from slm.vocabulary import Vocabulary
 
 TEXT = "Hello there, it rains. The next train to the city leaves in twenty minutes. "

@@ -9,15 +9,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from codec.runs import UserError
 from recipes.cli import main
-from slm.configuration import ModelConfig
-from slm.learner import Learner
-from slm.speech_lm import SpeechLM
-from slm.start_config import StartConfig, TuningConfig
-from slm.training import train_slm
-from slm.training_config import Schedule
-from slm.training_data import TrainingData
+from slm.generation.speech_lm import SpeechLM
+from slm.models.configuration import ModelConfig
+from slm.models.start_config import StartConfig, TuningConfig
+from slm.models.warm_start import Start
+from slm.training.config import Schedule
+from slm.training.data import TrainingData
+from slm.training.learner import Learner
+from slm.training.loop import train_slm
 from slm.vocabulary import Vocabulary
-from slm.warm_start import Start
 from tests.slm.text_lm import save_text_lm
 from tests.slm.token_rows import speech_rows
 from tests.slm.toy_training import CODEC, toy_config

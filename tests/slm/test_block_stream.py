@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.runs import UserError
-from slm.block_stream import BlockStream, StreamPosition, stack
+from slm.packing.block_stream import BlockStream, StreamPosition, stack
 
 
 class Epoch:

@@ -5,7 +5,7 @@ import pytest
 
 from codec import CodecInfo
 from codec.runs import UserError
-from slm.code_map import map_codes
+from slm.models.code_map import map_codes
 from tests.slm.token_rows import codec_info
 
 

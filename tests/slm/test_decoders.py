@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
-from slm.decoders import TransformersDecoder, decoder_for
-from slm.fused_decoder import FusedDecoder
+from slm.generation.decoders import TransformersDecoder, decoder_for
+from slm.generation.fused_decoder import FusedDecoder
 
 SIZES = {
     "vocab_size": 160,

@@ -13,8 +13,8 @@ from slm.documents import CONTROL, SPEECH, Document, DocumentConfig, Documents, 
 from slm.documents.alignment import cut_frames, match_words
 from slm.documents.draws import Draws, below, numbers, uniform
 from slm.documents.mixture import rows_of_epoch, rows_per_epoch
+from slm.text.words import split_words
 from slm.vocabulary import Vocabulary
-from slm.words import split_words
 from tests.slm.token_rows import MemoryRows, codec_info, speech_rows, train_text_model
 
 PLAIN = DocumentConfig(corruption=0.0, voice_tag_probability=0.0)

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from transformers import DynamicCache
 
 from codec.runs import UserError
-from slm.bounds import SpeechBounds, cut_text
-from slm.cache import growing_cache
-from slm.checkpoint import SpeakingHabits, save_checkpoint
-from slm.configuration import ModelConfig
 from slm.documents.formats import FORMATS
-from slm.generation import generate
-from slm.grammar import Span, SpeakingRow, TokenSets, WritingRow, is_stuck
-from slm.model import build_model
-from slm.rescoring import text_log_probability
-from slm.sampling import SamplingConfig
-from slm.speech_lm import Prompt, SpeechLM
+from slm.generation.bounds import SpeechBounds, cut_text
+from slm.generation.cache import growing_cache
+from slm.generation.generate import generate
+from slm.generation.grammar import Span, SpeakingRow, TokenSets, WritingRow, is_stuck
+from slm.generation.rescoring import text_log_probability
+from slm.generation.sampling import SamplingConfig
+from slm.generation.speech_lm import Prompt, SpeechLM
+from slm.models.build import build_model
+from slm.models.checkpoint import SpeakingHabits, save_checkpoint
+from slm.models.configuration import ModelConfig
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import codec_info, train_text_model
 

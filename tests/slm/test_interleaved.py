@@ -13,8 +13,8 @@ from slm.documents.formats import Row
 from slm.documents.interleaved import interleaved_spans
 from slm.documents.spans import _table, spoken_words
 from slm.documents.word_frames import assign_frames
+from slm.text.words import split_words
 from slm.vocabulary import Vocabulary
-from slm.words import split_words
 from tests.slm.token_rows import MemoryRows, codec_info, speech_rows, train_text_model
 
 PLAIN = DocumentConfig(formats={"interleaved": 1.0}, corruption=0.0, voice_tag_probability=0.0)

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from slm.ngrams import NgramModel
+from slm.evaluation.ngrams import NgramModel
 
 SIZE = 12
 

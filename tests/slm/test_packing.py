@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.runs import UserError
-from slm.packing import PackingPlan, pack
-from slm.plan_cache import plan_blocks
+from slm.packing.best_fit import PackingPlan, pack
+from slm.packing.plan_cache import plan_blocks
 
 some_lengths = st.lists(st.integers(1, 80), max_size=120)
 
@@ -88,12 +88,12 @@ def test_no_documents_make_no_blocks():
 
 def test_a_large_plan_is_made_once_and_mapped(tmp_path, monkeypatch):
     monkeypatch.setenv("CODEC_SLM_CACHE", str(tmp_path))
-    monkeypatch.setattr("slm.plan_cache._SMALL", 100)
+    monkeypatch.setattr("slm.packing.plan_cache._SMALL", 100)
     lengths = np.random.default_rng(0).integers(1, 700, size=1000)  # some are cut
     expected = pack(lengths, 512)
     made = plan_blocks(lengths, 512)
     with monkeypatch.context() as patched:
-        patched.setattr("slm.plan_cache.pack", None)
+        patched.setattr("slm.packing.plan_cache.pack", None)
         again = plan_blocks(lengths.astype(np.int32), 512)
     for plan in (made, again):
         assert isinstance(plan.documents, np.memmap)
@@ -114,6 +114,6 @@ def test_a_large_plan_is_made_once_and_mapped(tmp_path, monkeypatch):
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("CODEC_SLM_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr("slm.plan_cache._SMALL", 1)
+    monkeypatch.setattr("slm.packing.plan_cache._SMALL", 1)
     with pytest.raises(UserError, match="set CODEC_SLM_CACHE"):
         plan_blocks(np.array([3, 4]), 8)

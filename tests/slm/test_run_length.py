@@ -1,7 +1,7 @@
 import pytest
 
-from slm.divergence import DivergenceWatch
-from slm.run_length import RunLength
+from slm.training.divergence import DivergenceWatch
+from slm.training.run_length import RunLength
 
 
 def test_the_first_limit_ends_a_run():

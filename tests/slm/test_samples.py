@@ -5,14 +5,14 @@ import soundfile
 import torch
 
 from codec import CodecInfo, load_codec
-from slm.attention import PER_DOCUMENT
-from slm.checkpoint import SpeakingHabits
-from slm.configuration import ModelConfig
-from slm.model import build_model
-from slm.samples import SampleMaker, write_samples
-from slm.samples_config import SamplesConfig
-from slm.training import train_slm
-from slm.training_data import TrainingData
+from slm.models.attention import PER_DOCUMENT
+from slm.models.build import build_model
+from slm.models.checkpoint import SpeakingHabits
+from slm.models.configuration import ModelConfig
+from slm.training.data import TrainingData
+from slm.training.loop import train_slm
+from slm.training.samples import SampleMaker, write_samples
+from slm.training.samples_config import SamplesConfig
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import speech_rows, train_text_model
 from tests.slm.toy_training import CODEC, toy_config

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from codec.runs import UserError
-from slm.sampling import SamplingConfig, draw, sample, warp
+from slm.generation.sampling import SamplingConfig, draw, sample, warp
 
 
 @settings(max_examples=25)

@@ -9,11 +9,11 @@ import pytest
 from codec.runs import UserError
 from data.token_stream import TokenStream
 from data.tokenization.rows import TokenRow, parquet_bytes
-from slm.block_stream import BlockStream, StreamPosition
 from slm.documents import DocumentConfig, Documents, Source, TextRows
-from slm.shard_windows import BlocksAhead, ShardWindows, StreamedSource
-from slm.training_config import DatasetConfig
-from slm.training_data import open_training_data
+from slm.packing.block_stream import BlockStream, StreamPosition
+from slm.packing.shard_windows import BlocksAhead, ShardWindows, StreamedSource
+from slm.training.config import DatasetConfig
+from slm.training.data import open_training_data
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import MemoryRows, codec_info, speech_rows, train_text_model
 from tests.slm.toy_training import toy_config

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from codec.runs import UserError
-from slm.bounds import SpeechBounds
-from slm.sampling import SamplingConfig
-from slm.speaking import Planner
-from slm.speech_lm import Prompt, SpeechLM, SpeechRequest
+from slm.generation.bounds import SpeechBounds
+from slm.generation.sampling import SamplingConfig
+from slm.generation.speaking import Planner
+from slm.generation.speech_lm import Prompt, SpeechLM, SpeechRequest
 from slm.vocabulary import Vocabulary
 from tests.codec.small_codecs import small_codec
 from tests.slm.test_generation import Inclined, speech_lm
@@ -182,8 +182,8 @@ def test_a_long_recording_is_continued_from_its_end(vocabulary):
 
 
 def test_a_loaded_model_speaks_through_the_fused_decoder(vocabulary, tmp_path):
-    from slm.checkpoint import save_checkpoint
-    from slm.fused_decoder import FusedDecoder
+    from slm.generation.fused_decoder import FusedDecoder
+    from slm.models.checkpoint import save_checkpoint
 
     speaker = speech_lm(vocabulary)
     speaker.model.float()

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from codec.runs import UserError
-from slm.blocks import PackedBlocks
 from slm.documents import DocumentConfig, Documents, Source, TextRows
-from slm.text_config import TextDatasetConfig
-from slm.text_dataset import open_texts
+from slm.packing.blocks import PackedBlocks
+from slm.text.config import TextDatasetConfig
+from slm.text.dataset import open_texts
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import SENTENCES, codec_info, speech_rows, train_text_model
 

@@ -3,9 +3,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
-from slm.loss import PackedLanguageModel
-from slm.peak_flops import PeakFlops, listed_tflops, peak_flops
-from slm.throughput import FlopCounter, Work, report_throughput, work_of
+from slm.training.loss import PackedLanguageModel
+from slm.training.peak_flops import PeakFlops, listed_tflops, peak_flops
+from slm.training.throughput import FlopCounter, Work, report_throughput, work_of
 from tests.slm.test_loss import LENGTHS, blocks
 
 

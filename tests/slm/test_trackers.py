@@ -4,7 +4,7 @@ import pytest
 from accelerate import tracking
 
 from codec.runs import UserError
-from slm.trackers import check_trackers
+from slm.training.trackers import check_trackers
 from tests.slm.toy_training import toy_run
 
 

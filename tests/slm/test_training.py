@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from codec.runs import UserError
-from slm.checkpoint import SpeakingHabits
-from slm.configuration import ModelConfig, transformers_config
 from slm.documents import DocumentConfig
-from slm.model import build_model
-from slm.optimizer import WeightAverage, build_optimizer
-from slm.training_config import DatasetConfig, OptimizerConfig, Schedule
+from slm.models.build import build_model
+from slm.models.checkpoint import SpeakingHabits
+from slm.models.configuration import ModelConfig, transformers_config
+from slm.training.config import DatasetConfig, OptimizerConfig, Schedule
+from slm.training.optimizer import WeightAverage, build_optimizer
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import MemoryRows, speech_rows, train_text_model
 from tests.slm.toy_training import CODEC, toy_config, toy_run

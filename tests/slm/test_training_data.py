@@ -9,10 +9,10 @@ import torch
 from codec.runs import Schedule, UserError
 from data.tokenization.rows import TokenRow, parquet_bytes
 from recipes.cli import main
-from slm.text_config import TextDatasetConfig, ValidationConfig
-from slm.training import train_slm
-from slm.training_config import DatasetConfig
-from slm.training_data import open_training_data, speaking_habits
+from slm.text.config import TextDatasetConfig, ValidationConfig
+from slm.training.config import DatasetConfig
+from slm.training.data import open_training_data, speaking_habits
+from slm.training.loop import train_slm
 from tests.slm.token_rows import MemoryRows, codec_info, speech_rows, train_text_model
 from tests.slm.toy_training import toy_config
 

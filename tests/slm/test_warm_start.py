@@ -7,12 +7,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from codec.runs import UserError
-from slm.configuration import ModelConfig
-from slm.start_config import StartConfig
-from slm.training import train_slm
-from slm.training_data import TrainingData
+from slm.models.configuration import ModelConfig
+from slm.models.start_config import StartConfig
+from slm.models.warm_start import Start, start_model
+from slm.training.data import TrainingData
+from slm.training.loop import train_slm
 from slm.vocabulary import Vocabulary
-from slm.warm_start import Start, start_model
 from tests.slm.text_lm import save_text_lm
 from tests.slm.token_rows import SENTENCES, codec_info, speech_rows
 from tests.slm.toy_training import CODEC, toy_config, toy_run

@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from slm.configuration import ModelConfig
 from slm.documents import DocumentConfig
-from slm.samples_config import SamplesConfig
-from slm.start_config import StartConfig, TuningConfig
-from slm.training import TrainingResult, train_slm
-from slm.training_config import BatchConfig, DatasetConfig, OptimizerConfig, Schedule, SLMTrainingConfig
-from slm.training_data import TrainingData
+from slm.models.configuration import ModelConfig
+from slm.models.start_config import StartConfig, TuningConfig
+from slm.models.warm_start import Start
+from slm.training.config import BatchConfig, DatasetConfig, OptimizerConfig, Schedule, SLMTrainingConfig
+from slm.training.data import TrainingData
+from slm.training.loop import TrainingResult, train_slm
+from slm.training.samples_config import SamplesConfig
 from slm.vocabulary import Vocabulary
-from slm.warm_start import Start
 from tests.slm.token_rows import MemoryRows, codec_info, speech_rows, train_text_model
 
 CODEC = codec_info((64,))

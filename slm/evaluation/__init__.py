@@ -1,0 +1,1 @@
+"""How good a model is: likelihoods, and numbers over what it said."""

@@ -1,0 +1,81 @@
+"""How many bits a language model needs for recordings: their text a byte, their speech a token and a second."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from codec import CodecInfo
+from slm.documents import DocumentConfig, Documents
+from slm.generation.speech_lm import SpeechLM
+from slm.packing.block_stream import stack
+from slm.packing.blocks import PackedBlocks
+from slm.training.loss import LossSums, PackedLanguageModel
+
+_BLOCK_LENGTH = 2_048  # tokens read at once, where the model reads so many
+
+
+@dataclass(frozen=True)
+class SpokenText:
+    """A recording as the model knows it."""
+
+    codes: np.ndarray  # (frames * num_quantizers,) uint16, a stream
+    text: str
+    speaker: str | None = None  # a voice tag precedes where the model has one of this name
+    # word, start, end in seconds (None: not known); `aligned` needs them
+    words: Sequence[tuple[str, float | None, float | None]] | None = None
+
+
+@torch.inference_mode()
+def bits_for(language_model: SpeechLM, recordings: Sequence[SpokenText]) -> dict[str, float]:
+    """Bits for the recordings as the model's own text-to-speech documents, as `LossSums.report` names them.
+
+    Without corruption, and with a voice tag wherever the model has one. Raises UserError for$
+    another codec and for a model that was not trained to speak.
+    """
+    vocabulary = language_model.vocabulary
+    config = DocumentConfig(
+        formats={language_model.habits.speak_format or "speech": 1.0},
+        text_loss_weight=1.0,
+        voice_tag_probability=1.0,
+        min_words=language_model.habits.words_per_span,
+        max_words=language_model.habits.words_per_span,
+    ).without_noise()
+    documents = Documents([_Recordings(recordings, vocabulary.codec)], vocabulary, config, seed=0)
+    length = min(_BLOCK_LENGTH, language_model.model.config.max_position_embeddings)
+    model = PackedLanguageModel(language_model.model, torch.as_tensor(vocabulary.text_bytes.astype("int64")))
+    model.to(language_model.model.device)
+    total = torch.zeros(LossSums.SIZE, dtype=torch.float64)
+    blocks = PackedBlocks(documents, length, epoch=0)
+    for index in range(len(blocks)):
+        batch = stack([blocks[index]], language_model.model.device)
+        total += LossSums.vector(model(**batch), batch["loss_weights"].sum())
+    report = LossSums.of(total).report(vocabulary.codec.frame_rate, vocabulary.num_quantizers)
+    del report["loss"]  # weighted by modality: compares with no other model's
+    return report
+
+
+class _Recordings:
+    """`slm.documents.TokenRows` over a list."""
+
+    name = "the recordings"
+
+    def __init__(self, recordings: Sequence[SpokenText], info: CodecInfo):
+        self.recordings, self.info = recordings, info
+        self.lengths = np.array([len(recording.codes) for recording in recordings], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def codes(self, index: int, /) -> np.ndarray:
+        return self.recordings[index].codes
+
+    def text(self, index: int, /) -> str | None:
+        return self.recordings[index].text
+
+    def speaker(self, index: int, /) -> str | None:
+        return self.recordings[index].speaker
+
+    def words(self, index: int, /) -> Sequence[tuple[str, float | None, float | None]] | None:
+        return self.recordings[index].words

@@ -1,0 +1,518 @@
+"""A speech language model in use: it speaks, goes on speaking, and writes down what it hears."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codec import CodecInfo, load_codec
+from codec.runs import UserError
+from codec.streaming_codec import stream_decoder
+from slm.bundled import find_slm
+from slm.generation.bounds import SpeechBounds
+from slm.generation.decoders import Decoder, TransformersDecoder, decoder_for
+from slm.generation.generate import generate, generation_steps
+from slm.generation.grammar import Span, SpeakingRow, TokenSets, WritingRow
+from slm.generation.prompts import check_prompt, prompt_from
+from slm.generation.rescoring import text_log_probability
+from slm.generation.sampling import SamplingConfig
+from slm.generation.speaking import Passage, Planner
+from slm.generation.speech_stream import SpeechStream
+from slm.generation.spoken import (
+    CUT_MEANS,
+    Prompt,
+    SpeakingProgress,
+    SpeechRequest,
+    SpokenResult,
+    SpokenSpan,
+    TranscribedResult,
+    said_cuts,
+    spans_of,
+)
+from slm.models.checkpoint import SpeakingHabits, load_checkpoint
+from slm.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from codec import Codec
+
+_SAMPLING = SamplingConfig()
+_GREEDY = SamplingConfig(temperature=0.0)
+_BOUNDS = SpeechBounds()
+_BATCHES_AHEAD = (
+    4  # requests of so many batches are looked at together, so that texts of one length share a batch
+)
+
+Watcher = Callable[[SpeakingProgress], None]
+
+
+class SpeechLM:
+    """A causal language model over text and speech tokens, with the vocabulary and the codec that go with it."""
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        vocabulary: Vocabulary,
+        habits: SpeakingHabits,
+        decoder: Decoder | None = None,
+    ) -> None:
+        """`decoder`: what generates with the model; its own forward pass unless set."""
+        self.model = model.eval()
+        self.decoder = decoder or TransformersDecoder(model)
+        self.vocabulary = vocabulary
+        self.habits = habits
+        self.sets = TokenSets(vocabulary, model.device)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Self:
+        """Load a bundled model by name, one from a directory (a run's too), or from the hub.
+
+        Raises UserError when there is no such model.
+        """
+        directory = find_slm(name_or_path)
+        vocabulary = Vocabulary.from_pretrained(directory)
+        model = load_checkpoint(directory, device, dtype)
+        return cls(model, vocabulary, SpeakingHabits.read(directory), decoder_for(model))
+
+    @cached_property
+    def codec(self) -> "Codec":
+        """The codec whose codes this model speaks; loaded when first needed.
+
+        Raises UserError when it is another one by now.
+        """
+        codec = load_codec(
+            self.vocabulary.codec_location,
+            device=str(self.model.device),
+            num_quantizers=self.vocabulary.codec.num_quantizers,
+        )
+        CodecInfo.of(codec).check_same(self.vocabulary.codec, what="the language model")
+        return codec
+
+    # ---- what it does
+
+    def speak(
+        self,
+        text: str,
+        voice: str | None = None,
+        prompt: Prompt | None = None,
+        candidates: int = 1,
+        sampling: SamplingConfig = _SAMPLING,
+        bounds: SpeechBounds = _BOUNDS,
+        words_per_span: int | None = None,
+        seed: int = 0,
+        on_progress: Watcher | None = None,
+    ) -> SpokenResult:
+        """Text to speech, of any length.
+
+        The voice is one that the model has a tag for (`vocabulary.voices`; the first unless set), or that of a
+        prompt. A long text is said in passages of whole sentences, in the same voice. Of several candidates for a
+        passage the one is taken in which the model hears the text best. `on_progress` is called after every step.
+
+        Raises UserError for a model that was not trained to speak, an unknown voice, and a prompt too long for it.
+        """
+        request = SpeechRequest(text, voice, prompt)
+        results = self.speak_all(
+            [request], candidates, sampling, bounds, words_per_span, seed, on_progress=on_progress
+        )
+        return next(results)
+
+    def speak_all(
+        self,
+        requests: Sequence[SpeechRequest],
+        candidates: int = 1,
+        sampling: SamplingConfig = _SAMPLING,
+        bounds: SpeechBounds = _BOUNDS,
+        words_per_span: int | None = None,
+        seed: int = 0,
+        batch_size: int = 16,
+        on_progress: Watcher | None = None,
+    ) -> Iterator[SpokenResult]:
+        """Many texts to speech, in their order; up to `batch_size` passages are generated together.
+
+        What becomes of a text does not depend on the others (but for rounding in matrix products). Raises UserError
+        as `speak` does, before anything is generated.
+        """
+        if candidates < 1:
+            raise UserError("candidates must be 1 or more")
+        if batch_size < 1:
+            raise UserError("batch_size must be 1 or more")
+        if candidates > 1:
+            self._check_hears()
+        planner = self._planner(bounds, words_per_span)
+        _ = self.codec  # loaded now, or its loading would count as decoding
+        jobs = [_Job(request, *self._plan(request, planner)) for request in requests]
+        watch = _Watch(jobs, self.vocabulary, on_progress)
+        waiting = iter(jobs)
+        return self._in_order(waiting, planner, candidates, sampling, bounds, seed, batch_size, watch)
+
+    def stream(
+        self,
+        text: str,
+        voice: str | None = None,
+        prompt: Prompt | None = None,
+        sampling: SamplingConfig = _SAMPLING,
+        bounds: SpeechBounds = _BOUNDS,
+        words_per_span: int | None = None,
+        seed: int = 0,
+    ) -> SpeechStream:
+        """As `speak` with one candidate, but audio leaves while it is being made: iterate over what comes back.
+
+        It is the audio of `speak` (to 1e-4), but that a repeat which has been heard is not taken back; where the codec
+        cannot stream, it is decoded in chunks (`codec.streaming_codec`). Raises UserError as `speak` does.
+        """
+        requested = time.perf_counter()
+        planner = self._planner(bounds, words_per_span)
+        passages, start = self._plan(SpeechRequest(text, voice, prompt), planner)
+        keeps_voice = bool(start)
+        said: list[tuple[Passage, SpeakingRow]] = []
+
+        def speak(passage: Passage) -> Iterator[SpeakingRow]:
+            number = len(said)
+            if said and not keeps_voice:
+                passage = planner.after(*said[-1], start, passage)
+            row = passage.row(self.vocabulary, bounds.stuck_frames(planner.frame_rate))
+            row.draws = _draws(0, number)
+            said.append((passage, row))
+            for _ in generation_steps(self.decoder, [row], self.sets, sampling, seed):
+                yield row
+
+        return SpeechStream(
+            passages,
+            len(text.split()),
+            speak,
+            stream_decoder(self.codec),
+            self.vocabulary,
+            requested,
+        )
+
+    def continue_speech(
+        self,
+        recording: Prompt,
+        seconds: float = 10.0,
+        text: str | None = None,
+        voice: str | None = None,
+        candidates: int = 1,
+        sampling: SamplingConfig = _SAMPLING,
+        bounds: SpeechBounds = _BOUNDS,
+        seed: int = 0,
+        least_seconds: float = 0.0,
+    ) -> SpokenResult:
+        """Go on from a recording: for `least_seconds` to `seconds` as the model likes, or saying `text`.
+
+        For a text to be said, what the recording says has to be known (`recording.text`); if it is not, the model
+        writes it down first. Without a text, of a long recording the model hears as much of the end as it can read. The
+        audio of the result has both, the recording as the codec hears it; its first `prompt_frames` are the
+        recording's.
+
+        Raises UserError for a text with a recording too long for it, and for what the model was not trained to do.
+        """
+        vocabulary, frame_rate = self.vocabulary, self.vocabulary.codec.frame_rate
+        size, stuck = vocabulary.num_quantizers, bounds.stuck_frames(vocabulary.codec.frame_rate)
+        given = vocabulary.codes_to_ids(recording.codes)
+        start = self._voice(voice) if voice else []
+        if candidates < 1:
+            raise UserError("candidates must be 1 or more")
+        if candidates > 1 and text is None:
+            raise UserError(
+                "candidates are compared by how well they say a text: give a text, or take one candidate"
+            )
+        if text is None:
+            if seconds <= 0:
+                raise UserError(f"seconds is {seconds}: how long may the recording go on?")
+            if not 0 <= least_seconds <= seconds:
+                raise UserError(f"least_seconds is {least_seconds}: from 0 to seconds, {seconds:g}")
+            frames = max(1, round(seconds * frame_rate))
+            room = self.decoder.longest - 2 - len(start) - frames * size
+            if room < size:
+                most = (self.decoder.longest - 2 - len(start)) / size / frame_rate
+                raise UserError(
+                    f"this model can read {most:.0f} s in all: let it go on for less than {seconds:g} s"
+                )
+            heard = given[-(room // size) * size :]
+            ids = np.array([*start, vocabulary.speech_id, *heard.tolist()])
+            passage = Passage("", ids, [Span(round(least_seconds * frame_rate), frames)], [""])
+        else:
+            self._check_text(text)
+            planner = self._planner(bounds, None)
+            before = recording.text or self.transcribe(recording.codes).text
+            joint = "" if before.endswith(" ") or text.startswith(" ") or not before else " "
+            passage = planner.document(joint + text, start, Prompt(recording.codes, before))
+            if passage.most_tokens(size) >= self.decoder.longest:
+                spare = self.decoder.longest - (passage.most_tokens(size) - len(given))
+                raise UserError(
+                    f"the recording of {len(given) / size / frame_rate:.1f} s and the text do not fit into what this "
+                    f"model reads: with this text, give the last {max(0.0, spare / size / frame_rate):.1f} s of it, "
+                    "or a shorter text"
+                )
+            if candidates > 1:
+                self._check_hears()
+        _ = self.codec
+        rows = [passage.row(vocabulary, stuck) for _ in range(candidates)]
+        started = time.perf_counter()
+        generate(self.decoder, rows, self.sets, sampling, seed)
+        best, scores = self._best(rows, text or "")
+        seconds_taken = time.perf_counter() - started
+        return self._result([(passage, best)], given, scores, seconds_taken)
+
+    def warm_up(self) -> None:
+        """Load the codec, and speak and listen once: what libraries set up at the first call is then not waited for."""
+        codes = self.encode(torch.zeros(self.vocabulary.codec.sampling_rate))
+        self.continue_speech(Prompt(codes), seconds=0.5)
+        if self.habits.speak_format is not None:
+            for _ in self.stream("a"):
+                pass
+
+    def transcribe(self, codes: np.ndarray) -> TranscribedResult:
+        """Speech to text, by the likeliest token at each step.
+
+        codes: (frames * num_quantizers,) uint16, a stream. Raises UserError for a model that was not trained for
+        it and a recording too long for it.
+        """
+        self._check_hears()
+        vocabulary = self.vocabulary
+        ids = np.array([vocabulary.speech_id, *vocabulary.codes_to_ids(codes).tolist(), vocabulary.text_id])
+        seconds = len(codes) / (vocabulary.codec.num_quantizers * vocabulary.codec.frame_rate)
+        fastest = (self.habits.seconds_per_character or [0.045])[0]
+        row = WritingRow(ids, max_tokens=20 + round(2 * seconds / fastest), vocabulary=vocabulary)
+        generate(self.decoder, [row], self.sets, _GREEDY, seed=0)
+        cuts = [] if row.cut is None else [f"the transcript was cut: {CUT_MEANS[row.cut]}"]
+        return TranscribedResult(vocabulary.decode_text(row.drawn), row.cut is None, cuts)
+
+    def prompt(
+        self, waveform: Tensor, sampling_rate: int, text: str | None = None, name: str = "the recording"
+    ) -> Prompt:
+        """A recording (samples,) of any rate as a prompt; `text` is what is said in it, `name` what errors call it.
+
+        Raises UserError for one that is silent, empty or not finite.
+        """
+        return Prompt(self.encode(prompt_from(waveform, sampling_rate, self.vocabulary.codec, name)), text)
+
+    def encode(self, waveform: Tensor) -> np.ndarray:
+        """A recording as a stream of codes, (frames * num_quantizers,) uint16.
+
+        waveform: (samples,) float32 at the codec's sampling rate.
+        """
+        codes = self.codec.encode_blocks([waveform.to(self.model.device)])  # (quantizers, frames)
+        return codes.T.reshape(-1).cpu().numpy().astype(np.uint16)
+
+    def decode(self, speech_ids: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
+        """Codes, (num_quantizers, frames) int64, and audio, (samples,) float32, of speech token ids."""
+        vocabulary = self.vocabulary
+        stream = vocabulary.ids_to_codes(np.asarray(speech_ids)).astype(np.int64)
+        codes = torch.from_numpy(stream.reshape(-1, vocabulary.num_quantizers).T.copy())
+        if not codes.shape[1]:
+            return codes, torch.zeros(0)
+        with torch.inference_mode():
+            audio = self.codec.decode(codes[None].to(self.model.device)).audio_values  # (1, 1, samples)
+        assert audio is not None
+        return codes, audio[0, 0].float().cpu()
+
+    # ---- how
+
+    def _planner(self, bounds: SpeechBounds, words_per_span: int | None) -> Planner:
+        return Planner(self.vocabulary, self.habits, bounds, self.decoder.longest, words_per_span)
+
+    def _plan(self, request: SpeechRequest, planner: Planner) -> tuple[list[Passage], list[int]]:
+        """The passages of a text, and what says whose voice it is: a tag, a prompt, or nothing."""
+        self._check_text(request.text)
+        voice = request.voice
+        if voice is None and request.prompt is None:
+            voice = next(iter(self.vocabulary.voices), None)
+        start = [*self._voice(voice), *self._prompt_document(request.prompt)]
+        return planner.passages(request.text, start, keeps_voice=bool(start)), start
+
+    def _in_order(
+        self,
+        waiting: "Iterator[_Job]",
+        planner: Planner,
+        candidates: int,
+        sampling: SamplingConfig,
+        bounds: SpeechBounds,
+        seed: int,
+        batch_size: int,
+        watch: "_Watch",
+    ) -> Iterator[SpokenResult]:
+        stuck = bounds.stuck_frames(planner.frame_rate)
+
+        def speak(places: "list[tuple[_Job, int]]") -> None:
+            """Generate some passages together and keep the best candidate of each."""
+            passages = [job.passage(number, planner) for job, number in places]
+            rows = [passage.row(self.vocabulary, stuck) for passage in passages for _ in range(candidates)]
+            for index, row in enumerate(rows):
+                row.draws = _draws(index % candidates, places[index // candidates][1])
+            started = time.perf_counter()
+            for _ in generation_steps(self.decoder, rows, self.sets, sampling, seed):
+                watch.see(rows[::candidates], passages)
+            chosen = []
+            for index, passage in enumerate(passages):
+                own = rows[index * candidates : (index + 1) * candidates]
+                chosen.append((passage, *self._best(own, passage.text)))
+            taken = time.perf_counter() - started
+            frames = sum(1 + len(row.drawn) for row in rows)
+            for index, ((job, number), (passage, best, scores)) in enumerate(
+                zip(places, chosen, strict=True)
+            ):
+                own = rows[index * candidates : (index + 1) * candidates]
+                share = taken * sum(1 + len(row.drawn) for row in own) / frames
+                job.spoken[number] = (passage, best)
+                job.scores += scores
+                job.seconds += share
+            watch.done(passages, [best for _, best, _ in chosen])
+
+        while group := list(islice(waiting, _BATCHES_AHEAD * batch_size)):
+            together = [(job, number) for job in group if job.start for number in range(len(job.passages))]
+            together += [(job, 0) for job in group if not job.start]
+            together.sort(key=lambda place: -len(place[0].passages[place[1]].text))
+            for first in range(0, len(together), batch_size):
+                speak(together[first : first + batch_size])
+            for job in group:
+                # a voice without a name is kept by going on from what was said before
+                for number in range(1, len(job.passages)) if not job.start else ():
+                    speak([(job, number)])
+                spoken = [job.spoken[number] for number in range(len(job.passages))]
+                yield self._result(spoken, np.zeros(0, dtype=np.int32), job.scores, job.seconds)
+
+    def _best(self, rows: list[SpeakingRow], text: str) -> tuple[SpeakingRow, list[float]]:
+        """The row in which the model hears the text best, and how well it hears it in each."""
+        if len(rows) == 1:
+            return rows[0], []
+        heard = [np.array(row.drawn, dtype=np.int32) for row in rows]
+        scores = text_log_probability(self.model, self.vocabulary, heard, text)
+        # What ended by itself comes before what was cut, however well the rest is understood.
+        pairs = zip(rows, scores, strict=True)
+        return max(pairs, key=lambda pair: (not pair[0].cut_spans, pair[1]))[0], scores
+
+    def _result(
+        self,
+        spoken: list[tuple[Passage, SpeakingRow]],
+        given: np.ndarray,
+        scores: list[float],
+        generation_seconds: float,
+    ) -> SpokenResult:
+        """Decode what was given and what was spoken, as one."""
+        started = time.perf_counter()
+        codes, audio = self.decode([*given.tolist(), *(token for _, row in spoken for token in row.drawn)])
+        decoding_seconds = time.perf_counter() - started
+        info, size = self.vocabulary.codec, self.vocabulary.num_quantizers
+        spans: list[SpokenSpan] = []
+        frames = given_frames = len(given) // size
+        for passage, row in spoken:
+            spans += spans_of(row, passage.texts, frames / info.frame_rate, info.frame_rate)
+            frames += len(row.drawn) // size
+        return SpokenResult(
+            audio=audio,
+            sampling_rate=info.sampling_rate,
+            codes=codes,
+            spans=spans if len(spans) > 1 else [],
+            ended=all(row.cut is None for _, row in spoken),
+            cuts=[line for passage, row in spoken for line in said_cuts(row, passage.texts)],
+            prompt_frames=given_frames,
+            generation_seconds=generation_seconds,
+            decoding_seconds=decoding_seconds,
+            scores=scores,
+        )
+
+    def _voice(self, name: str | None) -> list[int]:
+        voices = self.vocabulary.voices
+        if name is None:
+            return []
+        if name not in voices:
+            known = ", ".join(voices) or "none; give a recording as a prompt"
+            raise UserError(f"this model has no voice {name!r}; it has: {known}")
+        return [voices[name]]
+
+    def _prompt_document(self, prompt: Prompt | None) -> list[int]:
+        """An utterance of the same speaker, as a whole document before the one that is asked for."""
+        if prompt is None:
+            return []
+        if not self.habits.prompts:
+            raise UserError(
+                "this model was not trained to follow a recording's voice, it does not clone strangers: choose one of "
+                f"its voices ({', '.join(self.vocabulary.voices) or 'it has none'})"
+            )
+        check_prompt(prompt, self.vocabulary, self.decoder.longest)
+        vocabulary = self.vocabulary
+        text = [vocabulary.text_id, *vocabulary.encode_text(prompt.text).tolist()] if prompt.text else []
+        return [
+            *text,
+            vocabulary.speech_id,
+            *vocabulary.codes_to_ids(prompt.codes).tolist(),
+            vocabulary.eos_id,
+        ]
+
+    def _check_text(self, text: str) -> None:
+        if not any(map(str.isalnum, text)):
+            raise UserError(f"there is nothing to say in the text {text!r}")
+
+    def _check_hears(self) -> None:
+        if "asr" not in self.habits.formats:
+            raise UserError("this model was not trained to write down speech: it has seen no asr documents")
+
+
+def _draws(candidate: int, passage: int) -> tuple[int, ...]:
+    """By which random numbers a candidate is drawn: the first passage's are those of a text that has no others."""
+    return (candidate, passage) if passage else (candidate,)
+
+
+class _Job:
+    """A text on its way to speech."""
+
+    def __init__(self, request: SpeechRequest, passages: list[Passage], start: list[int]) -> None:
+        self.request, self.passages, self.start = request, passages, start
+        self.spoken: dict[int, tuple[Passage, SpeakingRow]] = {}
+        self.scores: list[float] = []
+        self.seconds = 0.0  # of generation
+
+    def passage(self, number: int, planner: Planner) -> Passage:
+        """A passage as the model is to read it."""
+        if self.start or number == 0:
+            return self.passages[number]
+        return planner.after(*self.spoken[number - 1], self.start, self.passages[number])
+
+
+class _Watch:
+    """Tells somebody how far speaking has come."""
+
+    def __init__(self, jobs: Sequence[_Job], vocabulary: Vocabulary, on_progress: Watcher | None) -> None:
+        self.total = sum(len(job.request.text.split()) for job in jobs)
+        self.tell = on_progress
+        self.frames_a_second = vocabulary.codec.frame_rate * vocabulary.num_quantizers
+        self._words = 0
+        self._tokens = 0
+
+    def see(self, rows: Sequence[SpeakingRow], passages: Sequence[Passage]) -> None:
+        """After a step: the spans that are over count."""
+        if self.tell is None:
+            return
+        words = self._words
+        for row, passage in zip(rows, passages, strict=True):
+            over = len(row.span_frames) - (0 if row.done else 1)
+            words += sum(len(text.split()) for text in passage.texts[:over])
+        tokens = self._tokens + sum(len(row.drawn) for row in rows)
+        self.tell(SpeakingProgress(words, self.total, tokens / self.frames_a_second))
+
+    def done(self, passages: Sequence[Passage], rows: Sequence[SpeakingRow]) -> None:
+        """These passages are spoken."""
+        self._words += sum(len(text.split()) for passage in passages for text in passage.texts)
+        self._tokens += sum(len(row.drawn) for row in rows)
+
+
+__all__ = [
+    "Prompt",
+    "SpeakingProgress",
+    "SpeechLM",
+    "SpeechRequest",
+    "SpeechStream",
+    "SpokenResult",
+    "SpokenSpan",
+    "TranscribedResult",
+]

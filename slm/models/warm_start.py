@@ -1,0 +1,289 @@
+"""Going on from a pretrained language model: its text stays, speech comes to it (TWIST, arXiv 2305.13009).
+
+A token that the model knows keeps its row of the embedding and of the head, wherever its number has moved; rows of
+new tokens are made from the old ones, so that the first step sees numbers of the usual size and the text that the
+model knew is as likely as it was, among text.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codec import CodecInfo
+from codec.runs import UserError, torch_generator
+from slm.bundled import find_slm
+from slm.models.checkpoint import load_checkpoint
+from slm.models.configuration import ModelConfig
+from slm.models.start_config import StartConfig
+from slm.vocabulary import SPEECH_FILE, Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# What a `model` section may say beside `start_from`: it has to agree with the model that is there.
+_SHAPE = {
+    "layers": "num_hidden_layers",
+    "hidden_size": "hidden_size",
+    "head_dim": "head_dim",
+    "key_value_heads": "num_key_value_heads",
+    "intermediate_size": "intermediate_size",
+    "tie_embeddings": "tie_word_embeddings",
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """A pretrained model on this machine, and how a run starts from it."""
+
+    config: StartConfig
+    directory: Path
+    vocabulary: Vocabulary | None  # of a speech language model; None for one of text
+
+    @classmethod
+    def open(cls, config: StartConfig) -> Self:
+        """Find the model, downloading it if it is on the hub; raises UserError when there is none."""
+        directory = find_slm(config.model)
+        speaks = (directory / SPEECH_FILE).is_file()
+        return cls(config, directory, Vocabulary.from_pretrained(directory) if speaks else None)
+
+    @property
+    def location(self) -> str:
+        """Where others find the model: its hub id, or the directory's full path."""
+        name = self.config.model
+        return name if name.count("/") == 1 and not Path(name).exists() else str(self.directory.resolve())
+
+    def extended_vocabulary(
+        self,
+        codec: CodecInfo,
+        voices: Sequence[str],
+        max_quantizers: int | None = None,
+        codec_location: str | None = None,
+    ) -> Vocabulary:
+        """The model's text tokens, and the speech tokens of a codec; arguments as in `Vocabulary.build`."""
+        if self.vocabulary is None:
+            return Vocabulary.build(self.directory, codec, voices, max_quantizers, codec_location)
+        return self.vocabulary.for_codec(codec, voices, max_quantizers, codec_location)
+
+    def known_voices(self) -> list[str]:
+        """Voices that the model has a tag for."""
+        return [] if self.vocabulary is None else list(self.vocabulary.voices)
+
+    def speech_embeddings(self, codec: CodecInfo) -> str:
+        """Where the speech tokens' rows come from: keep, codebook, mean or map.
+
+        Raises UserError when the model's own are asked for and mean other sounds.
+        """
+        chosen, theirs = self.config.speech_embeddings, self.vocabulary
+        speaks_it = theirs is not None and theirs.codec.fingerprint == codec.fingerprint
+        if chosen == "keep" and not speaks_it:
+            spoken = f"speaks {theirs.codec.fingerprint}" if theirs is not None else "speaks no codec"
+            raise UserError(
+                f"start_from.speech_embeddings is keep, but {self.config.model} {spoken}, and the datasets are of "
+                f"{codec.name} ({codec.fingerprint}): the same codes mean other sounds; choose codebook, mean or map"
+            )
+        if chosen == "map" and theirs is None:
+            raise UserError(
+                f"start_from.speech_embeddings is map, but {self.config.model} has no speech tokens"
+            )
+        return chosen or ("keep" if speaks_it else "codebook")
+
+
+def start_model(
+    start: Start,
+    shape: ModelConfig,
+    vocabulary: Vocabulary,
+    seed: int,
+    codebooks: list[Tensor] | None = None,
+    attention: str = "sdpa",
+) -> "PreTrainedModel":
+    """The pretrained model over a run's vocabulary, in float32.
+
+    shape: its dropout is used; other fields that differ from their defaults must agree with the model.
+    codebooks: effective codebook (entries, dim) of each quantizer, where rows start from them.
+
+    Raises UserError for a model that does not fit the config, and for an architecture that cannot be trained on
+    packed documents.
+    """
+    model = load_checkpoint(start.directory, attention=attention)
+    _check_shape(model, shape, start.config.model)
+    sources = known_tokens(start, vocabulary)
+    how = start.speech_embeddings(vocabulary.codec)
+    layers: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
+    if layers[1] is None:
+        raise UserError(
+            f"{start.config.model}: a {model.config.model_type} model has no head to predict with"
+        )
+    former = [layer.weight.detach().clone() for layer in layers]
+    former_bias = getattr(layers[1], "bias", None)
+    former_bias = None if former_bias is None else former_bias.detach().clone()
+    model.resize_token_embeddings(len(vocabulary), mean_resizing=False)
+    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
+    with torch.no_grad():
+        for layer, rows in zip(layers, former, strict=True):
+            layer.weight.copy_(_new_rows(rows, sources, start, vocabulary, how, seed, codebooks))
+        if former_bias is not None:
+            known = torch.from_numpy(sources[sources >= 0])
+            layers[1].bias.fill_(former_bias[known].mean())
+            layers[1].bias[torch.from_numpy(sources >= 0)] = former_bias[known]
+    if shape.attention_dropout:
+        model.config.attention_dropout = shape.attention_dropout
+        modules: list[Any] = [module for module in model.modules() if hasattr(module, "attention_dropout")]
+        for module in modules:
+            module.attention_dropout = shape.attention_dropout
+    model.config.eos_token_id = vocabulary.eos_id
+    model.config.pad_token_id = vocabulary.pad_id
+    _check_reads_packed(model, start.config.model)
+    return model
+
+
+def known_tokens(start: Start, vocabulary: Vocabulary) -> np.ndarray:
+    """Which token of the pretrained model each token is, (len(vocabulary),) int64; -1 for new ones.
+
+    Speech tokens are known where `speech_embeddings` keeps them.
+    """
+    sources = np.full(len(vocabulary), -1, dtype=np.int64)
+    sources[: vocabulary.num_text] = np.arange(vocabulary.num_text)
+    old = start.vocabulary
+    if old is None:
+        return sources
+    for name in ("text_id", "speech_id", "eos_id", "pad_id"):
+        sources[getattr(vocabulary, name)] = getattr(old, name)
+    for voice, token in vocabulary.voices.items():
+        if voice in old.voices:
+            sources[token] = old.voices[voice]
+    reserved = min(len(vocabulary) - vocabulary.speech_end, len(old) - old.speech_end)
+    sources[vocabulary.speech_end :][:reserved] = np.arange(old.speech_end, old.speech_end + reserved)
+    if start.speech_embeddings(vocabulary.codec) == "keep":
+        sizes = vocabulary.codec.codebook_sizes
+        for offset, former, size in zip(vocabulary.speech_offsets, old.speech_offsets, sizes, strict=False):
+            sources[offset : offset + size] = np.arange(former, former + size)
+    return sources
+
+
+def _new_rows(
+    rows: Tensor,
+    sources: np.ndarray,
+    start: Start,
+    vocabulary: Vocabulary,
+    how: str,
+    seed: int,
+    codebooks: list[Tensor] | None,
+) -> Tensor:
+    """A matrix of rows (len(vocabulary), dim) from the pretrained model's (old tokens, dim)."""
+    known = torch.from_numpy(sources >= 0)
+    text = rows[: min(vocabulary.num_text, len(rows))]
+    if len(text) < vocabulary.num_text:
+        raise UserError(
+            f"{start.config.model}: its tokenizer has {vocabulary.num_text} tokens, its embedding {len(rows)} rows"
+        )
+    result = text.mean(0).expand(len(vocabulary), -1).clone()
+    result[known] = rows[torch.from_numpy(sources)[known]]
+    old = start.vocabulary
+    if old is not None and old.voices:
+        for token in vocabulary.voices.values():
+            if sources[token] < 0:
+                result[token] = rows[list(old.voices.values())].mean(0)
+    # What speech tokens are like: the model's own, if it has some.
+    like = rows[old.speech_start : old.speech_end] if old is not None else text
+    speech = slice(vocabulary.speech_start, vocabulary.speech_end)
+    if how == "mean":
+        result[speech] = like.mean(0)
+    elif how == "codebook":
+        if codebooks is None:
+            raise UserError(
+                "start_from.speech_embeddings is codebook, but no codec was given: set codec, or say mean"
+            )
+        generator = torch_generator(seed, "speech embeddings")
+        for offset, codebook in zip(vocabulary.speech_offsets.tolist(), codebooks, strict=True):
+            result[offset : offset + len(codebook)] = projected_codebook(codebook, like, generator)
+    elif how == "map":
+        assert old is not None and start.config.code_map is not None
+        result[speech] = _mapped_rows(start.config.code_map, like, old, vocabulary)
+    return result
+
+
+def projected_codebook(codebook: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
+    """A random projection of a codebook (entries, dim) to rows (entries, width) with the statistics of others.
+
+    like: (rows, width); mean and deviation of the result are theirs, in each dimension. Codes that sound alike have
+    rows that are alike.
+    """
+    entries = codebook.detach().float().cpu()
+    entries = entries - entries.mean(0)
+    projection = torch.randn(entries.shape[1], like.shape[1], generator=generator)
+    projected = entries @ projection  # (entries, width)
+    projected = (projected - projected.mean(0)) / projected.std(0).clamp_min(1e-12)
+    return projected * like.std(0) + like.mean(0)
+
+
+def _mapped_rows(path: str, rows: Tensor, old: Vocabulary, new: Vocabulary) -> Tensor:
+    """Rows of new codes from those of the old ones that sound like them."""
+    if old.num_quantizers > 1 or new.num_quantizers > 1:
+        raise UserError("start_from.code_map is for codecs with one quantizer")
+    try:
+        table = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a .npy file of codes ({error}); codec-slm map-codes makes one"
+        ) from None
+    codes, former = new.codec.codebook_sizes[0], old.codec.codebook_sizes[0]
+    if table.shape == (codes,) and np.issubdtype(table.dtype, np.integer):
+        if table.min() < 0 or table.max() >= former:
+            raise UserError(f"{path}: codes of the former codec are 0 to {former - 1}")
+        return rows[torch.from_numpy(table.astype(np.int64))]
+    if table.shape == (codes, former) and np.issubdtype(table.dtype, np.floating):
+        if not np.allclose(table.sum(1), 1.0, atol=1e-3) or table.min() < 0:
+            raise UserError(f"{path}: each row holds shares of the old codes, which sum to 1")
+        return torch.from_numpy(table.astype(np.float32)) @ rows
+    raise UserError(
+        f"{path}: an array {table.shape} of {table.dtype}; expected ({codes},) integers or ({codes}, {former}) shares"
+    )
+
+
+def _check_shape(model: "PreTrainedModel", shape: ModelConfig, name: str) -> None:
+    """A config that describes another model than the one it starts from is a mistake."""
+    defaults = ModelConfig()
+    for field, theirs in _SHAPE.items():
+        said, found = getattr(shape, field), getattr(model.config, theirs, None)
+        if said != getattr(defaults, field) and found is not None and said != found:
+            raise UserError(
+                f"model.{field} is {said}, but start_from.model {name} has {found}: leave it out, or start afresh"
+            )
+    if shape.size is not None or shape.config is not None:
+        raise UserError(
+            "model.size and model.config are for new models: leave them out with start_from, which brings its own"
+        )
+
+
+@torch.no_grad()
+def _check_reads_packed(model: "PreTrainedModel", name: str) -> None:
+    """Whether two documents in one row are read as if each were alone, and the head alone makes the logits.
+
+    Not every architecture can: some pass over position ids, and packed documents would leak into each other.
+    """
+    ids = torch.arange(1, 8, device=model.device)[None] % model.config.vocab_size
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3]], device=model.device)
+    attention = model.config._attn_implementation
+    if attention.startswith("flash") or model.device.type == "meta":
+        return  # these kernels know neither the CPU nor float32
+    decode: Callable[..., Any] = model.base_model
+    packed = decode(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+    alone = decode(input_ids=ids[:, 3:], position_ids=positions[:, 3:], use_cache=False).last_hidden_state
+    spread = packed.std().item() + 1e-12
+    if (packed[:, 3:] - alone).abs().max().item() > 1e-3 * spread:
+        raise UserError(
+            f"{name}: a {model.config.model_type} model reads packed documents as one, which would train it on "
+            "sentences that nobody said; choose another architecture (Llama, Qwen, Mistral, Gemma, ...)"
+        )
+    head: Any = model.get_output_embeddings()
+    logits = model(input_ids=ids[:, 3:], position_ids=positions[:, 3:], use_cache=False).logits
+    if (head(alone) - logits).abs().max().item() > 1e-3 * (logits.std().item() + 1e-12):
+        raise UserError(
+            f"{name}: a {model.config.model_type} model does more to its logits than its head does (a cap, a scale), "
+            "which training here does not; choose another architecture"
+        )

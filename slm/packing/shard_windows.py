@@ -1,0 +1,137 @@
+"""Training on datasets that do not fit on the disk: a few shards at a time, in an order known beforehand.
+
+What is an epoch elsewhere is here a window: the next shards of each streamed dataset, and the next rows of those on
+the disk. It is planned and packed like an epoch, so what step n trains on is a function of the seed and n alone, and a
+run goes on from (window, block) without reading what came before.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from math import floor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from codec.runs import generator
+from slm.documents import DocumentConfig, Documents, Source, TextRows
+from slm.documents.formats import texts_needed
+from slm.documents.measure import read_sizes
+from slm.packing.blocks import PackedBlocks
+from slm.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from data.token_stream import TokenStream
+
+
+@dataclass(frozen=True)
+class StreamedSource:
+    """The training split of a streamed dataset in a mixture; `weight` and `voice` as in `slm.documents.Source`."""
+
+    stream: "TokenStream"
+    weight: float | None = None
+    voice: str | None = None
+
+
+class ShardWindows:
+    """The documents of one window after another.
+
+    Every streamed dataset gives its shards pass after pass, each pass in an order of its own. Without weights all
+    sources, those on the disk too, are through with a pass at the same time as the first streamed one.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source | StreamedSource],
+        vocabulary: Vocabulary,
+        config: DocumentConfig,
+        seed: int,
+        shards: int,
+    ) -> None:
+        """`shards`: of the first streamed source in a window; one source at least is streamed."""
+        self.vocabulary, self.config, self.seed = vocabulary, config, seed
+        # What is on the disk is measured once, not for every window.
+        self.sources = [_measured(source, vocabulary, config) for source in sources]
+        first = next(source for source in sources if isinstance(source, StreamedSource))
+        shards = min(shards, first.stream.shards("train"))
+        tokens = _tokens(first, vocabulary) * shards / first.stream.shards("train")  # of it in a window
+        self._steps = [  # shards of a streamed source, or rows of another, in a window
+            _size(source)
+            * (
+                shards / first.stream.shards("train")
+                if source.weight is None or first.weight is None
+                else tokens * source.weight / (first.weight * max(_tokens(source, vocabulary), 1))
+            )
+            for source in sources
+        ]
+
+    def documents(self, window: int) -> Documents:
+        """The documents of a window, as its epoch number `window`; fetches its shards.
+
+        Raises UserError when a shard cannot be read.
+        """
+        opened = []
+        for number, (source, step) in enumerate(zip(self.sources, self._steps, strict=True)):
+            if not isinstance(source, StreamedSource):
+                opened.append(replace(source, weight=None, rows_per_epoch=step))
+                continue
+            numbers = self._shards(number, window)
+            if not numbers:
+                continue
+            rows = source.stream.open("train", numbers)
+            source.stream.forget(
+                "train", {shard for w in (window - 1, window) for shard in self._shards(number, w)}
+            )
+            sizes = read_sizes(rows, self.vocabulary, texts_needed(self.config), cached=False)
+            opened.append(Source(rows, voice=source.voice, sizes=sizes))
+        return Documents(opened, self.vocabulary, self.config, self.seed)
+
+    def _shards(self, number: int, window: int) -> list[int]:
+        source, step = self.sources[number], self._steps[number]
+        assert isinstance(source, StreamedSource)
+        count = source.stream.shards("train")
+        places = range(max(0, floor(window * step)), max(0, floor((window + 1) * step)))
+        orders = {
+            turn: generator(self.seed, "order of shards", number, turn).permutation(count)
+            for turn in {place // count for place in places}
+        }
+        return [int(orders[place // count][place % count]) for place in places]
+
+
+class BlocksAhead:
+    """Packed blocks of windows; while one is trained on, the next is fetched and planned."""
+
+    def __init__(self, windows: ShardWindows, block_length: int) -> None:
+        self._windows, self._length = windows, block_length
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="next shards")
+        self._coming: dict[int, Future[PackedBlocks]] = {}
+
+    def __call__(self, window: int) -> PackedBlocks:
+        """The blocks of a window."""
+        coming = self._coming.pop(window, None) or self._worker.submit(self._make, window)
+        self._coming = {window + 1: self._worker.submit(self._make, window + 1)}
+        return coming.result()
+
+    def _make(self, window: int) -> PackedBlocks:
+        return PackedBlocks(self._windows.documents(window), self._length, window)
+
+
+def _measured(
+    source: Source | StreamedSource, vocabulary: Vocabulary, config: DocumentConfig
+) -> Source | StreamedSource:
+    if isinstance(source, StreamedSource) or isinstance(source.dataset, TextRows):
+        return source
+    return replace(source, sizes=read_sizes(source.dataset, vocabulary, texts_needed(config)))
+
+
+def _size(source: Source | StreamedSource) -> int:
+    """Shards of a streamed source, rows of another."""
+    return source.stream.shards("train") if isinstance(source, StreamedSource) else len(source.dataset)
+
+
+def _tokens(source: Source | StreamedSource, vocabulary: Vocabulary) -> float:
+    """Tokens of a source by and large: of a streamed one only the length of the speech is known."""
+    if isinstance(source, StreamedSource):
+        seconds: float = source.stream.metadata["splits"]["train"]["seconds"]
+        return seconds * vocabulary.codec.frame_rate * vocabulary.num_quantizers
+    return float(np.asarray(source.dataset.lengths).sum())

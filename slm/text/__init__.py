@@ -1,0 +1,1 @@
+"""Texts: their tokenizer, their words, and datasets of text alone."""

@@ -1,0 +1,255 @@
+"""What a run trains on: datasets, vocabulary, and the documents of each phase."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from codec.runs import UserError
+from slm.documents import Documents, Source, TextRows, TokenRows
+from slm.documents.measure import speaker_numbers
+from slm.models.checkpoint import SpeakingHabits
+from slm.models.warm_start import Start
+from slm.packing.array_cache import cache_root
+from slm.packing.block_stream import BlockStream, StreamPosition
+from slm.packing.blocks import PackedBlocks
+from slm.packing.shard_windows import BlocksAhead, ShardWindows, StreamedSource
+from slm.text.config import TextDatasetConfig, ValidationConfig
+from slm.text.dataset import open_texts
+from slm.training.config import DatasetConfig, SLMTrainingConfig
+from slm.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data import TokenDataset
+    from data.token_stream import TokenStream
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The datasets of a run, opened and checked against each other."""
+
+    config: SLMTrainingConfig
+    training: Sequence[TokenRows]  # of a streamed dataset its first shard
+    hashes: list[str]  # one for each of the config's sources: what a checkpoint was trained on
+    validation: Mapping[str, TokenRows | TextRows]  # by name, or path; see `SLMTrainingConfig.validation`
+    vocabulary: Vocabulary
+    codebooks: "list[Tensor] | None" = None  # effective codebooks, where the config asks for them
+    texts: Sequence[TextRows] = ()
+    streams: "Mapping[int, TokenStream]" = field(default_factory=dict)  # by number in the config's datasets
+
+    def stream(self, phase: int, position: StreamPosition, rank: int, num_processes: int) -> BlockStream:
+        """The blocks of one phase: 0 before the decay, 1 in it if it has a mixture of its own."""
+        config = self.config
+        return BlockStream(
+            self._blocks(decay=phase == 1),
+            config.batch.blocks,
+            position,
+            rank,
+            num_processes,
+            config.workers,
+        )
+
+    def validation_blocks(self) -> dict[str, PackedBlocks]:
+        """The blocks of each validation set: always the same ones, nothing corrupted."""
+        config = self.config
+        entries = config.validation
+        if entries is None:
+            entries = {
+                entry.path: ValidationConfig(entry.path, voice=entry.voice) for entry in config.datasets
+            }
+        sets = {}
+        for name, dataset in self.validation.items():
+            documents = config.documents.without_noise()
+            if (formats := entries[name].formats) is not None:
+                documents = replace(documents, formats=formats)
+            source = Source(dataset, voice=entries[name].voice)
+            sets[name] = PackedBlocks(
+                Documents([source], self.vocabulary, documents, config.seed), config.batch.length, epoch=0
+            )
+        return sets
+
+    def _blocks(self, decay: bool) -> Callable[[int], PackedBlocks]:
+        """What makes the blocks of an epoch, or of a window of a streamed dataset."""
+        config = self.config
+        sources = self._sources(decay)
+        documents = (config.decay_documents if decay else None) or config.documents
+        # Phases draw differently, or the second would begin with the documents of the first.
+        seed = config.seed + 0x9E3779B9 if decay else config.seed
+        if self.streams:
+            streamed = [
+                StreamedSource(self.streams[number], source.weight, source.voice)
+                if number in self.streams
+                else source
+                for number, source in enumerate(sources)
+            ]
+            windows = ShardWindows(streamed, self.vocabulary, documents, seed, config.window_shards)
+            return BlocksAhead(windows, config.batch.length)
+        built = Documents(sources, self.vocabulary, documents, seed, config.token_budget(decay))
+        return lambda epoch: PackedBlocks(built, config.batch.length, epoch)
+
+    def _sources(self, decay: bool) -> list[Source]:
+        config = self.config
+        datasets: list[TokenRows | TextRows] = [*self.training, *self.texts]
+        entries = zip(datasets, config.sources, config.weights(decay), strict=True)
+        return [
+            Source(
+                dataset,
+                weight,
+                entry.voice if isinstance(entry, DatasetConfig) else None,
+                self._epochs(entry, decay),
+            )
+            for dataset, entry, weight in entries
+        ]
+
+    def _epochs(self, entry: DatasetConfig | TextDatasetConfig, decay: bool) -> float | None:
+        """How often a source's rows may come in one phase: each has its part, by how long it is."""
+        config = self.config
+        if entry.max_epochs is None or not config.decay_changes_data:
+            return entry.max_epochs
+        weights = {
+            False: entry.weight,
+            True: entry.weight if entry.decay_weight is None else entry.decay_weight,
+        }
+        lengths = {phase: config.token_budget(phase) or 0 for phase, weight in weights.items() if weight != 0}
+        return entry.max_epochs * lengths.get(decay, 0) / max(sum(lengths.values()), 1)
+
+
+def open_training_data(config: SLMTrainingConfig) -> TrainingData:
+    """Open what a config names.
+
+    Raises UserError when something is missing or not of one codec.
+    """
+    from data.token_stream import TokenStream, is_address
+
+    streams = {
+        number: TokenStream(entry.path, cache_root() / "shards")
+        for number, entry in enumerate(config.datasets)
+        if is_address(entry.path)
+    }
+    training = [
+        streams[number].open("train", [0]) if number in streams else _open_tokens(entry.path, "train")
+        for number, entry in enumerate(config.datasets)
+    ]
+    info = training[0].info
+    for dataset, entry in zip(training, config.datasets, strict=True):
+        info.check_same(dataset.info, what=entry.path, as_many=True)
+    start = None if config.start_from is None else Start.open(config.start_from)
+    embeddings = config.model.speech_embeddings if start is None else start.speech_embeddings(info)
+    codebooks = _codebooks(config, training[0]) if embeddings == "codebook" else None
+    voices = config.voices
+    if voices is None:
+        known = [] if start is None else start.known_voices()
+        voices = list(dict.fromkeys([*known, *_speakers(config, training)]))
+    if start is None:
+        assert config.text_model is not None  # the config has one of the two
+        vocabulary = Vocabulary.build(config.text_model, info, voices, config.max_quantizers, config.codec)
+    else:
+        vocabulary = start.extended_vocabulary(info, voices, config.max_quantizers, config.codec)
+    longest = config.batch.length - 2  # <|text|> and <|eos|>
+    texts = [open_texts(entry, vocabulary, longest) for entry in config.texts]
+    return TrainingData(
+        config,
+        training,
+        [*(dataset.content_hash for dataset in training), *(rows.content_hash for rows in texts)],
+        _open_validation(config, training, vocabulary, longest),
+        vocabulary,
+        codebooks,
+        texts,
+        streams,
+    )
+
+
+def _open_tokens(path: str, split: str) -> "TokenDataset":
+    from data import TokenDataset
+    from data.token_stream import TokenStream, is_address
+
+    if is_address(path):
+        return TokenStream(path, cache_root() / "shards").open(split)
+    return TokenDataset.open(path, split)
+
+
+def _open_validation(
+    config: SLMTrainingConfig, training: "Sequence[TokenDataset]", vocabulary: Vocabulary, longest: int
+) -> dict[str, TokenRows | TextRows]:
+    if config.validation is None:
+        return {
+            entry.path: _open_tokens(entry.path, "validation")
+            for entry, dataset in zip(config.datasets, training, strict=True)
+            if "validation" in dataset.splits
+        }
+    opened: dict[str, TokenRows | TextRows] = {}
+    for name, entry in config.validation.items():
+        if entry.column is None:
+            rows = _open_tokens(entry.path, entry.split)
+            vocabulary.codec.check_same(rows.info, what=entry.path, as_many=True)
+            opened[name] = rows
+        else:
+            texts = TextDatasetConfig(entry.path, entry.name, split=entry.split, column=entry.column)
+            opened[name] = open_texts(texts, vocabulary, longest)
+    return opened
+
+
+def _codebooks(config: SLMTrainingConfig, dataset: "TokenDataset") -> "list[Tensor]":
+    from codec import CodecInfo, load_codec
+
+    location = config.codec or dataset.info.name
+    codec = load_codec(location)
+    CodecInfo.of(codec).check_same(dataset.info, what=config.datasets[0].path)
+    count = min(config.max_quantizers or dataset.info.num_quantizers, dataset.info.num_quantizers)
+    return [codec.effective_codebook(quantizer).detach().clone() for quantizer in range(count)]
+
+
+_MOST_VOICES = 256
+_TIMED_ROWS = 2000  # of each dataset, for how fast its speakers speak
+
+
+def _speakers(config: SLMTrainingConfig, datasets: Sequence[TokenRows]) -> list[str]:
+    """Everybody who speaks in the training datasets, by name."""
+    names: set[str] = set()
+    for entry, dataset in zip(config.datasets, datasets, strict=True):
+        numbers, of_dataset = speaker_numbers(dataset, entry.voice)
+        names.update(of_dataset[number] for number in np.unique(numbers).tolist() if number >= 0)
+    if len(names) > _MOST_VOICES:
+        raise UserError(
+            f"the datasets have {len(names)} speakers, too many for a tag each: name those that shall have one in "
+            "voices, or give an empty list and use prompts"
+        )
+    return sorted(names)
+
+
+def speaking_habits(data: TrainingData) -> SpeakingHabits:
+    """What generation has to know of the data: how speech was asked for, and how long a character lasts."""
+    config = data.config
+    documents = (config.decay_documents if config.decay_changes_data else None) or config.documents
+    formats = [name for name, weight in documents.formats.items() if weight > 0]
+    speeds: list[float] = []
+    for dataset in data.training:
+        seconds = dataset.lengths / (dataset.info.num_quantizers * dataset.info.frame_rate)
+        for row in range(0, len(dataset), -(-len(dataset) // _TIMED_ROWS) or 1):
+            text = dataset.text(row)
+            if text and seconds[row]:
+                speeds.append(float(seconds[row]) / len(text))
+    return SpeakingHabits(
+        formats=formats,
+        words_per_span=max(1, (documents.min_words + documents.max_words) // 2),
+        prompts=documents.prompt_probability > 0,
+        seconds_per_character=np.quantile(speeds, [0.01, 0.5, 0.99]).tolist() if speeds else None,
+    )
+
+
+def _sources(
+    config: SLMTrainingConfig, datasets: Sequence[TokenRows], weights: list[float | None]
+) -> list[Source]:
+    return [
+        Source(dataset, weight, entry.voice)
+        for dataset, weight, entry in zip(datasets, weights, config.datasets, strict=True)
+    ]
+
+
+def dataset_name(path: str) -> str:
+    """How a dataset is called in logs: its directory's name."""
+    return Path(path).name or path

@@ -1,0 +1,222 @@
+"""The model of a training run with what changes it: one update, its state on disk, and back."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from codec.runs import (
+    UserError,
+    optimizer_tensors,
+    rank,
+    restore_optimizer,
+    save_training_state,
+    seed_globals,
+)
+from slm.models.adapters import attach_adapter, load_adapter_weights, save_adapter
+from slm.models.attention import PER_DOCUMENT
+from slm.models.build import add_dropout, build_model
+from slm.models.checkpoint import MODEL_FILE, SpeakingHabits, save_checkpoint, save_vocabulary
+from slm.models.warm_start import Start, start_model
+from slm.packing.block_stream import stack
+from slm.packing.blocks import Block
+from slm.training.config import SLMTrainingConfig
+from slm.training.data import TrainingData
+from slm.training.loss import LossSums, PackedLanguageModel
+from slm.training.optimizer import WeightAverage, build_optimizer
+from slm.training.sharding import gathered, gradients_wait, launcher_shards, shard, whole
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update did."""
+
+    sums: Tensor  # a `LossSums.vector` of this process's blocks
+    gradient_norm: float  # of all processes together, before it was clipped
+    was_finite: bool  # otherwise the update was left out
+
+
+class Learner:
+    """A model, alone or as one process's copy or part of it, its optimizer, and the average of its weights."""
+
+    def __init__(
+        self,
+        config: SLMTrainingConfig,
+        data: TrainingData,
+        accelerator: "Accelerator",
+        checkpoint: Path | None,
+        state: dict[str, Tensor],
+    ) -> None:
+        """checkpoint: go on from it; `state`: the tensors that `save` put there beside the model."""
+        self.config, self.data, self.accelerator = config, data, accelerator
+        model, self.adapted = _initial_model(config, data, attention_for(config, accelerator.device))
+        if checkpoint is not None:  # before anything is shared out
+            if self.adapted is not None:
+                load_adapter_weights(self.adapted, checkpoint)
+            else:
+                _load_weights(model, checkpoint / MODEL_FILE)
+        self.model = model
+        if config.activation_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        text_bytes = torch.as_tensor(data.vocabulary.text_bytes.astype("int64"))
+        self.packed = PackedLanguageModel(model, text_bytes, config.logits_mib)
+        self.is_sharded = config.sharding == "full" or (config.sharding == "auto" and launcher_shards())
+        if self.is_sharded:
+            shard(self.packed, accelerator)
+        self.packed.to(accelerator.device)
+        self.optimizer = build_optimizer(self.packed, config.optimizer)
+        self.average = WeightAverage(model, config.ema) if config.ema else None
+        if checkpoint is not None:
+            restore_optimizer(self.optimizer, _under("optimizer/", state))
+            if self.average is not None:
+                self.average.restore(_under("weights/", state))
+        if config.compile:
+            self.packed.compile_decoder()
+        # Mixed precision and the averaging of gradients; a sharded model does the latter itself.
+        self.wrapped = self.packed if self.is_sharded else accelerator.prepare_model(self.packed)
+
+    def update(self, blocks: list[Block], weight: float, step: int, learning_rate: float) -> Update:
+        """One optimizer step on this process's blocks; `weight` is the loss weight of those of all processes."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        size = self.config.batch.blocks_per_forward
+        parts = [blocks[start : start + size] for start in range(0, len(blocks), size)]
+        sums = torch.zeros(LossSums.SIZE, dtype=torch.float64)
+        # Gradients are averaged over processes, and the loss is a mean over the weights of all of them.
+        scale = self.accelerator.num_processes / weight if weight else 0.0
+        for number, part in enumerate(parts):
+            # Dropout is a function of where the run stands, so that a resumed run draws the same.
+            seed_globals(self.config.seed, "dropout", step, number, rank())
+            batch = stack(part, self.accelerator.device)
+            if self.is_sharded:
+                with gradients_wait(self.packed, number < len(parts) - 1):
+                    with self.accelerator.autocast():
+                        output = self.packed(**batch)
+                    (output["loss"] * scale).backward()
+            elif number < len(parts) - 1:
+                with self.accelerator.no_sync(self.wrapped):
+                    output = self.wrapped(**batch)
+                    (output["loss"] * scale).backward()
+            else:
+                output = self.wrapped(**batch)
+                (output["loss"] * scale).backward()
+            sums += LossSums.vector(output, batch["loss_weights"].sum())
+        norm = whole(
+            torch.nn.utils.clip_grad_norm_(
+                self.packed.parameters(), self.config.optimizer.clip_norm or math.inf, foreach=True
+            )
+        ).item()
+        if math.isfinite(norm):
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        return Update(sums, norm, math.isfinite(norm))
+
+    def swap_average(self) -> None:
+        """Exchange weights and their average, if there is one: once to use it, once more to go on."""
+        if self.average is not None:
+            self.average.swap()
+
+    def snapshot(self, training_state: bool) -> "Snapshot":
+        """What `Snapshot.write` needs; all processes have to ask for it together.
+
+        A sharded model is gathered on the first process; otherwise nothing is copied, so write before the next update.
+        """
+        self.swap_average()
+        keep = self.accelerator.is_main_process
+        weights = None
+        if self.is_sharded:
+            # Tied weights come once, as they are saved.
+            named = dict((self.adapted or self.model).named_parameters())
+            weights = gathered({name: p for name, p in named.items() if p.requires_grad}, keep)
+        tensors: dict[str, Tensor] = {}
+        if training_state:
+            entries = optimizer_tensors(self.optimizer, keep=keep)
+            tensors = {f"optimizer/{name}": tensor for name, tensor in entries.items()}
+            if self.average is not None:
+                held = {f"weights/{index}": tensor for index, tensor in enumerate(self.average.averages)}
+                tensors |= gathered(held, keep) if self.is_sharded else held
+        return Snapshot(self, weights, tensors)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A learner's state on its way to the disk, its average in the place of its weights; `close` puts them back."""
+
+    learner: Learner
+    weights: dict[str, Tensor] | None
+    tensors: dict[str, Tensor]
+
+    def write_model(self, directory: Path, habits: SpeakingHabits) -> None:
+        """An SLM checkpoint as one would use it, or an adapter."""
+        learner = self.learner
+        vocabulary = learner.data.vocabulary
+        if learner.adapted is None:
+            save_checkpoint(directory, learner.model, vocabulary, habits, self.weights)
+        else:
+            save_adapter(directory, learner.adapted, self.weights)
+            save_vocabulary(directory, vocabulary, habits)
+
+    def write_state(self, directory: Path, counters: dict) -> None:
+        """What training needs beside the model to go on."""
+        save_training_state(directory, self.tensors, counters)
+
+    def close(self) -> None:
+        """The learner goes on from its own weights."""
+        self.learner.swap_average()
+
+
+def attention_for(config: SLMTrainingConfig, device: torch.device) -> str:
+    """The attention that a run computes with."""
+    if config.attention != "auto":
+        return config.attention
+    if device.type == "cpu":
+        # Documents differ in length from step to step, for which a compiled model would be compiled again and again.
+        return "sdpa" if config.compile else PER_DOCUMENT
+    from transformers.utils import is_flash_attn_2_available
+
+    halves = config.precision in ("auto", "bfloat16")
+    return "flash_attention_2" if halves and is_flash_attn_2_available() else "sdpa"
+
+
+def _initial_model(
+    config: SLMTrainingConfig, data: TrainingData, attention: str
+) -> "tuple[PreTrainedModel, PeftModel | None]":
+    """The model before the first update, on the CPU, and as PEFT sees it if only a part of it learns."""
+    dtype = torch.float64 if config.precision == "float64" else torch.float32
+    if config.start_from is None:
+        return build_model(config.model, data.vocabulary, config.seed, data.codebooks, attention, dtype), None
+    start = Start.open(config.start_from)
+    model = start_model(start, config.model, data.vocabulary, config.seed, data.codebooks, attention)
+    torch.nn.Module.to(model, dtype)
+    longest = getattr(model.config, "max_position_embeddings", config.batch.length)
+    if config.batch.length > longest:
+        raise UserError(
+            f"batch.length {config.batch.length} is more than the {longest} positions that "
+            f"{config.start_from.model} can read: no document may be longer"
+        )
+    adapted = None
+    if config.tuning.mode != "full":
+        adapted = attach_adapter(model, config.tuning, data.vocabulary, start.location, config.seed)
+    if config.model.dropout:
+        add_dropout(model, config.model.dropout)
+    return model, adapted
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _load_weights(model: "PreTrainedModel", path: Path) -> None:
+    from safetensors.torch import load_model
+
+    load_model(model, str(path))  # strict, and knows tied weights

@@ -1,0 +1,176 @@
+"""The training loss: weighted, summed, and counted per modality."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import add
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slm.models.adapters import head_bias, head_weight
+from slm.models.attention import document_lengths
+from slm.training.chunked_loss import places_at_once, weighted_cross_entropy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MODALITIES = ("control", "text", "speech")  # as numbered in a block's `modality`
+
+
+class PackedLanguageModel(nn.Module):
+    """A causal LM that reads packed blocks and answers with sums of losses.
+
+    The loss is inside the module so that what wraps it (DDP, mixed precision) sees one forward pass, and so that
+    logits are made only where a token is to be predicted.
+    """
+
+    def __init__(self, model: "PreTrainedModel", text_bytes: Tensor, logits_mib: float = 512.0) -> None:
+        """text_bytes: (vocabulary,) UTF-8 bytes that each token stands for, 0 for all but text.
+
+        logits_mib: logits that would take more than this are made and used in chunks.
+        """
+        super().__init__()
+        self.model = model
+        self.logits_mib = logits_mib
+        # What runs: the decoder itself, or its compiled form, which shares its parameters.
+        self._decoder: list[Callable[..., Any]] = [model.base_model]
+        self.text_bytes: Tensor
+        self.register_buffer("text_bytes", text_bytes, persistent=False)
+
+    def compile_decoder(self) -> None:
+        """Run the decoder through `torch.compile`."""
+        self._decoder = [torch.compile(self.model.base_model)]
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        labels: Tensor,
+        loss_weights: Tensor,
+        modality: Tensor,
+    ) -> dict[str, Tensor]:
+        """All (batch, length); `labels[t]` and `loss_weights[t]` are about token t itself.
+
+        Returns `loss` (the weighted sum, with a gradient), and without one, by modality, `nats` (3,), `tokens`
+        (3,), and `text_bytes`.
+        """
+        # attention_mask=None, restarting positions and no cache: only then does transformers keep packed
+        # documents apart.
+        attention = self.model.config._attn_implementation or ""
+        boundaries = flash_boundaries(position_ids) if attention.startswith("flash_attention") else {}
+        hidden = self._decoder[0](
+            input_ids=input_ids,
+            attention_mask=None,
+            position_ids=position_ids,
+            use_cache=False,
+            **boundaries,
+        ).last_hidden_state  # (batch, length, dim)
+        weights = loss_weights[:, 1:].flatten()
+        predicted = weights.nonzero().squeeze(1)
+        weights = weights[predicted]
+        targets = labels[:, 1:].flatten()[predicted]
+        kinds = modality[:, 1:].flatten()[predicted].long()
+        loss, nats = self._weighted_loss(hidden[:, :-1].flatten(0, 1)[predicted], targets, weights)
+        zeros = torch.zeros(len(MODALITIES), dtype=nats.dtype, device=nats.device)
+        return {
+            "loss": loss,
+            "nats": zeros.index_add(0, kinds, nats.detach()),
+            "tokens": zeros.index_add(0, kinds, torch.ones_like(nats)),
+            "text_bytes": self.text_bytes[targets].sum(),
+        }
+
+    def _weighted_loss(self, hidden: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The weighted sum of cross-entropies and each of them, (predicted,), at hidden states (predicted, dim)."""
+        head = self.model.get_output_embeddings()
+        chunk = places_at_once(len(targets), len(self.text_bytes), hidden.dtype, self.logits_mib)
+        matrix = head_weight(head) if chunk < len(targets) else None
+        if matrix is not None:
+            return weighted_cross_entropy(hidden, matrix, head_bias(head), targets, weights, chunk)
+        logits = head(hidden)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        nats = F.cross_entropy(logits, targets, reduction="none")  # (predicted,)
+        return (nats * weights.to(nats.dtype)).sum(), nats
+
+
+def flash_boundaries(position_ids: Tensor) -> dict[str, Any]:
+    """Where the documents of packed blocks lie, as flash attention is told it.
+
+    position_ids: (batch, length). transformers would find the boundaries of a single row by itself, in every layer,
+    and none in several rows, whose documents would then leak into each other.
+    """
+    lengths = document_lengths(position_ids)
+    edges = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=position_ids.device)
+    longest = max(lengths)
+    return {
+        "cu_seq_lens_q": edges,
+        "cu_seq_lens_k": edges,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
+
+
+@dataclass
+class LossSums:
+    """Losses summed over any number of blocks; sums of several processes add up."""
+
+    weighted: float = 0.0  # nats times weight
+    weight: float = 0.0
+    nats: tuple[float, ...] = (0.0, 0.0, 0.0)  # by modality, every predicted token counting once
+    tokens: tuple[float, ...] = (0.0, 0.0, 0.0)
+    text_bytes: float = 0.0
+
+    SIZE: ClassVar[int] = 9  # numbers in a `vector`
+
+    @classmethod
+    def of(cls, values: Tensor) -> "LossSums":
+        """From `vector`s, added up over blocks and processes."""
+        numbers = values.tolist()
+        return cls(numbers[0], numbers[1], tuple(numbers[2:5]), tuple(numbers[5:8]), numbers[8])
+
+    @classmethod
+    def together(cls, parts: Iterable["LossSums"]) -> "LossSums":
+        """The sums of several sets as one."""
+        total = cls()
+        for part in parts:
+            total = cls(
+                total.weighted + part.weighted,
+                total.weight + part.weight,
+                tuple(map(add, total.nats, part.nats)),
+                tuple(map(add, total.tokens, part.tokens)),
+                total.text_bytes + part.text_bytes,
+            )
+        return total
+
+    @staticmethod
+    def vector(output: Mapping[str, Tensor], weight: Tensor) -> Tensor:
+        """What a forward pass answered, as one float64 tensor (9,) on the CPU."""
+        names = ("nats", "tokens", "text_bytes")
+        parts = [output["loss"].detach(), weight, *(output[name] for name in names)]
+        # By way of the CPU: not every accelerator has float64.
+        return torch.cat([part.reshape(-1).to(output["loss"].dtype) for part in parts]).cpu().double()
+
+    @property
+    def loss(self) -> float:
+        """The training objective: nats per unit of weight."""
+        return self.weighted / self.weight if self.weight else math.nan
+
+    def report(self, frame_rate: float, num_quantizers: int) -> dict[str, float]:
+        """The objective, and each modality in units that compare across vocabularies and codecs.
+
+        Text in bits per byte; speech in bits per token and per second of audio; only what was seen.
+        """
+        report = {"loss": self.loss}
+        bits = [nats / math.log(2) for nats in self.nats]
+        if self.tokens[0]:
+            report["control/bits_per_token"] = bits[0] / self.tokens[0]
+        if self.text_bytes:
+            report["text/bits_per_byte"] = bits[1] / self.text_bytes
+        if self.tokens[2]:
+            per_token = bits[2] / self.tokens[2]
+            report["speech/bits_per_token"] = per_token
+            report["speech/bits_per_second"] = per_token * frame_rate * num_quantizers
+        return report
