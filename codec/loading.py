@@ -31,12 +31,12 @@ def load_codec(
     codec with several quantizers the first `num_quantizers` are used, or as many as the name says behind a colon
     (`kyutai/mimi:8`); all unless given. Raises UserError when there is no such codec, naming the bundled ones.
     """
-    name, count = _split_count(str(name_or_path), num_quantizers)
+    name, count = split_count(str(name_or_path), num_quantizers)
     model = _load(name, count)
     return model.eval().to(device)
 
 
-def _split_count(name: str, num_quantizers: int | None) -> tuple[str, int | None]:
+def split_count(name: str, num_quantizers: int | None = None) -> tuple[str, int | None]:
     """`kyutai/mimi:8` -> `kyutai/mimi`, 8; a directory whose name ends that way is a directory."""
     found = re.fullmatch(r"(.+):(\d+)", name)
     if found is None or Path(name).exists():

@@ -4,6 +4,12 @@ from codec.metrics.codebook import CodebookStatistics, CodebookUse
 from codec.metrics.columns import Column
 from codec.metrics.dependencies import MissingDependency
 from codec.metrics.dnsmos import DNSMOSScore, dnsmos
+from codec.metrics.information import (
+    Classification,
+    Information,
+    naive_bayes,
+    predictive_information,
+)
 from codec.metrics.intelligibility import stoi
 from codec.metrics.intervals import Interval, bootstrap_mean, bootstrap_ratio, wilson_interval
 from codec.metrics.listening import pesq_wide_band
@@ -38,12 +44,14 @@ __all__ = [
     "DEV_LOG_MEL",
     "UTMOS",
     "WAVEFORM_METRICS",
+    "Classification",
     "CodeStability",
     "CodebookStatistics",
     "CodebookUse",
     "Column",
     "DNSMOSScore",
     "EditCounts",
+    "Information",
     "Interval",
     "MissingDependency",
     "Perturbation",
@@ -68,10 +76,12 @@ __all__ = [
     "log_mel",
     "log_mel_l1",
     "multi_resolution_stft",
+    "naive_bayes",
     "normalize_transcript",
     "open_recognizer",
     "perturbations",
     "pesq_wide_band",
+    "predictive_information",
     "score_waveforms",
     "stoi",
     "usable_metrics",

@@ -26,12 +26,15 @@ def evaluate_codec(
     split: Split = "validation",
     format: CorpusFormat = "auto",
     gain: float = 1.0,
+    quantizers: list[int] | None = None,
     metrics: list[str] | None = None,
     asr: str = "pocketsphinx",
     asr_language: str | None = None,
     speaker_model: str | None = None,
     utmos: Path | None = None,
     stability: int = 20,
+    probes: int = 0,
+    alignment: Path | None = None,
     limit: int | None = None,
     processes: int = 2,
     device: str = "auto",
@@ -48,6 +51,8 @@ def evaluate_codec(
         split: which of the corpus's utterances.
         format: the corpus's layout.
         gain: factor on every recording before anything else; for corpora recorded too low.
+        quantizers: rows for the first so many quantizers too, of codecs that have more: [1, 2, 4] says how much each
+            of them adds.
         metrics: of log_mel_l1, multi_resolution_stft, stoi, pesq, voicing, dnsmos; all when unset, [] for codes only.
         asr: hears recordings and output for the error rates: pocketsphinx (US English, offline), none, or a
             Hugging Face speech recogniser by hub id or directory.
@@ -57,19 +62,23 @@ def evaluate_codec(
         utmos: the file utmos22_strong_step7459_v1.pt of github.com/tarepan/SpeechMOS, for UTMOS.
         stability: of so many recordings, changed versions are coded too (shifted, turned down, made noisy,
             resampled), to count the codes that stay; 0 for none.
+        probes: of so many utterances of the training split, what each quantizer's codes say of the characters
+            being spoken (where words have times) and of the speaker (where there are several); 0 for none.
+        alignment: word times for the probes that codec-slm align made, where the corpus has none of its own.
         limit: only so many utterances, evenly spread over the split.
         processes: workers that compute metrics and recognise speech.
         device: for the codecs and the Hugging Face models; auto takes a GPU where there is one.
     """
     from codec import CodecInfo
-    from data import open_corpus
+    from data import open_corpus, with_alignment
     from recipes.commands.common import load_codec_on, resolve_device
     from recipes.evaluation.codec_evaluation import evaluate
     from recipes.evaluation.codec_report import write_codec_report
+    from recipes.evaluation.probes import probe
     from recipes.evaluation.scoring import Scorer
 
-    if stability < 0:
-        raise UserError(f"stability is {stability}: a number of recordings, or 0 for none")
+    if stability < 0 or probes < 0:
+        raise UserError(f"stability is {stability}, probes {probes}: a number of recordings, or 0 for none")
     where = resolve_device(device)
     listing = open_corpus(corpus, format=format)
     utterances = listing.split(split)
@@ -77,8 +86,13 @@ def evaluate_codec(
         there = ", ".join(f"{name} ({count})" for name, count in listing.splits.items())
         raise UserError(f"{corpus} has no {split} split: it has {there}; choose one with --split")
     utterances = _spread(utterances, limit)
-    codecs = _named({location: load_codec_on(location, where) for location in codec}, len(codec))
-    locations = dict(zip((named.name for named in codecs), codec, strict=True))
+    whole = _named({location: load_codec_on(location, where) for location in codec}, len(codec))
+    codecs, locations = _with_prefixes(whole, codec, quantizers or [], where)
+    probed = []
+    if probes:
+        if alignment is not None:
+            listing = with_alignment(listing, alignment)
+        probed = probe(whole, _spread(listing.split("train"), probes), gain, where)
     judges, not_given = _judges(speaker_model, utmos, where)
     if asr == "none":
         not_given["word and character error rate"] = "no recogniser: --asr none"
@@ -92,11 +106,12 @@ def evaluate_codec(
             },
             "corpus": {"name": listing.name, "location": corpus, "split": split, "gain": gain},
             "asr": scorer.asr,
+            "probes": {entry.codec: entry.to_dict() for entry in probed},
             "speaker_model": speaker_model,
             "utmos": None if utmos is None else utmos.name,
             "versions": _versions(),
         }
-    table = write_codec_report(output, evaluation, facts)
+    table = write_codec_report(output, evaluation, facts, probed)
     print(table)
     _say_what_is_missing(evaluation.skipped)
     if evaluation.failures:
@@ -116,6 +131,29 @@ def _named(codecs: "dict[str, Codec]", asked: int) -> "list[NamedCodec]":
         NamedCodec(location if names.count(loaded.config.name) > 1 else loaded.config.name, loaded)
         for location, loaded in codecs.items()
     ]
+
+
+def _with_prefixes(
+    whole: "list[NamedCodec]", locations: list[str], quantizers: list[int], device: str
+) -> "tuple[list[NamedCodec], dict[str, str]]":
+    """Each codec after those of its first few quantizers; and by name where each is."""
+    from codec.loading import split_count
+    from recipes.commands.common import load_codec_on
+    from recipes.evaluation.codec_evaluation import NamedCodec
+
+    if any(count < 1 for count in quantizers):
+        raise UserError(f"--quantizers {quantizers}: numbers of quantizers, each at least 1")
+    codecs, found = [], {}
+    for named, location in zip(whole, locations, strict=True):
+        for count in sorted(set(quantizers)):
+            if count < len(named.codec.config.codebook_sizes):
+                name = f"{named.name}:{count}"
+                where, _ = split_count(location)
+                codecs.append(NamedCodec(name, load_codec_on(where, device, count)))
+                found[name] = f"{where}:{count}"
+        codecs.append(named)
+        found[named.name] = location
+    return codecs, found
 
 
 def _judges(

@@ -1,6 +1,7 @@
 """What `evaluate-codec` leaves: results.json, report.md, utterances.parquet, pictures, audio to hear."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from recipes.evaluation.codec_evaluation import (
     Example,
     UtteranceRow,
 )
+from recipes.evaluation.probes import CodecProbe, probes_table
 from recipes.evaluation.tables import write_parquet
 from recipes.report import (
     SpectrogramRow,
@@ -71,7 +73,9 @@ def _of_codec(codec: CodecResult) -> dict[str, Any]:
     }
 
 
-def write_codec_report(output: Path, evaluation: CodecEvaluation, facts: dict[str, Any]) -> str:
+def write_codec_report(
+    output: Path, evaluation: CodecEvaluation, facts: dict[str, Any], probes: Sequence[CodecProbe] = ()
+) -> str:
     """Write everything into `output` and return the Markdown table of results.
 
     `facts`: the `codecs` (by name: the fields of CodecInfo, and where it is), the `corpus` (name, split, gain), the
@@ -86,7 +90,7 @@ def write_codec_report(output: Path, evaluation: CodecEvaluation, facts: dict[st
     if evaluation.examples:
         _draw_example(output / "spectrogram.png", evaluation.examples[0], evaluation.codecs)
     table = results_table(evaluation)
-    write_text(output / "report.md", _page(evaluation, facts, table))
+    write_text(output / "report.md", _page(evaluation, facts, table, probes))
     return table
 
 
@@ -103,7 +107,9 @@ def results_table(evaluation: CodecEvaluation) -> str:
     return markdown_table([header[i] for i in filled], [[row[i] for i in filled] for row in rows])
 
 
-def _page(evaluation: CodecEvaluation, facts: dict[str, Any], table: str) -> str:
+def _page(
+    evaluation: CodecEvaluation, facts: dict[str, Any], table: str, probes: Sequence[CodecProbe]
+) -> str:
     corpus = facts["corpus"]
     speed = evaluation.codecs[0].speed
     pictures = "![codes by frequency](codes.png)"
@@ -133,6 +139,15 @@ def _page(evaluation: CodecEvaluation, facts: dict[str, Any], table: str) -> str
             "Share of codes that stay the same, place by place, when the recording is changed; behind it for shifts, "
             "what stays under the best alignment (1 − insertions, deletions and substitutions / frames). Recordings "
             f"tried: {max(codec.stability.utterances for codec in evaluation.codecs)}.",
+        ]
+    if probes:
+        parts += [
+            "## What the codes say",
+            probes_table(probes),
+            "Bits by which a code, seen alone, tells better than chance which character is spoken in the middle of its "
+            "frame, or which speaker: learned on four fifths of the utterances, tried on the last, in turn (a lower "
+            "bound of the mutual information; 95 % bootstrap intervals over utterances). A word's characters share its "
+            "time evenly. A speaker is told by all codes of an utterance together (naive Bayes).",
         ]
     parts += [
         "## Speed",
