@@ -299,6 +299,22 @@ class CodecModel(PreTrainedModel):
         return self._pad_to_hop(waveform), (lengths + hop - 1) // hop
 
 
+class SingleCodebookModel(CodecModel):
+    """A codec whose frames are one code each: its quantizer takes latents to codes (batch, frames), and back."""
+
+    def quantize(
+        self, latent: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
+    ) -> Tensor:
+        """(batch, frames, dim) -> codes (batch, 1, frames) int64."""
+        return self.quantizer.encode(latent)[:, None]
+
+    def codes_to_latent(
+        self, audio_codes: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
+    ) -> Tensor:
+        """Codes (batch, 1, frames) -> latent (batch, frames, dim)."""
+        return self.quantizer.decode(audio_codes[:, 0])
+
+
 @torch.no_grad()
 def standardize(layer: nn.Linear | nn.Conv1d, output: Tensor) -> None:
     """Rescale an affine layer so that this `output` (rows, dim) of it gets mean 0, deviation 1/sqrt(dim) a channel."""

@@ -185,16 +185,41 @@ class BigVGANConfig:
 class CodecConfig(PreTrainedConfig):
     """What the configurations of all codecs have: windows, rates, codebooks, and what of them decides a code's meaning.
 
-    A subclass sets `name`, `encoder`, `chunk_seconds`, `overlap_seconds`, `exported`, `fingerprint`, and says the rest.
+    A subclass sets `encoder` and its other parts, as plain dictionaries with every field filled in, so that config.json
+    says everything; then it calls this `__init__`, which ends with the subclass's `_check`.
+
+    Args:
+        name: what the codec calls itself in datasets and checkpoints.
+        chunk_seconds, overlap_seconds: audio longer than `chunk_seconds` is coded in windows of that length, of
+            which `overlap_seconds` on each side are context; None for codecs that stream, where chunked equals
+            whole.
+        exported: what only training needs is gone, and what it needed apart is worked together.
+        fingerprint: 16 hex digits that name the meaning of a code; set by `export`.
     """
 
     if TYPE_CHECKING:  # `PreTrainedConfig` makes what is annotated here an argument
-        name: str
         encoder: dict[str, Any]  # fields of the part, by name
-        chunk_seconds: float | None
-        overlap_seconds: float | None
-        exported: bool
-        fingerprint: str | None
+
+    def __init__(
+        self,
+        name: str = "codec",
+        chunk_seconds: float | None = None,
+        overlap_seconds: float | None = None,
+        exported: bool = False,
+        fingerprint: str | None = None,
+        **kwargs: Any,
+    ):
+        self.name = name
+        self.chunk_seconds = chunk_seconds
+        self.overlap_seconds = overlap_seconds
+        self.exported = exported
+        self.fingerprint = fingerprint
+        super().__init__(**kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        """Raise ValueError, naming what does not fit together."""
+        raise NotImplementedError
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -251,6 +276,19 @@ class CodecConfig(PreTrainedConfig):
             "overlap_seconds": self.overlap_seconds,
         }
 
+    def _check_mel_parts(self, encoder: object, upsample: int) -> None:
+        """Raise ValueError unless an encoder that starts from log-mel, and a decoder that ends there, fit the frames."""
+        if isinstance(encoder, LogMelEncoderConfig) and (
+            encoder.mel.alignment != "same" or encoder.mel.sampling_rate != self.sampling_rate
+        ):
+            raise ValueError(
+                f"the encoder's mel must have alignment 'same' and the output's sampling rate, {self.sampling_rate}"
+            )
+        if self.hop_length % upsample:
+            raise ValueError(
+                f"the decoder cannot upsample {upsample} times: the hop is {self.hop_length} samples"
+            )
+
     def _check_windows(self) -> None:
         """Raise ValueError unless there are windows exactly where there is no streaming."""
         if self.streams:
@@ -266,16 +304,11 @@ class HHCodecConfig(CodecConfig):
     """Configuration of `HHCodecModel`: waveform -> VQ -> mel -> waveform (arXiv 2507.18897).
 
     Args:
-        name: what the codec calls itself in datasets and checkpoints.
         encoder: fields of `SEANetConfig` or `LogMelEncoderConfig`, by its `kind`.
         quantizer: fields of `SLMVQConfig`.
         decoder: fields of `MelDecoderConfig`.
         vocoder: fields of `VocosConfig` or `BigVGANConfig`, by its `kind`.
-        chunk_seconds, overlap_seconds: audio longer than `chunk_seconds` is coded in windows of that length, of
-            which `overlap_seconds` on each side are context; None for codecs that stream, where chunked equals
-            whole.
-        exported: the codebook transform is folded and what only training needs is gone.
-        fingerprint: 16 hex digits that name the meaning of a code; set by `export`.
+        name, chunk_seconds, overlap_seconds, exported, fingerprint: as in `CodecConfig`.
     """
 
     model_type = "hh-codec"
@@ -293,41 +326,24 @@ class HHCodecConfig(CodecConfig):
         fingerprint: str | None = None,
         **kwargs: Any,
     ):
-        self.name = name
         kind = (encoder or {}).get("kind", "seanet")
         encoder_class = {"seanet": SEANetConfig, "log-mel": LogMelEncoderConfig}.get(kind)
         if encoder_class is None:
             raise ValueError(f"unknown encoder kind {kind!r}: expected 'seanet' or 'log-mel'")
-        # kept as plain dictionaries with every field filled in, so that config.json says everything
         self.encoder = plain(part_from(encoder_class, encoder))
         self.quantizer = plain(part_from(SLMVQConfig, quantizer))
         self.decoder = plain(part_from(MelDecoderConfig, decoder))
         self.vocoder = plain(vocoder_from(vocoder))
-        self.chunk_seconds = chunk_seconds
-        self.overlap_seconds = overlap_seconds
-        self.exported = exported
-        self.fingerprint = fingerprint
-        super().__init__(**kwargs)
-        self._check()
+        super().__init__(name, chunk_seconds, overlap_seconds, exported, fingerprint, **kwargs)
 
     def _check(self) -> None:
-        """Raise ValueError, naming what does not fit together."""
         encoder, upsample = self.encoder_config, self.decoder_config.upsample
         if encoder.dim != self.quantizer_config.dim:
             raise ValueError(
                 f"the encoder's latent has {encoder.dim} dimensions, "
                 f"the quantizer's codebook {self.quantizer_config.dim}"
             )
-        if isinstance(encoder, LogMelEncoderConfig) and (
-            encoder.mel.alignment != "same" or encoder.mel.sampling_rate != self.sampling_rate
-        ):
-            raise ValueError(
-                f"the encoder's mel must have alignment 'same' and the vocoder's sampling rate, {self.sampling_rate}"
-            )
-        if self.hop_length % upsample:
-            raise ValueError(
-                f"the decoder cannot upsample {upsample} times: the hop is {self.hop_length} samples"
-            )
+        self._check_mel_parts(encoder, upsample)
         mel = self.vocoder_config.mel
         straight = mel.alignment == "same" and mel.hop_length * upsample == self.hop_length
         if self.decoder_config.fine_dim is None and not straight:

@@ -3,18 +3,17 @@
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
-from codec.base import CodecModel, standardize, weights_without_norm
+from codec.base import SingleCodebookModel, standardize, weights_without_norm
 from codec.configuration import HHCodecConfig, LogMelEncoderConfig, SEANetConfig
 from codec.log_mel_encoder import LogMelEncoder
 from codec.mel_decoder import MelDecoder
 from codec.outputs import CodecOutput
 from codec.seanet import SEANetEncoder
 from codec.slm_vq import SLMVQ, SLMVQOutput
-from codec.streaming import StreamState
 from codec.vocoders import build_vocoder
 
 
-class HHCodecModel(CodecModel):
+class HHCodecModel(SingleCodebookModel):
     """Encoder -> SLM-VQ -> mel decoder -> vocoder."""
 
     config_class = HHCodecConfig
@@ -37,22 +36,6 @@ class HHCodecModel(CodecModel):
         self.decoder = MelDecoder(config.decoder_config, encoder.dim, config.hop_length, vocoder.mel)
         self.vocoder = build_vocoder(vocoder, folded=config.exported)
         self.post_init()
-
-    # -- waveform to codes ------------------------------------------------------------------------------------------
-
-    def quantize(
-        self, latent: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
-    ) -> Tensor:
-        """(batch, frames, dim) -> codes (batch, 1, frames) int64."""
-        return self.quantizer.encode(latent)[:, None]
-
-    # -- codes to waveform ------------------------------------------------------------------------------------------
-
-    def codes_to_latent(
-        self, audio_codes: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
-    ) -> Tensor:
-        """Codes (batch, 1, frames) -> latent (batch, frames, dim)."""
-        return self.quantizer.decode(audio_codes[:, 0])
 
     # -- training ---------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from typing import Any
 from codec.configuration import CodecConfig, HHCodecConfig
 from codec.hybrid.configuration import HybridCodecConfig
 from codec.hybrid.presets import HYBRID_PRESETS
+from codec.preset_parts import TINY_MEL_DECODER, TINY_VOCODER
 
 VOCOS_MEL_24KHZ: dict[str, Any] = {
     # charactr/vocos-mel-24khz was trained on these
@@ -47,26 +48,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "hh-codec-tiny": {
         "encoder": {"kind": "log-mel"},
         "quantizer": {"codebook_size": 2_048, "dim": 128, "hidden_dim": 256, "gradient": "straight-through"},
-        "decoder": {
-            "dim": 288,
-            "lookahead": 2,
-            "attention_window": 48,
-            "residual_blocks": 0,
-            "dropout": 0.0,
-            "blocks": 4,
-            "layer_scale": 0.3,
-            "fine_dim": 192,
-            "fine_blocks": 2,
-        },
-        "vocoder": {
-            "kind": "vocos",
-            "dim": 256,
-            "hidden_dim": 512,
-            "blocks": 5,
-            "lookahead": 2,
-            "mel_mean": -5.9,
-            "mel_std": 1.8,
-        },
+        "decoder": TINY_MEL_DECODER,
+        "vocoder": TINY_VOCODER,
         "chunk_seconds": None,
         "overlap_seconds": None,
     },

@@ -88,17 +88,13 @@ class HybridCodecConfig(CodecConfig):
     """Configuration of `HybridCodecModel` (arXiv 2606.06743).
 
     Args:
-        name: what the codec calls itself in datasets and checkpoints.
         encoder: fields of `DACEncoderConfig` or `LogMelEncoderConfig`, by its `kind`.
         quantizer: fields of `HybridQuantizerConfig`.
         decoder: fields of `DACDecoderConfig`, or where there is a vocoder of `MelDecoderConfig`.
         vocoder: fields of `VocosConfig` or `BigVGANConfig`, by its `kind`; None: the decoder makes the waveform itself.
         used_quantizers: codes a frame that `encode` gives: the first so many of the quantizers; all unless set. What a
             code means does not depend on it.
-        chunk_seconds, overlap_seconds: audio longer than `chunk_seconds` is coded in windows of that length, of
-            which `overlap_seconds` on each side are context; None for codecs that stream.
-        exported: weight norm and projections are folded and what only training needs is gone.
-        fingerprint: 16 hex digits that name the meaning of a code; set by `export`.
+        name, chunk_seconds, overlap_seconds, exported, fingerprint: as in `CodecConfig`.
     """
 
     model_type = "hybrid-codec"
@@ -117,47 +113,29 @@ class HybridCodecConfig(CodecConfig):
         fingerprint: str | None = None,
         **kwargs: Any,
     ):
-        self.name = name
         kind = (encoder or {}).get("kind", "dac")
         encoder_class = {"dac": DACEncoderConfig, "log-mel": LogMelEncoderConfig}.get(kind)
         if encoder_class is None:
             raise ValueError(f"unknown encoder kind {kind!r}: expected 'dac' or 'log-mel'")
-        # kept as plain dictionaries with every field filled in, so that config.json says everything
         self.encoder = plain(part_from(encoder_class, encoder))
         self.quantizer = plain(part_from(HybridQuantizerConfig, quantizer))
         decoder_class = DACDecoderConfig if vocoder is None else MelDecoderConfig
         self.decoder = plain(part_from(decoder_class, decoder))
         self.vocoder = None if vocoder is None else plain(vocoder_from(vocoder))
         self.used_quantizers = used_quantizers
-        self.chunk_seconds = chunk_seconds
-        self.overlap_seconds = overlap_seconds
-        self.exported = exported
-        self.fingerprint = fingerprint
-        super().__init__(**kwargs)
-        self._check()
+        super().__init__(name, chunk_seconds, overlap_seconds, exported, fingerprint, **kwargs)
 
     def _check(self) -> None:
-        """Raise ValueError, naming what does not fit together."""
         encoder, decoder, quantizer = self.encoder_config, self.decoder_config, self.quantizer_config
         if encoder.dim != quantizer.dim:
             raise ValueError(
                 f"the encoder's latent has {encoder.dim} dimensions, the quantizer's {quantizer.dim}"
             )
-        if isinstance(encoder, LogMelEncoderConfig) and (
-            encoder.mel.alignment != "same" or encoder.mel.sampling_rate != self.sampling_rate
-        ):
+        self._check_mel_parts(encoder, 1 if isinstance(decoder, DACDecoderConfig) else decoder.upsample)
+        if isinstance(decoder, DACDecoderConfig) and math.prod(decoder.ratios) != self.hop_length:
             raise ValueError(
-                f"the encoder's mel must have alignment 'same' and the decoder's sampling rate, {self.sampling_rate}"
-            )
-        if isinstance(decoder, DACDecoderConfig):
-            if math.prod(decoder.ratios) != self.hop_length:
-                raise ValueError(
-                    f"the decoder's ratios multiply to {math.prod(decoder.ratios)}: "
-                    f"they have to make the hop of {self.hop_length} samples"
-                )
-        elif self.hop_length % decoder.upsample:
-            raise ValueError(
-                f"the decoder cannot upsample {decoder.upsample} times: the hop is {self.hop_length} samples"
+                f"the decoder's ratios multiply to {math.prod(decoder.ratios)}: "
+                f"they have to make the hop of {self.hop_length} samples"
             )
         most = len(quantizer.codebook_sizes)
         if self.used_quantizers is not None and not 1 <= self.used_quantizers <= most:

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-# The FFT and all widths are those of hh-codec-tiny, so that training can start from its parts
+from codec.preset_parts import TINY_MEL_DECODER, TINY_VOCODER
+
+# The FFT and all widths are those of hh-codec-tiny, so that training can start from its parts.
 _TINY_MEL = {"n_fft": 1_000, "hop_length": 240}
 
 HYBRID_PRESETS: dict[str, dict[str, Any]] = {
@@ -21,27 +23,8 @@ HYBRID_PRESETS: dict[str, dict[str, Any]] = {
             "layer_scale": 0.3,
             "codebook_transform_dim": 256,
         },
-        "decoder": {
-            "dim": 288,
-            "lookahead": 2,
-            "attention_window": 48,
-            "residual_blocks": 0,
-            "dropout": 0.0,
-            "blocks": 4,
-            "layer_scale": 0.3,
-            "fine_dim": 192,
-            "fine_blocks": 2,
-        },
-        "vocoder": {
-            "kind": "vocos",
-            "mel": _TINY_MEL,
-            "dim": 256,
-            "hidden_dim": 512,
-            "blocks": 5,
-            "lookahead": 2,
-            "mel_mean": -5.9,
-            "mel_std": 1.8,
-        },
+        "decoder": TINY_MEL_DECODER,
+        "vocoder": {**TINY_VOCODER, "mel": _TINY_MEL},
         "chunk_seconds": None,
         "overlap_seconds": None,
     },

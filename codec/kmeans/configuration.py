@@ -42,14 +42,11 @@ class KMeansCodecConfig(CodecConfig):
     """Configuration of `KMeansCodecModel`.
 
     Args:
-        name: what the codec calls itself in datasets and checkpoints.
         encoder: fields of `PatchConfig`; its mel is the vocoder's, but for the padding.
         quantizer: fields of `CentroidConfig`.
         vocoder: fields of `VocosConfig` or `BigVGANConfig`, by its `kind`.
-        chunk_seconds, overlap_seconds: audio longer than `chunk_seconds` is coded in windows of that length, of
-            which `overlap_seconds` on each side are context; None where encoder and vocoder stream.
         exported: always: there is nothing that only training needs.
-        fingerprint: 16 hex digits that name the meaning of a code; set by `export`.
+        name, chunk_seconds, overlap_seconds, fingerprint: as in `CodecConfig`.
     """
 
     model_type = "kmeans-codec"
@@ -66,19 +63,12 @@ class KMeansCodecConfig(CodecConfig):
         fingerprint: str | None = None,
         **kwargs: Any,
     ):
-        self.name = name
         self.encoder = plain(part_from(PatchConfig, encoder))
         self.quantizer = plain(part_from(CentroidConfig, quantizer))
         self.vocoder = plain(vocoder_from(vocoder))
-        self.chunk_seconds = chunk_seconds
-        self.overlap_seconds = overlap_seconds
-        self.exported = exported
-        self.fingerprint = fingerprint
-        super().__init__(**kwargs)
-        self._check()
+        super().__init__(name, chunk_seconds, overlap_seconds, exported, fingerprint, **kwargs)
 
     def _check(self) -> None:
-        """Raise ValueError, naming what does not fit together."""
         mel, expected = self.encoder_config.mel, self.vocoder_config.mel
         if expected.alignment != "same":
             raise ValueError("patches need a vocoder whose mel frames tile the samples: alignment 'same'")

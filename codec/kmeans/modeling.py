@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from codec.base import CodecModel
+from codec.base import SingleCodebookModel
 from codec.kmeans.configuration import CentroidConfig, KMeansCodecConfig, PatchConfig
 from codec.mel import LogMel
 from codec.nearest import nearest
@@ -75,7 +75,7 @@ class PatchDecoder(nn.Module):
         return frame_mask.repeat_interleave(self.config.stride, dim=1)
 
 
-class KMeansCodecModel(CodecModel):
+class KMeansCodecModel(SingleCodebookModel):
     """Log-mel patches -> nearest centroid -> its mel -> vocoder."""
 
     config_class = KMeansCodecConfig
@@ -93,18 +93,6 @@ class KMeansCodecModel(CodecModel):
         self.decoder = PatchDecoder(patches)
         self.vocoder = build_vocoder(config.vocoder_config, folded=config.exported)
         self.post_init()
-
-    def quantize(
-        self, latent: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
-    ) -> Tensor:
-        """(batch, frames, dim) -> codes (batch, 1, frames) int64."""
-        return self.quantizer.encode(latent)[:, None]
-
-    def codes_to_latent(
-        self, audio_codes: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
-    ) -> Tensor:
-        """Codes (batch, 1, frames) -> the centroids (batch, frames, dim)."""
-        return self.quantizer.decode(audio_codes[:, 0])
 
     def effective_codebook(self, quantizer: int = 0) -> Tensor:
         """(codebook_size, dim): the centroids."""
