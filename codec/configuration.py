@@ -277,7 +277,7 @@ class CodecConfig(PreTrainedConfig):
         }
 
     def _check_mel_parts(self, encoder: object, upsample: int) -> None:
-        """Raise ValueError unless an encoder that starts from log-mel, and a decoder that ends there, fit the frames."""
+        """Raise ValueError unless an encoder that starts from log-mel, and a decoder ending there, fit the frames."""
         if isinstance(encoder, LogMelEncoderConfig) and (
             encoder.mel.alignment != "same" or encoder.mel.sampling_rate != self.sampling_rate
         ):

@@ -13,6 +13,7 @@ from slm.training.config import SLMTrainingConfig
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SLM = sorted((RECIPES / "slm").glob("*.yaml"))
+CODECS = [path for folder in ("hh_codec", "hybrid_codec") for path in sorted((RECIPES / folder).glob("*.yaml"))]
 
 
 def test_there_is_a_recipe_for_each_way():
@@ -34,8 +35,9 @@ def test_recipes_of_language_models_parse(path):
     assert said["documents"]["formats"] == config.documents.formats
 
 
-@pytest.mark.parametrize("path", sorted((RECIPES / "hh_codec").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CODECS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_recipes_of_codecs_parse(path):
+    assert f"`{path.name}`" in (path.parent / "README.md").read_text(encoding="utf-8")
     parser = build_parser(train_codec_command, "codec-slm train-codec")
     corpora = ["--corpora", "[{path: corpus}]", "--output", "runs/codec"]
     parser.instantiate(parser.parse_args(["--config", str(path), *corpora]))
