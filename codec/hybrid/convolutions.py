@@ -13,6 +13,9 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from codec.hybrid.snake import Snake
 from codec.masks import zero_beyond
+from codec.pointwise import linear
+from codec.precision import is_plain_inference
+from codec.toom_cook import MIN_DIM, pays, toom_cook_convolve
 
 DILATIONS = (1, 3, 9)  # of the residual units of one stage
 KERNEL = 7  # of a residual unit
@@ -50,6 +53,14 @@ class SampleConv(nn.Module):
         if conv.in_channels == 1:  # a matrix product over windows, which are views
             windows = F.pad(x[..., 0], (padding, padding)).unfold(1, kernel, stride)
             return F.linear(windows, conv.weight[:, 0], conv.bias)
+        if conv.in_channels >= MIN_DIM and is_plain_inference(x, conv.weight):
+            if stride == 1 and pays(x.shape[1], *conv.weight.shape):
+                return torch.stack([toom_cook_convolve(row, conv.weight, conv.bias, dilation) for row in x])
+            if dilation == 1:
+                # windows side by side make it one matrix product, twice as fast as the convolution
+                assert conv.bias is not None
+                windows = F.pad(x, (0, 0, padding, padding)).unfold(1, kernel, stride).flatten(2)
+                return linear(windows, conv.weight.flatten(1), conv.bias)
         x = x.transpose(1, 2).unsqueeze(2)  # (batch, in_dim, 1, samples), channels last in memory
         x = F.conv2d(x, conv.weight.unsqueeze(2), conv.bias, (1, stride), (0, padding), (1, dilation))
         return x.squeeze(2).transpose(1, 2)

@@ -22,6 +22,7 @@ HYBRID_PRESETS: dict[str, dict[str, Any]] = {
             "semantic_blocks": 2,
             "layer_scale": 0.3,
             "codebook_transform_dim": 256,
+            "quantizer_dropout": 0.5,
         },
         "decoder": TINY_MEL_DECODER,
         "vocoder": {**TINY_VOCODER, "mel": _TINY_MEL},
