@@ -55,9 +55,11 @@ def waveform_row(title: str, waveform: Tensor, sampling_rate: int) -> Spectrogra
     return SpectrogramRow(title, mel, len(waveform) / sampling_rate)
 
 
-def spectrogram_picture(path: str | os.PathLike[str], rows: Sequence[SpectrogramRow]) -> None:
-    """Panels below each other on one time axis and one colour scale, as a PNG."""
-    figure = _figure(10.0, 2.2 * len(rows) + 0.4)
+def spectrogram_picture(
+    path: str | os.PathLike[str], rows: Sequence[SpectrogramRow], width: float = 10.0
+) -> None:
+    """Panels below each other on one time axis and one colour scale, as a PNG; `width` in inches."""
+    figure = _figure(width, 2.2 * len(rows) + 0.4)
     axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
     low = min(float(row.mel.min()) for row in rows)
     high = max(float(row.mel.max()) for row in rows)

@@ -15,6 +15,7 @@ from codec.metrics.intervals import Interval, bootstrap_mean, bootstrap_ratio, w
 from codec.metrics.listening import pesq_wide_band
 from codec.metrics.mel import DEV_LOG_MEL, decoded_mel_l1, log_mel, log_mel_l1
 from codec.metrics.pitch import VoicingScore, compare_f0, voicing
+from codec.metrics.prosody import ProsodySpread, prosody, sounding_seconds
 from codec.metrics.recognizers import (
     PocketSphinxRecognizer,
     Recognizer,
@@ -56,6 +57,7 @@ __all__ = [
     "MissingDependency",
     "Perturbation",
     "PocketSphinxRecognizer",
+    "ProsodySpread",
     "Recognizer",
     "STFTDistance",
     "SpeakerEmbedder",
@@ -82,7 +84,9 @@ __all__ = [
     "perturbations",
     "pesq_wide_band",
     "predictive_information",
+    "prosody",
     "score_waveforms",
+    "sounding_seconds",
     "stoi",
     "usable_metrics",
     "voicing",

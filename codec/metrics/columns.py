@@ -13,3 +13,9 @@ class Column:
     better: Literal["higher", "lower"] | None
     digits: int = 3
     percent: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The title, with an arrow towards what is better, where anything is."""
+        arrows = {"higher": " ↑", "lower": " ↓", None: ""}
+        return self.title + arrows[self.better]

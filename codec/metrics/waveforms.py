@@ -12,6 +12,7 @@ from codec.metrics.intelligibility import stoi
 from codec.metrics.listening import pesq_wide_band
 from codec.metrics.mel import log_mel_l1
 from codec.metrics.pitch import voicing
+from codec.metrics.prosody import prosody
 from codec.metrics.stft import multi_resolution_stft
 
 
@@ -38,6 +39,11 @@ def _voicing_row(reference: Tensor, estimate: Tensor, sampling_rate: int) -> tup
 def _dnsmos_row(_: Tensor, estimate: Tensor, sampling_rate: int) -> tuple[float, ...]:
     score = dnsmos(estimate, sampling_rate)
     return score.overall, score.signal, score.background, score.p808
+
+
+def _prosody_row(_: Tensor, estimate: Tensor, sampling_rate: int) -> tuple[float, ...]:
+    found = prosody(estimate, sampling_rate)
+    return found.f0_semitones, found.energy_range_db
 
 
 WAVEFORM_METRICS: tuple[WaveformMetric, ...] = (
@@ -72,6 +78,16 @@ WAVEFORM_METRICS: tuple[WaveformMetric, ...] = (
         ),
         _voicing_row,
         packages=("pyworld",),
+    ),
+    WaveformMetric(
+        "prosody",
+        (
+            Column("f0_spread_semitones", "F0 spread (semitones)", None, 2),
+            Column("energy_range_db", "energy range (dB)", None, 1),
+        ),
+        _prosody_row,
+        packages=("pyworld",),
+        needs_reference=False,
     ),
     WaveformMetric(
         "dnsmos",

@@ -96,7 +96,7 @@ def write_codec_report(
 
 def results_table(evaluation: CodecEvaluation) -> str:
     """Systems below each other, metrics beside each other."""
-    header = ["", *(_title(column) for column in evaluation.columns), "WER ↓", "CER ↓"]
+    header = ["", *(column.heading for column in evaluation.columns), "WER ↓", "CER ↓"]
     rows = []
     for system in evaluation.systems:
         cells = [number(evaluation.mean(system, column.key)[0], column) for column in evaluation.columns]
@@ -235,10 +235,6 @@ def _speed_table(evaluation: CodecEvaluation) -> str:
         for codec in evaluation.codecs
     ]
     return markdown_table(["", "encode", "decode", "both", "seconds of audio"], rows)
-
-
-def _title(column: Column) -> str:
-    return f"{column.title} {'↑' if column.better == 'higher' else '↓'}"
 
 
 def _mel_text(config: MelConfig) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from codec.runs import Progress, UserError
 from data import read_audio
@@ -17,10 +18,14 @@ from slm.generation.speech_lm import SpeechLM
 
 _LAYOUTS = (
     "expected a .jsonl file with `good` and `bad` in every line, a directory with gold.csv (sWUGGY and sBLIMP as the "
-    "ZeroSpeech challenge gives them), or directories of sample_<n>_<k>.wav (SALMon)"
+    "ZeroSpeech challenge gives them), directories of sample_<n>_<k>.wav (SALMon), or of <name>_correct.wav and "
+    "<name>_incorrect.wav (spoken StoryCloze)"
 )
 _AUDIO = (".wav", ".flac", ".ogg", ".mp3")
 _PAIRS_AT_ONCE = 64
+_SAMPLE = re.compile(r"sample_(\d+)_")
+# Both kinds of spoken StoryCloze, as published, number every file: <number>_<story>_correct.wav.
+_STORY = re.compile(r"(?:\d+_(?=.))?(.+)_(correct|incorrect|mutual)")
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Pair:
     category: str
     good: Path | np.ndarray
     bad: Path | np.ndarray
+    opening: Path | None = None  # a recording of what both begin with, where it is a file of its own
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ def open_pairs(path: Path) -> PairTest:
     `.jsonl`: objects with `good` and `bad` (a path relative to the file, or a list of codes in frame-major order) and
     perhaps `id` and `category`. A directory with `gold.csv`: rows of one `id` and `voice`, of which `correct` is 1 for
     one and 0 for the other. Directories of `sample_<n>_<k>.wav`: of the two files of a number, the first in
-    alphabetical order is the right one.
+    alphabetical order is the right one. Directories of `<name>_correct.wav` and `<name>_incorrect.wav`; where there is
+    a `<name>_mutual.wav`, it stands before both. A number before the name, as in spoken StoryCloze, counts for nothing.
 
     Raises UserError for anything else, and for a pair that is not one.
     """
@@ -78,7 +85,7 @@ def open_pairs(path: Path) -> PairTest:
     elif (path / "gold.csv").is_file():
         pairs = list(_from_gold(path))
     elif path.is_dir():
-        pairs = list(_from_samples(path))
+        pairs = [pair for part in _parts(path) for pair in (*_from_samples(part), *_from_stories(part, path))]
     else:
         raise UserError(f"{path}: {'not a test of pairs' if path.exists() else 'no such file'}; {_LAYOUTS}")
     if not pairs:
@@ -109,7 +116,10 @@ def evaluate_pairs(language_model: SpeechLM, test: PairTest) -> PairResult:
 def _stream(language_model: SpeechLM, pair: Pair, side: Path | np.ndarray) -> np.ndarray:
     codec = language_model.vocabulary.codec
     if isinstance(side, Path):
-        return language_model.encode(read_audio(side, codec.sampling_rate))
+        recordings = [
+            read_audio(path, codec.sampling_rate) for path in (pair.opening, side) if path is not None
+        ]
+        return language_model.encode(torch.cat(recordings))
     quantizers = language_model.vocabulary.num_quantizers
     sizes = np.array(codec.codebook_sizes[:quantizers])
     if len(side) % quantizers or (side.reshape(-1, quantizers) >= sizes).any():
@@ -179,18 +189,38 @@ def _audio(folder: Path, name: str) -> Path:
     raise UserError(f"{folder / name}: no such recording (.wav, .flac, ...); gold.csv asks for it")
 
 
-def _from_samples(folder: Path) -> Iterator[Pair]:
-    """SALMon: a directory a part, or one of its parts."""
-    parts = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    for part in parts:
-        numbered: dict[int, list[Path]] = {}
-        for path in sorted(part.iterdir()):
-            if (match := re.match(r"sample_(\d+)_", path.name)) and path.suffix in _AUDIO:
-                numbered.setdefault(int(match[1]), []).append(path)
-        for number, files in sorted(numbered.items()):
-            if len(files) != 2:
-                raise UserError(f"{part}: sample {number} has {len(files)} recordings, a pair has two")
-            yield Pair(f"{part.name}/{number}", part.name, *files)
+def _parts(folder: Path) -> list[Path]:
+    """A directory and those in it: a test may have several parts, or lie in a directory of its own."""
+    return [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+
+
+def _from_samples(part: Path) -> Iterator[Pair]:
+    """SALMon: a directory a part."""
+    numbered: dict[int, list[Path]] = {}
+    for path in sorted(part.iterdir()):
+        if (match := _SAMPLE.match(path.name)) and path.suffix in _AUDIO:
+            numbered.setdefault(int(match[1]), []).append(path)
+    for number, files in sorted(numbered.items()):
+        if len(files) != 2:
+            raise UserError(f"{part}: sample {number} has {len(files)} recordings, a pair has two")
+        yield Pair(f"{part.name}/{number}", part.name, *files)
+
+
+def _from_stories(part: Path, folder: Path) -> Iterator[Pair]:
+    """sStoryCloze and tStoryCloze: the right and the wrong end of a story, each with the story before it."""
+    stories: dict[str, dict[str, Path]] = {}
+    for path in sorted(part.iterdir()):
+        if (match := _STORY.fullmatch(path.stem)) and path.suffix in _AUDIO:
+            sides = stories.setdefault(match[1], {})
+            if match[2] in sides:
+                raise UserError(f"{part}: {path.name} and {sides[match[2]].name} are of one story and side")
+            sides[match[2]] = path
+    category = "" if part == folder else part.name
+    for name, sides in stories.items():
+        if missing := [side for side in ("correct", "incorrect") if side not in sides]:
+            raise UserError(f"{part}: {name} has no {missing[0]} recording, a pair has two")
+        identity = f"{category}/{name}" if category else name
+        yield Pair(identity, category, sides["correct"], sides["incorrect"], sides.get("mutual"))
 
 
 def pair_rows(results: Sequence[PairResult]) -> list[dict[str, Any]]:

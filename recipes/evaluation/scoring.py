@@ -43,7 +43,13 @@ class ScoringTask:
     estimate: np.ndarray  # (samples,) float32
     sampling_rate: int
     reference: np.ndarray | None = None  # (samples',) float32, not longer; None: only metrics that need none
-    text: str | None = None  # what was said; None: no speech recognition
+    text: str | None = None  # what was said; None: no error rates
+    transcribe: bool = False  # let the recogniser hear it even so
+
+    @property
+    def heard(self) -> bool:
+        """Whether the recogniser is to hear it."""
+        return self.transcribe or self.text is not None
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,7 @@ class Scorer:
             scores = item.future.result()
         except BrokenProcessPool as broken:
             raise _worker_died() from broken
-        if self._local is not None and item.task.text is not None:
+        if self._local is not None and item.task.heard:
             heard = self._local.transcribe(torch.from_numpy(item.task.estimate), item.task.sampling_rate)
             scores = _with_transcript(scores, item.task.text, heard)
         return item.key, self._judged(scores, item.task)
@@ -200,7 +206,7 @@ class _Workbench:
         estimate = torch.from_numpy(task.estimate)
         reference = None if task.reference is None else torch.from_numpy(task.reference)
         scores = Scores(score_waveforms(reference, estimate, task.sampling_rate, self.metrics))
-        if self.recognizer is None or task.text is None:
+        if self.recognizer is None or not task.heard:
             return scores
         return _with_transcript(scores, task.text, self.recognizer.transcribe(estimate, task.sampling_rate))
 
@@ -219,7 +225,9 @@ def _score_in_worker(task: ScoringTask) -> Scores:
     return _worker_bench.score(task)
 
 
-def _with_transcript(scores: Scores, text: str, heard: str) -> Scores:
+def _with_transcript(scores: Scores, text: str | None, heard: str) -> Scores:
+    if text is None:
+        return replace(scores, transcript=heard)
     return Scores(scores.values, heard, word_errors(text, heard), character_errors(text, heard))
 
 

@@ -51,7 +51,10 @@ class References:
 
     def __init__(self, utterances: Sequence[Utterance]):
         self._by_text: dict[str, list[Utterance]] = {}
+        self._by_speaker: dict[str, list[Utterance]] = {}
         for utterance in utterances:
+            if utterance.speaker:
+                self._by_speaker.setdefault(utterance.speaker, []).append(utterance)
             if utterance.text:
                 self._by_text.setdefault(normalize_transcript(utterance.text), []).append(utterance)
 
@@ -59,6 +62,11 @@ class References:
         """The recording of `text` by `voice`; failing that, by whoever comes first; None where nobody says it."""
         spoken = self._by_text.get(normalize_transcript(text), [])
         return next((u for u in spoken if u.speaker == voice), spoken[0] if spoken else None)
+
+    def of(self, speaker: str, most: int) -> list[Utterance]:
+        """Recordings of a speaker, whatever they say: all, or `most` of them, evenly spread."""
+        own = self._by_speaker.get(speaker, [])
+        return own if len(own) <= most else [own[number * len(own) // most] for number in range(most)]
 
 
 def _from_json(line: str, where: str, number: str) -> Sentence:

@@ -1,6 +1,5 @@
-"""A speech language model reading sentences: how well it is understood, where it ends, how fast it is."""
+"""A speech language model reading sentences: how it is understood, how it sounds, where it ends, how fast it is."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,13 +7,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from codec.metrics import Column, normalize_transcript, sounding_seconds
 from codec.runs import Progress
 from data import Utterance, read_audio, write_audio
+from recipes.evaluation.file_names import file_name
 from recipes.evaluation.pairs import PairResult
 from recipes.evaluation.scoring import Scorer, ScoringTask
 from recipes.evaluation.sentences import References, Sentence
+from recipes.evaluation.slm_continuations import ContinuationResult
+from recipes.evaluation.slm_cross_modal import CrossModalResult
+from recipes.evaluation.slm_voices import VoiceLikeness
 from slm.evaluation.likelihood import SpokenText, bits_for
 from slm.evaluation.metrics import SpeechSummary, SpokenSentence, summarize_speech
+from slm.evaluation.repetition import code_repetition
 from slm.generation.sampling import SamplingConfig
 from slm.generation.speech_lm import SpeechLM
 
@@ -50,10 +55,13 @@ class SLMEvaluation:
     """Everything measured."""
 
     rows: list[SpokenRow] = field(default_factory=list)
+    columns: list[Column] = field(default_factory=list)  # of what is measured of the audio
     skipped: dict[str, str] = field(default_factory=dict)  # metric -> why, and the cure
     bits: dict[str, float] = field(default_factory=dict)  # for the references; empty without references
     unreferenced: list[str] = field(default_factory=list)  # ids of sentences that no reference says
     pairs: list[PairResult] = field(default_factory=list)  # of the likelihood tests
+    continuations: ContinuationResult | None = None
+    cross_modal: list[CrossModalResult] = field(default_factory=list)  # by token dataset
 
     @property
     def systems(self) -> list[str]:
@@ -75,11 +83,13 @@ def evaluate(
     sampling: SamplingConfig,
     candidates: int = 1,
     seed: int = 0,
+    likeness: VoiceLikeness | None = None,
 ) -> SLMEvaluation:
     """Speak every sentence in every voice into `output`/audio, and score it beside the references.
 
     A sentence's reference is its recording by the speaker of the voice's name, else by whoever says it. All is
-    spoken first and scored afterwards, so that the recogniser's work is not in the speed.
+    spoken first and scored afterwards, so that the recogniser's work is not in the speed. The scorer's metrics must
+    need no reference: speech of another length is compared with.
     Raises UserError for a voice that the model does not have, AudioError for a reference that cannot be read.
     """
     found = _references(language_model, sentences, voices, references)
@@ -107,13 +117,19 @@ def evaluate(
     bits = _bits(language_model, unique)
     heard: list[SpokenRow] = []
     with Progress(len(rows) + 2 * len(unique), unit="recordings", label="listening") as progress:
-        for row, scores in scorer.run(_tasks(language_model, unique, rows, output)):
-            spoken = replace(row.spoken, words=scores.words, characters=scores.characters)
+        for row, scores in scorer.run(_tasks(language_model, unique, rows, output, likeness)):
+            spoken = replace(
+                row.spoken,
+                words=scores.words,
+                characters=scores.characters,
+                values={**scores.values, **row.spoken.values},
+            )
             heard.append(replace(row, spoken=spoken, transcript=scores.transcript))
             progress.update(1)
     said = {sentence for sentence, _ in found}
     unreferenced = [s.id for s in sentences if s.id not in said] if references is not None else []
-    return SLMEvaluation(heard, scorer.skipped, bits, unreferenced)
+    columns = [*scorer.columns, *([likeness.column] if likeness is not None else [])]
+    return SLMEvaluation(heard, columns, scorer.skipped, bits, unreferenced)
 
 
 def model_system(voice: str | None) -> str:
@@ -157,7 +173,7 @@ def _speak(
     result = language_model.speak(
         sentence.text, voice=voice, candidates=candidates, sampling=sampling, seed=seed
     )
-    path = Path("audio") / _file_name(voice or "no voice") / f"{_file_name(sentence.id)}.wav"
+    path = Path("audio") / file_name(voice or "no voice") / f"{file_name(sentence.id)}.wav"
     (output / path).parent.mkdir(parents=True, exist_ok=True)
     write_audio(output / path, result.audio, result.sampling_rate)
     spoken = SpokenSentence(
@@ -166,6 +182,7 @@ def _speak(
         ended=result.ended and not result.cuts,
         computing_seconds=result.generation_seconds + result.decoding_seconds,
         reference_seconds=reference.seconds if reference is not None else None,
+        repetition=code_repetition(result.codes.numpy()),
     )
     return SpokenRow(sentence, model_system(voice), voice, spoken, cuts=result.cuts, audio=path.as_posix())
 
@@ -181,32 +198,43 @@ def _bits(language_model: SpeechLM, references: Sequence[Reference]) -> dict[str
 
 
 def _tasks(
-    language_model: SpeechLM, references: Sequence[Reference], rows: Sequence[SpokenRow], output: Path
+    language_model: SpeechLM,
+    references: Sequence[Reference],
+    rows: Sequence[SpokenRow],
+    output: Path,
+    likeness: VoiceLikeness | None,
 ) -> Iterator[tuple[SpokenRow, ScoringTask]]:
-    """What the recogniser is to hear: references, references through the codec, the model's own audio files."""
-    rate = language_model.vocabulary.codec.sampling_rate
+    """What is to be heard and measured: references, references through the codec, the model's own audio files."""
+    vocabulary, rate = language_model.vocabulary, language_model.vocabulary.codec.sampling_rate
+
+    def task(row: SpokenRow, audio: torch.Tensor) -> tuple[SpokenRow, ScoringTask]:
+        text = row.sentence.text
+        spoken = replace(
+            row.spoken,
+            text_characters=len(normalize_transcript(text)),
+            sounding_seconds=sounding_seconds(audio, rate),
+            values=(
+                {} if likeness is None else {likeness.column.key: likeness(audio, rate, row.voice, text)}
+            ),
+        )
+        return replace(row, spoken=spoken), ScoringTask(_samples(audio), rate, text=text)
+
     for system in (REFERENCE, CEILING):
         for reference in references:
+            repetition = None
             if system == REFERENCE:
                 audio = read_audio(reference.utterance.path, rate)
             else:
-                _, audio = language_model.decode(language_model.vocabulary.codes_to_ids(reference.codes))
-            row = SpokenRow(
-                reference.sentence,
-                system,
-                reference.utterance.speaker,
-                SpokenSentence(len(audio) / rate, ended=True, computing_seconds=0.0),
+                codes, audio = language_model.decode(vocabulary.codes_to_ids(reference.codes))
+                repetition = code_repetition(codes.numpy())
+            spoken = SpokenSentence(
+                len(audio) / rate, ended=True, computing_seconds=0.0, repetition=repetition
             )
-            yield row, ScoringTask(_samples(audio), rate, text=reference.sentence.text)
+            yield task(SpokenRow(reference.sentence, system, reference.utterance.speaker, spoken), audio)
     for row in rows:
         audio = read_audio(output / str(row.audio), rate) if row.spoken.seconds else torch.zeros(0)
-        yield row, ScoringTask(_samples(audio), rate, text=row.sentence.text)
+        yield task(row, audio)
 
 
 def _samples(audio: torch.Tensor) -> np.ndarray:
     return audio.numpy().astype(np.float32)
-
-
-def _file_name(text: str) -> str:
-    """A name that any file system takes; the ids of sentences are the user's."""
-    return re.sub(r"[^\w.-]+", "_", text).strip("._") or "_"

@@ -33,7 +33,7 @@ class ReconstructionConfig:
     """What is measured of the codecs alone, on held-out recordings."""
 
     utterances: int = 50  # at most, evenly spread over the held-out recordings
-    # log_mel_l1, multi_resolution_stft, stoi, pesq, voicing, dnsmos
+    # log_mel_l1, multi_resolution_stft, stoi, pesq, voicing, prosody, dnsmos
     metrics: list[str] = field(default_factory=lambda: ["log_mel_l1", "stoi", "pesq"])
     stability: int = 20  # recordings that are also coded shifted, turned down, made noisy, resampled
 

@@ -116,7 +116,7 @@ def prediction_section(output: Path, results: Sequence[Result]) -> Section:
 def reconstruction_section(output: Path, results: Sequence[Result]) -> Section:
     """What comes back from the codecs."""
     columns = [Column(**column) for column in results[0].reconstruction["columns"]]
-    titles = [f"{c.title} {'↑' if c.better == 'higher' else '↓'}" for c in columns]
+    titles = [column.heading for column in columns]
     rows = []
     for result in results:
         for system, label in (

@@ -31,7 +31,7 @@ class SpokenText:
 def bits_for(language_model: SpeechLM, recordings: Sequence[SpokenText]) -> dict[str, float]:
     """Bits for the recordings as the model's own text-to-speech documents, as `LossSums.report` names them.
 
-    Without corruption, and with a voice tag wherever the model has one. Raises UserError for$
+    Without corruption, and with a voice tag wherever the model has one. Raises UserError for
     another codec and for a model that was not trained to speak.
     """
     vocabulary = language_model.vocabulary

@@ -1,13 +1,14 @@
-"""How well a speech language model speaks: error rates, endings, durations and speed over many sentences."""
+"""How well a speech language model speaks: error rates, endings, pace, repeats and speed over many sentences."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 
 import numpy as np
 
-from codec.metrics import EditCounts, Interval, bootstrap_mean, bootstrap_ratio
+from codec.metrics import EditCounts, Interval, bootstrap_mean, bootstrap_ratio, wilson_interval
+from slm.evaluation.repetition import CodeRepetition
 
 # Speech shorter or longer than the reference by these factors has skipped words or babbled on.
 PLAUSIBLE_DURATION = (0.5, 2.0)
@@ -23,6 +24,10 @@ class SpokenSentence:
     reference_seconds: float | None = None  # what the same sentence takes elsewhere, such as a synthesiser
     words: EditCounts | None = None  # between the sentence and what a recogniser heard
     characters: EditCounts | None = None
+    text_characters: int | None = None  # of the sentence, normalised as for the error rate
+    sounding_seconds: float | None = None  # of audio without the silence around it
+    repetition: CodeRepetition | None = None  # of its codes
+    values: dict[str, float] = field(default_factory=dict)  # of the audio, by key of a metric's column
 
     @property
     def duration_ratio(self) -> float:
@@ -50,6 +55,10 @@ class SpeechSummary:
     longest_ratio: float
     shortest_ratio: float
     real_time: float  # seconds of audio a second of computing
+    speaking_rate: Interval  # characters a second, silence around the sentence left out
+    repeated: Interval  # mean share of n-grams of frames that were there before (`CodeRepetition`)
+    longest_run: float  # frames in a row that are all the same, in the worst sentence
+    values: dict[str, Interval] = field(default_factory=dict)  # means over sentences, by key of a column
 
 
 def summarize_speech(sentences: Sequence[SpokenSentence]) -> SpeechSummary:
@@ -58,18 +67,34 @@ def summarize_speech(sentences: Sequence[SpokenSentence]) -> SpeechSummary:
     seconds = sum(sentence.seconds for sentence in sentences)
     computing = sum(sentence.computing_seconds for sentence in sentences)
     nothing = float("nan")
+    timed = [s for s in sentences if s.sounding_seconds and s.text_characters]
+    repetitions = [sentence.repetition for sentence in sentences if sentence.repetition is not None]
+    keys = dict.fromkeys(key for sentence in sentences for key in sentence.values)
     return SpeechSummary(
         sentences=len(sentences),
         seconds=seconds,
         word_error_rate=_error_rate([sentence.words for sentence in sentences]),
         character_error_rate=_error_rate([sentence.characters for sentence in sentences]),
-        ended=bootstrap_mean(np.array([sentence.ended for sentence in sentences], float)),
+        ended=wilson_interval(sum(sentence.ended for sentence in sentences), len(sentences)),
         plausible=sum(sentence.plausible for sentence in sentences) / len(ratios) if ratios else nothing,
         duration_ratio=median(ratios) if ratios else nothing,
         longest_ratio=max(ratios, default=nothing),
         shortest_ratio=min(ratios, default=nothing),
         real_time=seconds / computing if computing else nothing,
+        speaking_rate=bootstrap_ratio(
+            np.array([sentence.text_characters for sentence in timed], float),
+            np.array([sentence.sounding_seconds for sentence in timed], float),
+        ),
+        repeated=mean_of(repetition.repeated for repetition in repetitions),
+        longest_run=float(max((r.longest_run for r in repetitions), default=nothing)),
+        values={key: mean_of(s.values.get(key, nothing) for s in sentences) for key in keys},
     )
+
+
+def mean_of(values: Iterable[float]) -> Interval:
+    """Mean of what is not NaN, with its bootstrap interval over the values; NaN of nothing."""
+    there = np.array(list(values), float)
+    return bootstrap_mean(there[~np.isnan(there)])
 
 
 def _error_rate(counts: Sequence[EditCounts | None]) -> Interval:

@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from codec.metrics import Interval, wilson_interval
 from codec.runs import UserError
+from slm.evaluation.reading import token_log_probabilities
 from slm.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_BATCH_TOKENS = 8_192  # padded tokens that are read at once
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,6 @@ class PairAccuracy:
         )
 
 
-@torch.inference_mode()
 def stream_likelihoods(
     model: "PreTrainedModel", vocabulary: Vocabulary, streams: Sequence[np.ndarray]
 ) -> list[StreamLikelihood]:
@@ -91,24 +88,5 @@ def stream_likelihoods(
                 f"recording {number + 1} of {len(documents)} has {len(ids) - 1} tokens, the model reads "
                 f"{longest - 1}: leave it out, or take a model with more positions"
             )
-    order = sorted(range(len(documents)), key=lambda number: len(documents[number]), reverse=True)
-    results: dict[int, StreamLikelihood] = {}
-    while order:
-        width = len(documents[order[0]])
-        rows, order = order[: max(1, _BATCH_TOKENS // width)], order[max(1, _BATCH_TOKENS // width) :]
-        # Padding at the end changes nothing for what comes before it.
-        batch = np.stack(
-            [
-                np.pad(documents[row], (0, width - len(documents[row])), constant_values=vocabulary.pad_id)
-                for row in rows
-            ]
-        )
-        read = torch.from_numpy(batch).to(model.device)
-        logits = (
-            model(input_ids=read, use_cache=False).logits[:, :-1].float()
-        )  # (rows, width - 1, vocabulary)
-        told = logits.gather(2, read[:, 1:, None])[..., 0] - logits.logsumexp(2)  # (rows, width - 1)
-        for row, nats in zip(rows, told.double().cpu(), strict=True):
-            tokens = len(documents[row]) - 1
-            results[row] = StreamLikelihood(float(nats[:tokens].sum()), tokens)
-    return [results[number] for number in range(len(documents))]
+    told = token_log_probabilities(model, documents, vocabulary.pad_id)
+    return [StreamLikelihood(float(nats.sum()), len(nats)) for nats in told]

@@ -115,6 +115,7 @@ def test_a_missing_package_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatc
         "log_mel_l1",
         "multi_resolution_stft",
         "voicing",
+        "prosody",
         "dnsmos",
     ]
     with pytest.raises(MissingDependency, match="pystoi"):

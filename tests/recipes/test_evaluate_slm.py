@@ -142,7 +142,8 @@ def test_the_command_on_an_untrained_model(
     pair = {"good": [1, 2, 3], "bad": [4, 5]}
     (tmp_path / "plain.jsonl").write_text("\n".join([json.dumps(pair | {"category": c}) for c in "xxy"]))
     arguments += ["--pairs", str(tmp_path / "plain.jsonl")]
-    assert main([*arguments, "--processes", "1", "--asr", "some/parrot"]) == 0
+    # DNSMOS takes its time, and is no other for being called from here
+    assert main([*arguments, "--processes", "1", "--asr", "some/parrot", "--metrics", "[prosody]"]) == 0
     assert str(output / "report.md") in capsys.readouterr().out
 
     results = json.loads((output / "results.json").read_text())
@@ -163,6 +164,14 @@ def test_the_command_on_an_untrained_model(
         2.0
     )  # said by slt alone
     assert list(rows.loc["references through the codec"].seconds) == [1.0, 2.0, 1.5]
+    # what is said of the recordings and the codec is said of the model, and the other way about
+    measured = ["characters_a_second", "sounding_seconds", "f0_spread_semitones", "energy_range_db"]
+    assert set(measured) <= set(rows.columns)
+    recorded = rows.loc[("reference recordings", "0001")]
+    assert recorded.sounding_seconds.tolist() == pytest.approx([1.0, 1.5], abs=0.3)
+    assert (recorded.characters_a_second * recorded.sounding_seconds).tolist() == pytest.approx([11, 11])
+    assert recorded.f0_spread_semitones.max() < 0.5  # of a voice at one pitch
+    assert recorded.repeated.isna().all() and rows.loc["references through the codec"].repeated.notna().all()
     spoken = rows.loc["model, voice rms"]
     assert len(spoken) == 3 and all((output / path).is_file() for path in spoken.audio)
     assert results["pairs"]["plain"]["pairs"] == 3  # all the same, so all right or all wrong

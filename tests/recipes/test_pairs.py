@@ -64,6 +64,42 @@ def test_layouts(tmp_path: Path) -> None:
     assert {pair.category for pair in whole.pairs} == {"gender_consistency", "rir_consistency"}
 
 
+def test_spoken_story_cloze(tmp_path: Path) -> None:
+    """Both kinds as published: every file has a number of its own; and the kind whose beginning is a file."""
+    published = tmp_path / "tSC"
+    for number, name in enumerate(["aa-1_correct", "aa-1_incorrect", "b2_incorrect", "b2_correct"]):
+        recording(published / f"{number}_{name}.wav", number)
+    test = open_pairs(published)
+    assert test.name == "tSC" and {pair.id: (pair.good.name, pair.bad.name) for pair in test.pairs} == {
+        "aa-1": ("0_aa-1_correct.wav", "1_aa-1_incorrect.wav"),
+        "b2": ("3_b2_correct.wav", "2_b2_incorrect.wav"),
+    }
+    assert all(pair.opening is None and pair.category == "" for pair in test.pairs)
+
+    speakers = tmp_path / "by speaker"
+    for speaker in ("p1", "p2"):
+        for number, side in enumerate(["correct", "incorrect", "mutual"]):
+            recording(speakers / speaker / f"7_{side}.wav", number)
+    pairs = open_pairs(speakers).pairs
+    assert [(pair.id, pair.category) for pair in pairs] == [("p1/7", "p1"), ("p2/7", "p2")]
+    assert pairs[0].opening == speakers / "p1" / "7_mutual.wav"
+    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), [], SpeakingHabits(["speech"]))
+    language_model = SpeechLM.from_pretrained(slm)
+    (scored, _) = evaluate_pairs(language_model, open_pairs(speakers)).pairs
+    joined = torch.cat(
+        [read_audio(speakers / "p1" / f"7_{side}.wav", RATE) for side in ("mutual", "correct")]
+    )
+    (told,) = stream_likelihoods(
+        language_model.model, language_model.vocabulary, [language_model.encode(joined)]
+    )
+    assert scored.good.nats == pytest.approx(told.nats, abs=1e-3) and scored.good.tokens == told.tokens
+    assert scored.bad.tokens > scored.good.tokens  # it is a second and a bit longer
+
+    (published / "0_aa-1_correct.wav").unlink()
+    with pytest.raises(UserError, match="aa-1 has no correct recording"):
+        open_pairs(published)
+
+
 def test_what_is_not_a_pair(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"good": "a.wav"}\n')
     (tmp_path / "none.jsonl").write_text('{"good": [], "bad": [1]}\n')

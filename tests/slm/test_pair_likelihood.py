@@ -39,7 +39,7 @@ def test_likelihood_is_the_sum_over_tokens_read_alone(
         random.integers(0, (40, 24), size=(frames, 2)).astype(np.uint16).reshape(-1)
         for frames in (3, 20, 1, 11, 0)
     ]
-    monkeypatch.setattr("slm.evaluation.pair_likelihood._BATCH_TOKENS", 64)  # several batches, with padding
+    monkeypatch.setattr("slm.evaluation.reading._BATCH_TOKENS", 64)  # several batches, with padding
     together = stream_likelihoods(model, vocabulary, streams)
     for stream, likelihood in zip(streams, together, strict=True):
         ids = [vocabulary.speech_id, *vocabulary.codes_to_ids(stream).tolist()]

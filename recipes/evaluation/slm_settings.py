@@ -1,0 +1,32 @@
+"""What `evaluate-slm` is told about going on from recordings."""
+
+from dataclasses import dataclass, replace
+
+from codec.runs import UserError
+from slm.generation.sampling import SamplingConfig
+
+SHORTEST_SECONDS = 1.0  # of what follows a prompt: there has to be something to go on with
+
+
+@dataclass(frozen=True)
+class ContinuationConfig:
+    """How recordings are gone on with."""
+
+    prompt_seconds: float = 3.0  # of a recording, that the model is given
+    seconds: float = 10.0  # that it goes on for at most, and no longer than the recording does
+    samples: int = 4  # of each prompt
+    temperature: float | None = None  # of the samples; that of --sampling unless set
+    split: str = "validation"  # of the corpus
+
+    def __post_init__(self) -> None:
+        if self.prompt_seconds <= 0 or self.seconds < SHORTEST_SECONDS:
+            raise UserError(
+                "continuation.prompt_seconds must be above 0, continuation.seconds at least "
+                f"{SHORTEST_SECONDS:g}"
+            )
+        if self.samples < 1:
+            raise UserError(f"continuation.samples is {self.samples}: at least 1")
+
+    def sampling(self, otherwise: SamplingConfig) -> SamplingConfig:
+        """How tokens are drawn."""
+        return otherwise if self.temperature is None else replace(otherwise, temperature=self.temperature)

@@ -1,0 +1,152 @@
+"""What text tells a model of its speech, and speech of its text: bits with the other in view and without.
+
+Four documents are read of every row: its speech alone (`speech`), its speech behind its text (`tts`, or `aligned` where
+the model was trained on that), its text alone (`text`), its text behind its speech (`asr`). The bits that the other
+modality saves are the mutual information that the model makes use of.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import log
+from typing import Literal, get_args
+
+import numpy as np
+
+from codec.metrics import Interval, bootstrap_ratio
+from slm.documents import SPEECH, TEXT, Document, DocumentConfig, Documents, TokenRows
+from slm.evaluation.reading import token_log_probabilities
+from slm.generation.speech_lm import SpeechLM
+
+View = Literal["speech alone", "speech after its text", "text alone", "text after its speech"]
+VIEWS: tuple[View, ...] = get_args(View)
+
+
+@dataclass(frozen=True)
+class CrossModalRow:
+    """A row of a token dataset as a model sees it."""
+
+    index: int  # in the dataset
+    speech_tokens: int
+    characters: int  # of the text
+    nats: dict[View, float]  # -log p of all speech tokens, or of all text tokens, their end not counted
+
+
+@dataclass(frozen=True)
+class CrossModalBits:
+    """All rows together, with 95 % bootstrap intervals over rows; NaN for a view that the model does not have."""
+
+    bits: dict[View, Interval]  # a speech token, or a character of text
+    speech_saved: Interval  # bits a speech token that the text saves
+    text_saved: Interval  # bits a character that the speech saves
+
+    @classmethod
+    def of(cls, rows: Sequence[CrossModalRow]) -> "CrossModalBits":
+        """Of rows that have the same views."""
+        return cls(
+            {view: _bits(rows, {view: 1.0}) for view in VIEWS},
+            _bits(rows, {"speech alone": 1.0, "speech after its text": -1.0}),
+            _bits(rows, {"text alone": 1.0, "text after its speech": -1.0}),
+        )
+
+
+def formats_of(language_model: SpeechLM) -> dict[View, str]:
+    """The document format of each view that this model has: those of two modalities it must have learnt."""
+    habits = language_model.habits
+    formats: dict[View, str] = {"speech alone": "speech"}
+    if habits.speak_format is not None:
+        formats["speech after its text"] = habits.speak_format
+    formats["text alone"] = "text"
+    if "asr" in habits.formats:
+        formats["text after its speech"] = "asr"
+    return formats
+
+
+def unfamiliar_views(language_model: SpeechLM) -> list[View]:
+    """Views of one modality that the model has seen in no document of its training: their bits are a stranger's."""
+    seen = set(language_model.habits.formats)
+    # the text of a `tts` document stands before anything else, and so does the speech of an `asr` document
+    familiar = {
+        "speech alone": {"speech", "asr", "interleaved"},
+        "text alone": {"text", "tts", "interleaved"},
+    }
+    return [view for view in VIEWS if view in familiar and not seen & familiar[view]]
+
+
+def cross_modal_rows(
+    language_model: SpeechLM,
+    dataset: TokenRows,
+    indices: Sequence[int],
+    on_progress: Callable[[int], object] | None = None,
+) -> list[CrossModalRow]:
+    """Read some rows of a dataset in every view that the model has.
+
+    Left out are rows without text or speech, those without word times where the model speaks in `aligned` documents,
+    and those longer than the model reads. `on_progress` is told how many documents were just read.
+    """
+    formats = formats_of(language_model)
+    documents = {view: _documents(language_model, dataset, format) for view, format in formats.items()}
+    longest = language_model.model.config.max_position_embeddings
+    kept = [
+        index
+        for index in indices
+        if all(index in made and len(made[index]) <= longest for made in documents.values())
+    ]
+    nats: dict[View, dict[int, float]] = {}
+    for view, made in documents.items():
+        told = token_log_probabilities(
+            language_model.model,
+            [made[index].targets for index in kept],
+            language_model.vocabulary.pad_id,
+            on_progress,
+        )
+        modality = SPEECH if view.startswith("speech") else TEXT
+        nats[view] = {
+            index: -float(values[made[index].modality[1:] == modality].sum())
+            for index, values in zip(kept, told, strict=True)
+        }
+    speech = documents["speech alone"]
+    return [
+        CrossModalRow(
+            index,
+            int((speech[index].modality == SPEECH).sum()),
+            len(dataset.text(index) or ""),
+            {view: of_rows[index] for view, of_rows in nats.items()},
+        )
+        for index in kept
+    ]
+
+
+class _Made:
+    """The documents of one format by row, made when asked for."""
+
+    def __init__(self, documents: Documents, format: str):
+        self._documents = documents
+        plan = documents.plan(0)
+        number = documents.format_names.index(format)
+        # a row that lacks what the format needs has become another
+        self._places = {
+            int(row): place for place, row in enumerate(plan.rows) if plan.formats[place] == number
+        }
+
+    def __contains__(self, row: int) -> bool:
+        return row in self._places
+
+    def __getitem__(self, row: int) -> Document:
+        return self._documents.build(0, self._places[row])
+
+
+def _documents(language_model: SpeechLM, dataset: TokenRows, format: str) -> _Made:
+    words = language_model.habits.words_per_span
+    config = DocumentConfig(
+        formats={format: 1.0}, voice_tag_probability=1.0, min_words=words, max_words=words
+    ).without_noise()
+    return _Made(Documents([dataset], language_model.vocabulary, config, seed=0), format)
+
+
+def _bits(rows: Sequence[CrossModalRow], signs: dict[View, float]) -> Interval:
+    if not rows or any(view not in rows[0].nats for view in signs):
+        return bootstrap_ratio(np.zeros(0), np.zeros(0))
+    of_speech = next(iter(signs)).startswith("speech")
+    bits = [sum(sign * row.nats[view] for view, sign in signs.items()) / log(2) for row in rows]
+    units = [row.speech_tokens if of_speech else row.characters for row in rows]
+    return bootstrap_ratio(np.array(bits), np.array(units))

@@ -1,0 +1,64 @@
+"""Reading sequences with a language model: how likely it finds each token."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from slm.training.chunked_loss import places_at_once
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_BATCH_TOKENS = 8_192  # padded tokens that are read at once
+_LOGITS_MIB = 256.0  # logits that are there at once
+
+
+@torch.inference_mode()
+def token_log_probabilities(
+    model: "PreTrainedModel",
+    sequences: Sequence[np.ndarray],
+    pad_id: int,
+    on_progress: Callable[[int], object] | None = None,
+) -> list[np.ndarray]:
+    """log p of every token but the first given all before it, in nats, (tokens - 1,) float64 of each sequence.
+
+    sequences: token ids, (tokens,) each, at least one token, no more than the model reads. They are read in batches of
+    about one length, padded at their ends, where it changes nothing for what comes before. A token's probability is its
+    share of the whole vocabulary's, as in training. `on_progress` is told how many sequences were just read.
+    """
+    head = model.get_output_embeddings()
+    order = sorted(range(len(sequences)), key=lambda number: len(sequences[number]), reverse=True)
+    results: dict[int, np.ndarray] = {}
+    while order:
+        width = len(sequences[order[0]])
+        rows, order = order[: max(1, _BATCH_TOKENS // width)], order[max(1, _BATCH_TOKENS // width) :]
+        lengths = [len(sequences[row]) for row in rows]
+        batch = np.stack(
+            [
+                np.pad(sequences[row].astype(np.int64), (0, width - length), constant_values=pad_id)
+                for row, length in zip(rows, lengths, strict=True)
+            ]
+        )
+        read = torch.from_numpy(batch).to(model.device)
+        hidden = model.base_model(input_ids=read, use_cache=False).last_hidden_state  # (rows, width, dim)
+        there = torch.arange(width - 1)[None] < torch.tensor(lengths)[:, None] - 1  # (rows, width - 1)
+        there = there.to(model.device)
+        states, targets = hidden[:, :-1][there], read[:, 1:][there]  # (tokens, dim), (tokens,)
+        chunk = (
+            places_at_once(len(targets), model.config.vocab_size, hidden.dtype, _LOGITS_MIB)
+            if len(targets)
+            else 1
+        )
+        told = [np.zeros(0)]
+        for start in range(0, len(targets), chunk):
+            logits = head(states[start : start + chunk]).float()
+            chosen = logits.gather(1, targets[start : start + chunk, None])[:, 0]
+            told.append((chosen - logits.logsumexp(1)).cpu().double().numpy())
+        cuts = np.cumsum([length - 1 for length in lengths])[:-1]
+        for row, nats in zip(rows, np.split(np.concatenate(told), cuts), strict=True):
+            results[row] = nats
+        if on_progress is not None:
+            on_progress(len(rows))
+    return [results[number] for number in range(len(sequences))]

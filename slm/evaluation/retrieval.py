@@ -1,0 +1,204 @@
+"""Finding the text that belongs to a speech among others, and the speech that belongs to a text.
+
+Each of N rows is tried among N of about one length, so that lengths give nothing away; chance is 1 in N. In documents
+of speech after text, what is looked for is the text that makes a speech likeliest, and the speech that a text makes
+likelier than other texts do; in documents of text after speech it is the other way about.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from codec.metrics import Interval, normalize_transcript, wilson_interval
+from slm.documents import TokenRows
+from slm.evaluation.reading import token_log_probabilities
+from slm.generation.bounds import cut_text
+from slm.generation.speech_lm import SpeechLM
+
+Direction = Literal["text for speech", "speech for text"]
+Reader = Literal["speech after text", "text after speech"]
+READERS: tuple[Reader, ...] = ("speech after text", "text after speech")
+
+
+@dataclass(frozen=True)
+class RetrievalTrial:
+    """One row tried among the others of its group."""
+
+    index: int  # of the row in its dataset
+    group: int
+    reader: Reader  # the documents that were read
+    direction: Direction
+    score: float  # 1 where the right one was found, 1 / k where it was one of the k best
+
+
+@dataclass(frozen=True)
+class RetrievalAccuracy:
+    """Share of the trials in which the right one was found."""
+
+    trials: int
+    candidates: int  # among which it was
+    accuracy: Interval
+
+    @property
+    def chance(self) -> float:
+        """Of a model that knows nothing."""
+        return 1.0 / self.candidates
+
+    @classmethod
+    def of(cls, trials: Sequence[RetrievalTrial], candidates: int) -> "RetrievalAccuracy":
+        """Over trials of one kind; with a Wilson interval."""
+        return cls(
+            len(trials), candidates, wilson_interval(sum(trial.score for trial in trials), len(trials))
+        )
+
+
+def retrieval_groups(
+    lengths: Sequence[int], texts: Sequence[str], size: int, fits: Callable[[int, int], bool]
+) -> list[list[int]]:
+    """Places of rows in groups of `size` of about one length, no text twice in a group; what is left over is left out.
+
+    `fits` says of two places whether the speech of the first can be read with the text of the second.
+    """
+    open_groups: list[list[int]] = []
+    whole: list[list[int]] = []
+    said = [normalize_transcript(text) for text in texts]
+    for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
+        if not fits(place, place):
+            continue
+        for group in open_groups:
+            others = {said[other] for other in group}
+            if said[place] not in others and all(
+                fits(place, other) and fits(other, place) for other in group
+            ):
+                group.append(place)
+                break
+        else:
+            group = [place]
+            open_groups.append(group)
+        if len(group) == size:
+            whole.append(group)
+            open_groups.remove(group)
+    return whole
+
+
+def found(scores: np.ndarray) -> np.ndarray:
+    """Whether the largest number of each row is on the diagonal, (rows,): 1, 0, or 1 / k of k equal ones."""
+    best = scores == scores.max(axis=1, keepdims=True)
+    return np.diagonal(best) / best.sum(axis=1)
+
+
+def gains(told: np.ndarray) -> np.ndarray:
+    """How much likelier what is given makes what is told, than other things do that are not its own.
+
+    told: (things, given) log p(thing | given), three of each at least, those that belong together on the diagonal.
+    From each number is taken the mean of its row, without itself and without the diagonal: that a thing is likely
+    whatever is given counts for nothing, nor does how well it goes with its own.
+    """
+    count = len(told)
+    own = np.diagonal(told)[:, None]
+    others = told.sum(axis=1, keepdims=True) - told - np.where(np.eye(count, dtype=bool), 0.0, own)
+    return told - others / (count - 2 + np.eye(count))
+
+
+def retrieve(
+    language_model: SpeechLM,
+    dataset: TokenRows,
+    indices: Sequence[int],
+    candidates: int,
+    on_progress: Callable[[int], object] | None = None,
+) -> list[RetrievalTrial]:
+    """Try rows of a dataset in both directions, with every kind of document that the model was trained on.
+
+    Of rows whose groups of `candidates` (three at least) do not fill, none. `on_progress` is told how many documents
+    were just read.
+    """
+    vocabulary = language_model.vocabulary
+    texts = [dataset.text(index) or "" for index in indices]
+    speech = [vocabulary.codes_to_ids(dataset.codes(index)) for index in indices]
+    tags = [vocabulary.voice_id(dataset.speaker(index)) for index in indices]
+    counts = vocabulary.count_text(texts) if texts else np.zeros(0, dtype=np.int32)
+    longest = language_model.model.config.max_position_embeddings
+    # a span of `aligned` has two tokens of its own, and at least one of text
+    groups = retrieval_groups(
+        [len(ids) for ids in speech],
+        texts,
+        candidates,
+        lambda place, other: len(speech[place]) + 3 * int(counts[other]) + 4 <= longest,
+    )
+    trials = []
+    for number, group in enumerate(groups):
+        for reader in readers_of(language_model):
+            pairs = [(place, other) for place in group for other in group]  # what is told, what is given
+            if reader == "speech after text":
+                documents = [
+                    _speech_after_text(language_model, texts[text], speech[place], tags[place])
+                    for place, text in pairs
+                ]
+            else:
+                documents = [
+                    _text_after_speech(language_model, texts[text], speech[place]) for text, place in pairs
+                ]
+            told = _read(language_model, documents, on_progress).reshape(len(group), len(group))
+            of_given: Direction = "text for speech" if reader == "speech after text" else "speech for text"
+            of_told: Direction = "speech for text" if reader == "speech after text" else "text for speech"
+            for direction, scores in ((of_given, found(told)), (of_told, found(gains(told).T))):
+                trials += [
+                    RetrievalTrial(indices[place], number, reader, direction, float(score))
+                    for place, score in zip(group, scores, strict=True)
+                ]
+    return trials
+
+
+def readers_of(language_model: SpeechLM) -> list[Reader]:
+    """The kinds of documents that this model was trained on."""
+    habits = language_model.habits
+    able = {
+        "speech after text": habits.speak_format is not None,
+        "text after speech": "asr" in habits.formats,
+    }
+    return [reader for reader in READERS if able[reader]]
+
+
+@dataclass(frozen=True)
+class _Scored:
+    ids: np.ndarray  # (tokens,) int64
+    scored: np.ndarray  # (tokens,) bool, those whose likelihood counts
+
+
+def _read(
+    language_model: SpeechLM,
+    documents: "Sequence[_Scored]",
+    on_progress: Callable[[int], object] | None,
+) -> np.ndarray:
+    """Log-likelihoods (documents,) of what is scored."""
+    ids = [document.ids for document in documents]
+    told = token_log_probabilities(language_model.model, ids, language_model.vocabulary.pad_id, on_progress)
+    return np.array([nats[document.scored[1:]].sum() for nats, document in zip(told, documents, strict=True)])
+
+
+def _speech_after_text(language_model: SpeechLM, text: str, speech: np.ndarray, tag: int | None) -> _Scored:
+    """The document that the model speaks from. Of a text that is not the speech's own nobody knows when its words are
+    said: in `aligned` documents every text, the right one too, is spread evenly over the speech by its letters.
+    """
+    vocabulary, size = language_model.vocabulary, language_model.vocabulary.num_quantizers
+    if language_model.habits.speak_format == "aligned":
+        spans = cut_text(text, vocabulary, language_model.habits.words_per_span)
+        shares = np.cumsum([len(span.text) for span in spans]) / max(1, len(text))
+        cuts = np.round(shares * (len(speech) // size)).astype(np.int64)[:-1] * size
+        pieces = list(zip([span.ids for span in spans], np.split(speech, cuts), strict=True))
+    else:
+        pieces = [(vocabulary.encode_text(text), speech)]
+    parts = [np.array([] if tag is None else [tag])]
+    for words, spoken in pieces:
+        parts += [np.array([vocabulary.text_id]), words, np.array([vocabulary.speech_id]), spoken]
+    ids = np.concatenate(parts).astype(np.int64)
+    return _Scored(ids, (ids >= vocabulary.speech_start) & (ids < vocabulary.speech_end))
+
+
+def _text_after_speech(language_model: SpeechLM, text: str, speech: np.ndarray) -> _Scored:
+    vocabulary = language_model.vocabulary
+    words = vocabulary.encode_text(text)
+    ids = np.concatenate([[vocabulary.speech_id], speech, [vocabulary.text_id], words]).astype(np.int64)
+    return _Scored(ids, np.arange(len(ids)) >= len(ids) - len(words))
