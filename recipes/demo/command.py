@@ -24,22 +24,21 @@ def demo_command(
         limits: what the page takes.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    from codec.runs import UserError
+    from recipes.serve.running import check_installed, run_application
 
+    check_installed("demo", ["gradio", "uvicorn"])
     with tempfile.TemporaryDirectory(prefix="codec-slm-demo-") as folder:
         # before gradio is imported: uploads and results lie here, nothing else is served, and all goes at the end
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        try:
-            import gradio  # noqa: F401
-            import uvicorn  # noqa: F401
-        except ImportError as error:
-            raise UserError(f"demo needs {error.name}: pip install 'codec-slm[demo]'") from None
-        from recipes.commands.common import load_slm_on
         from recipes.demo.page import create_app
-        from recipes.serve.running import run_until_stopped, share_cores
 
-        speaker = load_slm_on(model, device)
-        share_cores(limits.concurrent)
-        speaker.warm_up()
-        run_until_stopped(create_app(speaker, limits), host, port, patience_seconds=10)
+        run_application(
+            lambda speaker: create_app(speaker, limits),
+            model,
+            device,
+            host,
+            port,
+            limits.concurrent,
+            patience_seconds=10,
+        )

@@ -1,6 +1,5 @@
 """What the Speak and Continue tabs do: generators of what there is to see and to hear so far."""
 
-import html
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -34,6 +33,12 @@ class LiveShelf:
             self._streams.popitem(last=False)[1].stop()
         return name
 
+    def stop(self, name: str | None) -> None:
+        """Have it end with what there is by now."""
+        live = self._streams.get(name or "")
+        if live is not None:
+            live.stop()
+
     def get(self, name: str) -> LiveSpeech | None:
         """Find it, if it is still there."""
         return self._streams.get(name)
@@ -61,7 +66,7 @@ def speak(
     sampling: SamplingConfig,
     seed: int,
 ) -> Iterator[SpeakingView]:
-    """Say a text, telling after every piece of audio how far it is. Raises UserError."""
+    """Say a text until its end or `LiveShelf.stop`, telling after every piece how far it is. Raises UserError."""
     if len(text) > limits.characters:
         raise UserError(f"the text is longer than {limits.characters} characters")
     prompt: Prompt | None = None
@@ -81,12 +86,14 @@ def speak(
             pieces.append(chunk.audio)
             spans = spans + chunk.spans
             words = f"{chunk.progress.words} of {chunk.progress.total_words} words"
+            if live.stopped:
+                break
             yield SpeakingView(f"{words}, {stream.seconds:.1f} s of speech", spans, name)
     finally:
         live.close()  # also when the tab was closed: whoever listens must not wait for ever
     status = (
-        f"{stream.seconds:.1f} s of speech in {stream.working_seconds:.1f} s; the first of it after "
-        f"{stream.first_audio_seconds:.2f} s"
+        f"{'Stopped. ' if live.stopped else ''}{stream.seconds:.1f} s of speech in "
+        f"{stream.working_seconds:.1f} s, the first of it after {stream.first_audio_seconds:.2f} s."
     )
     yield SpeakingView(status, spans, name, torch.cat(pieces), stream.cuts)
 
@@ -121,21 +128,3 @@ def continue_recording(
         heard = result.prompt_frames / speaker.vocabulary.codec.frame_rate
         lines = [f"{heard:.1f} s heard, {result.seconds - heard:.1f} s more spoken.", *result.cuts, remark]
         yield result, " ".join(line for line in lines if line)
-
-
-def player(name: str | None) -> str:
-    """HTML that plays live speech; nothing where there is none."""
-    if name is None:
-        return ""
-    return f'<audio controls autoplay aria-label="Speech, live" src="speech/{html.escape(name)}.wav"></audio>'
-
-
-def alignment(spans: list[SpokenSpan]) -> str:
-    """HTML: words and when they are spoken."""
-    if not spans:
-        return ""
-    items = "".join(
-        f"<li><time>{span.start:.2f}–{span.end:.2f} s</time> {html.escape(span.text.strip())}</li>"
-        for span in spans
-    )
-    return f'<ol class="alignment" aria-label="When each of the words is spoken">{items}</ol>'

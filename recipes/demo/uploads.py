@@ -5,6 +5,7 @@ import os
 from torch import Tensor
 
 from codec.runs import UserError
+from data import AudioError
 from recipes.demo.limits import DemoLimits
 from recipes.serve.recordings import Upload, read_recording
 
@@ -20,6 +21,9 @@ def read_upload(path: str | None, sampling_rate: int, limits: DemoLimits) -> tup
         raise UserError(f"the file is larger than {limits.megabytes:g} MB")
     with open(path, "rb") as file:
         upload = Upload(file.read())
-    recording = read_recording(upload, sampling_rate, limits.seconds)
+    try:
+        recording = read_recording(upload, sampling_rate, limits.seconds)
+    except AudioError as error:
+        raise UserError(f"{error}. WAV, FLAC, OGG and MP3 files can be read.") from None
     remark = "" if recording.is_whole else f"Of the recording, the first {limits.seconds:g} s were taken."
     return recording.waveform, remark

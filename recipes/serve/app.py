@@ -58,7 +58,7 @@ def create_app(speaker: SpeechLM, limits: ServiceLimits) -> "FastAPI":
     from starlette.exceptions import HTTPException
 
     # no pages of documentation: they would load scripts from elsewhere
-    app = FastAPI(title="codec-slm", docs_url=None, redoc_url=None)
+    app = FastAPI(title="codec-slm", docs_url=None, redoc_url=None, redirect_slashes=False)
     info, codec, desk = CodecInfo.of(speaker.codec), speaker.codec, Desk(limits)
     rate = info.sampling_rate
     making: set[asyncio.Task[None]] = set()

@@ -21,18 +21,17 @@ def serve_command(
         limits: what is refused.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    from codec.runs import UserError
+    from recipes.serve.running import check_installed, run_application
 
-    try:
-        import fastapi  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"serve needs {error.name}: pip install 'codec-slm[demo]'") from None
-    from recipes.commands.common import load_slm_on
+    check_installed("serve", ["fastapi", "uvicorn"])
     from recipes.serve.app import create_app
-    from recipes.serve.running import run_until_stopped, share_cores
 
-    speaker = load_slm_on(model, device)
-    share_cores(limits.concurrent)
-    speaker.warm_up()
-    run_until_stopped(create_app(speaker, limits), host, port, patience_seconds=60)
+    run_application(
+        lambda speaker: create_app(speaker, limits),
+        model,
+        device,
+        host,
+        port,
+        limits.concurrent,
+        patience_seconds=60,
+    )

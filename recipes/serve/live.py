@@ -18,11 +18,16 @@ class LiveSpeech:
         self._stopped = False
         self._wakers: list[Callable[[], None]] = []
 
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody asked for no more."""
+        return self._stopped
+
     def fill(self, stream: SpeechStream) -> None:
         """Take all of a stream, until it ends or `stop` is called."""
         try:
             for chunk in stream:
-                if self._stopped:
+                if self.stopped:
                     return
                 self.add(pcm16(chunk.audio))
         finally:
@@ -41,7 +46,7 @@ class LiveSpeech:
             self._wake()
 
     def stop(self) -> None:
-        """Nobody listens any more: `fill` ends with the next chunk."""
+        """No more is wanted: whoever makes it ends with the next chunk."""
         self._stopped = True
 
     def _wake(self) -> None:

@@ -1,10 +1,16 @@
 """What stands before every request: a limit on its size, and an answer of one line whatever goes wrong."""
 
+import asyncio
 import json
 import sys
+from contextlib import suppress
 from typing import Any
 
 from codec.runs import UserError
+
+# What is still taken of a body that was refused, so many times what is allowed and so long: many clients listen only
+# after they have sent it all, and would see a broken connection instead of the answer.
+_DRAINED_TIMES, _DRAINED_SECONDS = 4, 10.0
 
 
 class Refusal(Exception):
@@ -58,23 +64,36 @@ class Guard:
                 # the type and no more: messages may hold what a stranger sent
                 print(f"codec-slm: {scope['path']!r}: {type(error).__name__}", file=sys.stderr)
             if not answered:
-                await _answer(send, error)
+                await self._answer(receive, send, error)
 
     def _too_large(self) -> Refusal:
         return Refusal(413, f"the request is larger than {self.most_bytes / 2**20:g} MB")
 
+    async def _answer(self, receive: Any, send: Any, error: Exception) -> None:
+        status, message = 500, "something went wrong here"
+        if isinstance(error, Refusal):
+            status, message = error.status, str(error)
+        elif isinstance(error, UserError):
+            status, message = 400, str(error)
+        body = json.dumps({"error": message}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if status == 503:
+            headers.append((b"retry-after", b"2"))
+        if status == 413:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        if status == 413:
+            await self._drain(receive)
+        await send({"type": "http.response.body", "body": b""})
 
-async def _answer(send: Any, error: Exception) -> None:
-    status, message = 500, "something went wrong here"
-    if isinstance(error, Refusal):
-        status, message = error.status, str(error)
-    elif isinstance(error, UserError):
-        status, message = 400, str(error)
-    body = json.dumps({"error": message}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status == 503:
-        headers.append((b"retry-after", b"2"))
-    if status == 413:  # what is still to come of the body will not be read
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    async def _drain(self, receive: Any) -> None:
+        """Take what still comes of a body, and throw it away."""
+        taken = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAINED_SECONDS):
+                while taken < _DRAINED_TIMES * self.most_bytes:
+                    message = await receive()
+                    if not message.get("more_body"):
+                        return
+                    taken += len(message.get("body", b""))

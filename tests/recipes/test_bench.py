@@ -6,13 +6,31 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from recipes.benchmark.budgets import Budget, Measured, budgets
+from recipes.benchmark.bigvgan import BigVGANTiming
+from recipes.benchmark.budgets import Budget, budgets
 from recipes.benchmark.codecs import CodecTiming
-from recipes.benchmark.report import tables
-from recipes.benchmark.timing import Case, Timing, peak_memory, take_turns
+from recipes.benchmark.generation import GenerationTiming, GreedyTiming, StreamTiming
+from recipes.benchmark.hybrid import HybridTiming
+from recipes.benchmark.measured import Machine, Measured
+from recipes.benchmark.report import as_json, tables
+from recipes.benchmark.roofline import shares
+from recipes.benchmark.timing import (
+    Case,
+    Pace,
+    Runner,
+    Stretch,
+    Timing,
+    peak_memory,
+    race,
+    take_turns,
+)
 from recipes.benchmark.tokenization import TokenizeMemory, TokenizeTiming
+from recipes.benchmark.training import TrainingTiming
+from recipes.benchmark.work import Work
 from recipes.cli import main
+from slm.training.peak_flops import PeakFlops
 
 CPU = torch.device("cpu")
 
@@ -34,6 +52,32 @@ def test_contestants_take_turns_and_the_warm_up_does_not_count() -> None:
     timings = take_turns(cases, rounds=3, device=CPU, label="", warm_up=2)
     assert called == ["a", "b"] * 5
     assert {name: len(found.seconds) for name, found in timings.items()} == {"a": 3, "b": 3}
+    assert timings["a"].work is None
+
+
+def test_work_is_counted_while_warming_up() -> None:
+    called: list[Tensor] = []
+    matrix = torch.ones(4, 4)
+    found = take_turns([Case("a", lambda: called.append(matrix @ matrix))], 2, CPU, "", counts_work=True)
+    assert len(called) == 3 and found["a"].work == Work(2 * 4**3, 3 * 64)
+
+
+def test_a_race_goes_by_the_clocks_of_those_who_run() -> None:
+    called: list[str] = []
+
+    def runner(name: str, amounts: list[float], seconds: float) -> Runner:
+        left = iter(amounts)
+
+        def work() -> Stretch:
+            called.append(name)
+            return Stretch(next(left), seconds)
+
+        return Runner(name, work)
+
+    found = race([runner("a", [99.0, 4.0, 6.0, 20.0], 2.0), runner("b", [99.0, 1.0, 3.0, 2.0], 1.0)], 3, "")
+    assert called == ["a", "b"] * 4
+    assert found["a"].rates == [2.0, 3.0, 10.0] and found["a"].median == 3.0
+    assert found["a"].faster_round_by_round(found["b"]) == 2.0  # of 2, 1 and 5
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the kernel does not tell")
@@ -89,11 +133,84 @@ def test_budgets_of_given_measurements() -> None:
     assert Budget("x", "", 1.0, 1.0).passed and Budget("x", "", 1.0, 1.0, at_most=True).passed
 
 
+def everything() -> Measured:
+    """Times that are given."""
+    greedy = GreedyTiming(100, timing("ours", 0.1, 0.2), timing("theirs", 0.25, 0.3), same=0.75)
+    work = Work(flops=3e9, bytes=2e9)
+    return Measured(
+        codecs={},
+        generation=GenerationTiming(
+            "slm",
+            parameters=1_000,
+            parameter_bytes=4_000,
+            rounds=(3.0, 5.0, 4.0),
+            streams=(StreamTiming(0.3, 0.5, 5.0, 1.0), StreamTiming(0.6, -0.1, 5.0, 6.0)),
+            greedy=greedy,
+        ),
+        training=TrainingTiming(
+            parameters=2_000_000,
+            tokens_per_step=512,
+            precision="bfloat16",
+            ours=Pace("ours", (Stretch(600, 2.0), Stretch(500, 2.0))),
+            transformers=Pace("theirs", (Stretch(600, 4.0), Stretch(400, 2.0))),
+            fill=0.99,
+            padded_fill=0.5,
+            flops_per_token=1e7,
+        ),
+        hybrid=HybridTiming(
+            10.0,
+            Timing("ours", (1.0, 1.5), None, work),
+            timing("teacher", 3.0, 3.0),
+            timing("encoder", 1.0, 1.0),
+            timing("dac", 1.0, 2.0),
+        ),
+        bigvgan=BigVGANTiming(2.0, timing("ours", 1.0), timing("theirs", 1.5), difference=1e-7),
+        machine=Machine({"float32": PeakFlops(3e10, "given"), "bfloat16": PeakFlops(6e10, "given")}, 1e10),
+    )
+
+
+def test_budgets_beside_others() -> None:
+    measured = everything()
+    rows = {row.what: row for row in budgets(measured)}
+    found = {what: (row.measured, row.passed) for what, row in rows.items() if row.measured is not None}
+    assert found == {
+        "hybrid-codec encode": (2.5, False),  # of 3 and 2
+        "hybrid-codec waveform encoder": (1.5, True),
+        "BigVGAN v2": (1.5, True),
+        "SLM training": (pytest.approx((2 + 1.25) / 2), True),
+        "generation": (2.0, True),
+        "generation, the same tokens as generate": (0.75, False),
+        "generation, codec included": (4.0, True),
+        "first audio of a stream": (0.6, False),  # the slowest
+        "a stream ahead of its listener": (-0.1, False),  # the worst
+    }
+    assert rows["a stream ahead of its listener"].gap is None  # no factor leads from below 0 to 0
+    assert "the paper" in rows["hybrid-codec encode"].note and "0.125" in rows["hybrid-codec encode"].note
+    json.dumps(as_json(measured, list(rows.values()), {}))
+    assert "| misses |" in tables(measured, list(rows.values()))
+    nothing = {row.what: row for row in budgets(Measured({}, skipped={"bigvgan": "it is not here"}))}
+    assert nothing.keys() == rows.keys() and all(row.passed is None for row in nothing.values())
+    assert nothing["BigVGAN v2"].note == "it is not here"
+
+
+def test_shares_of_the_machine() -> None:
+    found = {share.what: share for share in shares(everything())}
+    encode = found["hybrid-codec encode"]
+    assert encode.flops == pytest.approx(3e9) and encode.of_flops == pytest.approx(0.1)
+    assert encode.bytes_per_second == pytest.approx(2e9) and encode.of_memory == pytest.approx(0.2)
+    training = found["SLM training"]  # at its own precision's peak, by the fastest round
+    assert training.of_flops == pytest.approx(1e7 * 300 / 6e10) and training.of_memory is None
+    assert found["greedy generation"].of_memory == pytest.approx(4_000 * 100 / 0.1 / 1e10)
+    assert "DacModel's encoder" not in found  # whose work nobody counted
+    assert shares(Measured({})) == []
+
+
 def test_the_command_times_what_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "--output", str(tmp_path), "--seconds", "0.5", "--rounds", "2", "--threads", "1"]
     assert main([*arguments, "--parts", "codecs", "--codecs", "hh-codec-tiny", "--device", "cpu"]) == 0
     results = json.loads((tmp_path / "bench.json").read_text())
     assert list(results["codecs"]) == ["hh-codec-tiny"] and results["threads"] == 1
+    assert results["command"].startswith("codec-slm") and len(results["date"]) == 10 and results["device"]
     tiny = results["codecs"]["hh-codec-tiny"]
     assert len(tiny["encode"]["rounds"]) == 2 and tiny["encode"]["fastest_real_time"] > 0
     assert tiny["ratios"] == {}  # Mimi had no turn
@@ -110,6 +227,12 @@ def test_tokenize_beside_its_encoder(tmp_path: Path) -> None:
     assert main([*arguments, "--threads", "1", "--device", "cpu"]) == 0
     results = json.loads((tmp_path / "bench.json").read_text())["tokenize"]
     assert results["audio_seconds"] == 60 and 0 < results["share"] < 2
+
+
+def test_what_is_not_installed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recipes.benchmark.run.is_installed", lambda: False)
+    assert main(["bench", "--output", str(tmp_path), "--parts", "bigvgan", "--device", "cpu"]) == 0
+    assert "Not measured: bigvgan (the package bigvgan" in (tmp_path / "bench.md").read_text()
 
 
 @pytest.mark.slow

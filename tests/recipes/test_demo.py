@@ -3,27 +3,29 @@
 import io
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 
 pytest.importorskip("gradio")
 
 from fastapi.testclient import TestClient
 
 from codec.runs import UserError
-from recipes.demo.codec_tab import view_recording
+from recipes.demo.codec_tab import Picture, view_recording
+from recipes.demo.fragments import alignment, facts_table, figure, player, told, trouble
 from recipes.demo.limits import DemoLimits
 from recipes.demo.page import create_app
-from recipes.demo.speech_tabs import LiveShelf, alignment, continue_recording, player, speak
+from recipes.demo.speech_tabs import LiveShelf, SpeakingView, continue_recording, speak
 from recipes.demo.uploads import read_upload
 from recipes.serve.live import LiveSpeech
 from slm import SamplingConfig, SpeechLM, SpokenSpan
-from slm.models.checkpoint import SpeakingHabits
-from tests.recipes.untrained_models import save_codec, save_slm
+from tests.recipes.untrained_models import save_speaker
 
 RATE = 24_000
 LIMITS = DemoLimits(megabytes=2.0, seconds=4.0, characters=80, continuations=3)
@@ -38,10 +40,7 @@ def own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def speaker(tmp_path_factory: pytest.TempPathFactory) -> SpeechLM:
-    folder = tmp_path_factory.mktemp("models")
-    codec = save_codec(folder / "codec")
-    habits = SpeakingHabits(["aligned"], 2, True, [0.02, 0.04, 0.06])
-    return SpeechLM.from_pretrained(save_slm(folder / "speaker", codec, ["anna", "bert"], habits))
+    return SpeechLM.from_pretrained(save_speaker(tmp_path_factory.mktemp("models"), prompts=True))
 
 
 @pytest.fixture
@@ -52,7 +51,9 @@ def recording(tmp_path: Path) -> str:
     return str(path)
 
 
-def say(speaker: SpeechLM, shelf: LiveShelf, text: str = "Hello there, it rains.", prompt: str | None = None):
+def say(
+    speaker: SpeechLM, shelf: LiveShelf, text: str = "Hello there, it rains.", prompt: str | None = None
+) -> Iterator[SpeakingView]:
     return speak(speaker, shelf, LIMITS, text, "anna", prompt, "", SAMPLING, 3)
 
 
@@ -63,10 +64,11 @@ def test_a_recording_is_seen_and_heard_after_the_codec(speaker: SpeechLM, record
     facts = dict(view.facts)
     assert facts["tokens"] == "48 (24 a second)" and facts["bitrate"] == "264 bit/s"
     for picture in (view.raster, view.spectrograms):
-        assert picture.dtype == np.uint8 and picture.shape[1] > 600 and picture.shape[2] == 3
-        assert picture.std() > 5  # something is drawn
+        wide, narrow = (np.asarray(Image.open(io.BytesIO(file))) for file in (picture.wide, picture.narrow))
+        assert wide.shape[1] > 1_000 and narrow.shape[1] < 600
+        assert wide.std() > 5 and narrow.std() > 5  # something is drawn
     other = view_recording(speaker.codec, waveform.flip(0) * 0.1)
-    assert not np.array_equal(view.raster, other.raster)
+    assert view.raster.wide != other.raster.wide
 
 
 def test_bad_and_long_uploads_are_told(speaker: SpeechLM, tmp_path: Path) -> None:
@@ -137,6 +139,19 @@ def test_a_closed_tab_leaves_nobody_waiting(speaker: SpeechLM) -> None:
     assert live is not None and live._over
 
 
+def test_stopped_speech_is_what_there_was_of_it(speaker: SpeechLM) -> None:
+    shelf = LiveShelf()
+    whole = list(say(speaker, shelf))[-1]
+    views = say(speaker, shelf)
+    first = next(views)
+    shelf.stop(first.live)
+    (last,) = views
+    assert last.status.startswith("Stopped.") and last.audio is not None and whole.audio is not None
+    assert 0 < len(last.audio) < len(whole.audio)
+    assert torch.equal(last.audio, whole.audio[: len(last.audio)])
+    shelf.stop(None)  # nothing was said yet
+
+
 def test_the_shelf_forgets_the_oldest() -> None:
     shelf = LiveShelf()
     names = [shelf.put(LiveSpeech(RATE)) for _ in range(40)]
@@ -145,7 +160,15 @@ def test_the_shelf_forgets_the_oldest() -> None:
 
 
 def test_what_users_write_is_text_on_the_page() -> None:
-    assert "<script>" not in alignment([SpokenSpan("<script>alert(1)</script>", 0.0, 0.5)])
+    script = "<script>alert(1)</script>"
+    for html in (
+        alignment([SpokenSpan(script, 0.0, 0.5)]),
+        told([script, "a line"]),
+        trouble(script),
+        facts_table([(script, script)]),
+        figure(Picture(b"", b""), script, f'"{script}'),
+    ):
+        assert "<script>" not in html and "&lt;script&gt;" in html
     assert '"' not in player('x" onerror="').split('src="speech/')[1].split('.wav"')[0]
     assert alignment([]) == "" and player(None) == ""
 
@@ -158,8 +181,7 @@ def test_the_page_serves_itself_and_nothing_else(speaker: SpeechLM, tmp_path: Pa
         labels = client.get("/config").text
         for label in (
             "Recording",
-            "Tokens",
-            "Spectrograms",
+            "After the codec",
             "Text",
             "Voice",
             "Temperature",
@@ -182,17 +204,22 @@ def test_files_that_nobody_uploaded_are_not_read(speaker: SpeechLM, tmp_path: Pa
 
     def encode(client: TestClient, path: str) -> dict:
         data = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        call = {"data": [data], "fn_index": 0, "session_hash": path.replace("/", "")}
+        call = {"data": [data], "fn_index": encoding, "session_hash": path.replace("/", "")}
         assert client.post("/gradio_api/queue/join", json=call).status_code == 200
         answers = client.get("/gradio_api/queue/data", params={"session_hash": call["session_hash"]})
         messages = [json.loads(line[5:]) for line in answers.text.splitlines() if line.startswith("data:")]
         return next(message for message in messages if message["msg"] == "process_completed")
 
     with TestClient(create_app(speaker, LIMITS)) as client:
+        page = client.get("/config").json()
+        (button,) = (
+            part["id"] for part in page["components"] if part["props"].get("value") == "Encode and decode"
+        )
+        (encoding,) = (entry["id"] for entry in page["dependencies"] if [button, "click"] in entry["targets"])
         with open(recording, "rb") as file:
             (uploaded,) = client.post("/gradio_api/upload", files={"files": ("hum.wav", file)}).json()
         answer = encode(client, uploaded)
-        assert answer["success"] and len(answer["output"]["data"]) == 5
+        assert answer["success"] and len(answer["output"]["data"]) == 6
         cache = Path(uploaded).parent.parent
         before = set(cache.rglob("*"))
         for path in (recording, "/etc/passwd", f"{cache}/../../../../etc/passwd", "/etc/no-such-file"):

@@ -52,3 +52,9 @@ def save_slm(
     )
     save_checkpoint(directory, build_model(shape, vocabulary, seed=0), vocabulary, habits)
     return directory
+
+
+def save_speaker(folder: Path, prompts: bool = False) -> Path:
+    """A codec, and a model over it that speaks as "anna" and "bert", in spans of two words."""
+    habits = SpeakingHabits(["aligned"], 2, prompts, [0.02, 0.04, 0.06])
+    return save_slm(folder / "speaker", save_codec(folder / "codec"), ["anna", "bert"], habits)

@@ -1,0 +1,99 @@
+"""A server as a user starts it: a process of its own, stopped by SIGTERM, its log kept."""
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A status, and the whole body."""
+
+    status: int
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server on this machine."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(
+        self, method: str, path: str, content: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """One request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        try:
+            connection.request(method, path, content, dict(headers or {}))
+            response = connection.getresponse()
+            return Answer(response.status, response.read())
+        finally:
+            connection.close()
+
+    def say(self, request: bytes) -> bytes:
+        """What comes back for bytes that need not be HTTP; after them nothing more is sent."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            answer = b""
+            try:
+                while piece := connection.recv(65_536):
+                    answer += piece
+            except ConnectionResetError:
+                pass
+            return answer
+
+    def memory(self, what: str = "VmRSS") -> float:
+        """MiB; "VmHWM" is the most there ever was."""
+        found = re.search(rf"{what}:\s*(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
+        assert found
+        return int(found[1]) / 1_024
+
+    def terminate(self) -> int:
+        """SIGTERM, and the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(90)
+
+
+@contextmanager
+def running(command: str, *options: str, folder: Path) -> Iterator[Server]:
+    """`codec-slm COMMAND --port ... OPTIONS`, answering; temporary files go to `folder`, its log too."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = folder / "log.txt"
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "recipes", command, "--port", str(port), *options],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"TMPDIR": str(folder)},
+        )
+    try:
+        for _ in range(1_200):
+            assert process.poll() is None, log.read_text()
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield Server(process, port, log)
+    finally:
+        process.kill()
+        process.wait()
