@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.masks import zero_beyond
+from codec.pointwise import Pointwise, linear, linear_gelu
+from codec.precision import is_plain_inference
 from codec.streaming import StreamState, windows_input
 
 
@@ -33,9 +35,17 @@ class FrameConv(nn.Conv1d):
         x = windows_input(x, self, state, left=self.left, right=self.right)
         if x.shape[1] < self.kernel_size[0]:
             return x.new_zeros(x.shape[0], 0, self.out_channels)
+        if self.groups == 1 and self._has_few(x) and self.bias is not None:
+            # one matrix product: a convolution would first bring the weights into an order of its own
+            windows = x.unfold(1, self.kernel_size[0], 1).flatten(2)  # (batch, frames, in_dim * kernel_size)
+            return linear(windows, self.weight.flatten(1), self.bias)
         x = x.transpose(1, 2).unsqueeze(2)  # (batch, in_dim, 1, frames), channels last in memory
         x = F.conv2d(x, self.weight.unsqueeze(2), self.bias, groups=self.groups)
         return x.squeeze(2).transpose(1, 2)  # (batch, frames, out_dim)
+
+    def _has_few(self, x: Tensor) -> bool:
+        """Whether there are so few frames, on the CPU, that handling the weights is a good part of the work."""
+        return is_plain_inference(x, self.weight) and x.shape[0] * x.shape[1] <= self.in_channels
 
 
 class ConvNeXtBlock(nn.Module):
@@ -55,8 +65,8 @@ class ConvNeXtBlock(nn.Module):
         super().__init__()
         self.dwconv = FrameConv(dim, dim, kernel_size, lookahead, groups=dim)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.pwconv1 = nn.Linear(dim, hidden_dim)
-        self.pwconv2 = nn.Linear(hidden_dim, dim)
+        self.pwconv1 = Pointwise(dim, hidden_dim)
+        self.pwconv2 = Pointwise(hidden_dim, dim)
         self.gamma = nn.Parameter(torch.full((dim,), layer_scale))
 
     def forward(self, x: Tensor, mask: Tensor | None = None, state: StreamState | None = None) -> Tensor:
@@ -64,8 +74,8 @@ class ConvNeXtBlock(nn.Module):
         if state is not None and self.dwconv.right:
             raise ValueError("a ConvNeXt block with look-ahead cannot stream")
         h = self.dwconv(x, mask, state)
-        h = self.pwconv2(F.gelu(self.pwconv1(self.norm(h))))
-        return x + self.gamma * h
+        h = linear_gelu(self.norm(h), self.pwconv1.weight, self.pwconv1.bias)
+        return torch.addcmul(x, self.gamma, self.pwconv2(h))
 
 
 class MaskedGroupNorm(nn.GroupNorm):

@@ -9,6 +9,7 @@ from codec.configuration import MelDecoderConfig
 from codec.layers import ConvNeXtBlock, FrameAttention, FrameConv, ResidualBlock, block_norm
 from codec.masks import lengths_from_mask, mask_from_lengths
 from codec.mel import MelConfig
+from codec.pointwise import Pointwise
 from codec.streaming import StreamState
 
 Frames = TypeVar("Frames", int, Tensor)
@@ -52,7 +53,7 @@ class MelDecoder(nn.Module):
             self.mel_head = nn.ConvTranspose1d(dim, mel.n_mels, config.upsample, config.upsample)
             return
         # a transposed convolution whose kernel is its stride is a linear layer to `upsample` frames side by side
-        self.upsample = nn.Linear(dim, config.upsample * config.fine_dim)
+        self.upsample = Pointwise(dim, config.upsample * config.fine_dim)
         self.fine = nn.ModuleList(
             ConvNeXtBlock(
                 config.fine_dim,

@@ -75,5 +75,6 @@ def windows_input(
         parts.append(zeros(right))
     x = torch.cat(parts, dim=dim)
     complete = max(0, (x.shape[dim] - window) // stride + 1)
-    state.put(module, x.narrow(dim, complete * stride, x.shape[dim] - complete * stride))
+    # a copy: a view would keep all of x until the next chunk
+    state.put(module, x.narrow(dim, complete * stride, x.shape[dim] - complete * stride).clone())
     return x

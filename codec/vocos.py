@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from codec.configuration import VocosConfig
 from codec.layers import ConvNeXtBlock, FrameConv
+from codec.pointwise import Pointwise
 from codec.precision import at_least_float32
 from codec.streaming import StreamState
 
@@ -59,7 +60,7 @@ class ISTFTHead(nn.Module):
         self.n_fft, self.hop_length, self.trim = mel.n_fft, mel.hop_length, mel.left_padding
         # a centred STFT of n frames spans (n - 1) hops
         self.missing_hops = 1 if mel.alignment == "center" else 0
-        self.out = nn.Linear(config.dim, mel.n_fft + 2)
+        self.out = Pointwise(config.dim, mel.n_fft + 2)
         self.register_buffer("window", torch.empty(mel.n_fft), persistent=False)
         self.reset_buffers()
 
@@ -94,13 +95,18 @@ class ISTFTHead(nn.Module):
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
         """(batch, frames, n_fft) -> (batch, (frames - 1) * hop_length + n_fft); empty for no frames."""
-        count = frames.shape[1]
+        batch, count, _ = frames.shape
         if count == 0:
-            return frames.new_zeros(frames.shape[0], 0)
-        length = (count - 1) * self.hop_length + self.n_fft
-        return F.fold(frames.transpose(1, 2), (1, length), (1, self.n_fft), stride=(1, self.hop_length))[
-            :, 0, 0
-        ]
+            return frames.new_zeros(batch, 0)
+        hop = self.hop_length
+        hops = -(-self.n_fft // hop)  # that a frame spans
+        if missing := hops * hop - self.n_fft:
+            frames = F.pad(frames, (0, missing))
+        parts = frames.unflatten(2, (hops, hop))  # (batch, count, hops, hop)
+        signal = F.pad(parts[:, :, 0], (0, 0, 0, hops - 1))  # (batch, count + hops - 1, hop)
+        for number in range(1, hops):
+            signal[:, number : number + count] += parts[:, :, number]
+        return signal.flatten(1)[:, : (count - 1) * hop + self.n_fft]
 
     def _complete(
         self, signal: Tensor, envelope: Tensor, frames: int, state: StreamState

@@ -75,7 +75,8 @@ COMMANDS = {
         "recipes.commands.study:study_command",
         "several tokenizers, one corpus, one language model, one report",
     ),
-    "bench": Command("recipes.commands.bench:bench", "speed here, beside transformers' codecs"),
+    "bench": Command("recipes.commands.bench:bench", "speed here, beside what one would otherwise use"),
+    "results": Command("recipes.commands.results:results", "tables of what was measured, into the README"),
 }
 
 

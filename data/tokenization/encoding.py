@@ -1,7 +1,7 @@
 """Running the encoder over batches, one batch ahead of the codes' way back."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from codec import CodecInfo
+from codec.memory import return_free_memory
 from codec.runs import UserError
+
+_TIDY_SECONDS = 600.0  # of a long recording between two times that free memory is given back
 
 
 @dataclass
@@ -67,10 +70,13 @@ class BatchEncoder:
     def encode_long(self, blocks: Iterable[Tensor]) -> "LongCodes":
         """One recording that comes in blocks (samples,)."""
         samples = 0
+        often = round(_TIDY_SECONDS * self.info.sampling_rate)
 
         def counted() -> Iterator[Tensor]:
             nonlocal samples
             for block in blocks:
+                if samples // often < (samples + len(block)) // often:
+                    return_free_memory()
                 samples += len(block)
                 yield block
 
@@ -90,9 +96,11 @@ class LongCodes:
 @contextmanager
 def _inference(device: str, precision: str) -> Iterator[None]:
     # TF32 keeps 10 bits of a product: enough to flip codes between batches of different shapes.
+    # The flags are the whole process's, and on a CPU several threads come here at once.
+    cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with (
         torch.inference_mode(),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+        cudnn if device == "cuda" else nullcontext(),
         torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"),
     ):
         yield

@@ -1,4 +1,4 @@
-"""Batches of audio, read and resampled by worker processes while the encoder is at work."""
+"""Batches of audio, read and resampled: by who asks, or by worker processes ahead of the encoder."""
 
 import queue
 import threading
@@ -54,9 +54,8 @@ class BatchReader(Dataset[AudioBatch]):
         self._gain = gain
 
     def __getitem__(self, request: Request) -> AudioBatch:  # type: ignore[override]
-        batch = AudioBatch(request)
-        if self._plan.is_long(int(request.rows[0])):
-            batch.long = True
+        batch = AudioBatch(request, long=self.is_long(request))
+        if batch.long:
             return batch
         waveforms = []
         for row in request.rows.tolist():
@@ -79,6 +78,10 @@ class BatchReader(Dataset[AudioBatch]):
                 place[: len(waveform)] = waveform
         return batch
 
+    def is_long(self, request: Request) -> bool:
+        """Whether it is for one long recording."""
+        return self._plan.is_long(int(request.rows[0]))
+
     def long_blocks(self, row: int) -> Iterator[Tensor]:
         """One recording in blocks (samples,), read ahead by a thread. Raises AudioError, possibly after
         some.
@@ -99,7 +102,7 @@ def read_batches(
     """The batches in the order of the requests, each worker reading two ahead.
 
     Processes, not threads: readers that share the interpreter's lock slow a thread that launches GPU
-    kernels several times over. With no workers this process reads for itself.
+    kernels several times over. With no workers this thread reads for itself.
     """
     loader: DataLoader[AudioBatch] = DataLoader(
         reader,

@@ -2,20 +2,20 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from codec import CodecInfo
 from codec.runs import Progress, StopSignal, rank, world_size
-from data.audio import AudioError
 from data.corpora import Corpus
 from data.tokenization.directory import TokenDirectory
-from data.tokenization.encoding import BatchEncoder, PendingCodes
+from data.tokenization.encoding import BatchEncoder
 from data.tokenization.headers import read_headers
+from data.tokenization.lanes import EncodedBatch, encode_batches
 from data.tokenization.plan import Plan, Shard, TokenizeOptions, identity, make_plan
-from data.tokenization.reading import AudioBatch, BatchReader, Request, read_batches
+from data.tokenization.reading import BatchReader, Request
 from data.tokenization.rows import TokenRow, parquet_bytes
 
 
@@ -47,7 +47,8 @@ def tokenize_corpus(
 
     Process r of w (as the launcher says) makes shards r, r + w, ... and passes over those that exist, so a
     killed run is just started again, with any number of processes; the files do not depend on kills or
-    processes. `workers` processes read audio for this one. What cannot be read goes to `failures.jsonl`.
+    processes. `workers` processes read audio for this one; unless given, a CPU's encoding threads read for
+    themselves. What cannot be read goes to `failures.jsonl`.
     SIGTERM and Ctrl-C end it after the batch; finished shards stay.
 
     Raises UserError when `output` holds a dataset of another codec, corpus or options.
@@ -63,16 +64,10 @@ def tokenize_corpus(
     work = _Work(encoder, reader, corpus, plan, directory)
     with StopSignal() as stop:
         own = _own_order(plan.shards[rank() :: world_size()])
-        _make_shards(work, own, default_workers() if workers is None else workers, stop)
+        _make_shards(work, own, workers, stop)
         whole = directory.finish(plan.shards)
     left = 0 if whole else sum(not directory.has(shard) for shard in plan.shards)
     return TokenizeResult(whole, stop.requested, left, directory.metadata() if whole else None)
-
-
-def default_workers() -> int:
-    """Reader processes for this process: one reads at 1,000 to 2,000 times real time."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // max(1, 2 * world_size())))
 
 
 def _own_order(shards: Sequence[Shard]) -> list[Shard]:
@@ -94,7 +89,7 @@ class _Work:
     directory: TokenDirectory
 
 
-def _make_shards(work: _Work, shards: Sequence[Shard], workers: int, stop: StopSignal) -> None:
+def _make_shards(work: _Work, shards: Sequence[Shard], workers: int | None, stop: StopSignal) -> None:
     """Encode and write the shards that are not there yet, in order, until asked to stop."""
     todo = [shard for shard in shards if not work.directory.has(shard)]
     if not todo:
@@ -102,10 +97,9 @@ def _make_shards(work: _Work, shards: Sequence[Shard], workers: int, stop: StopS
     seconds = work.plan.samples / work.encoder.info.sampling_rate
     total, left = (float(sum(seconds[s.start : s.stop].sum() for s in group)) for group in (shards, todo))
     requests = _Requests(work.plan, work.directory, todo)
-    batches = read_batches(work.reader, requests, workers, work.encoder.on_gpu)
     draft: _Draft | None = None
     with Progress(total, label="tokenizing", done_before=total - left) as progress:
-        for encoded in _encoded(work.encoder, work.reader, batches):
+        for encoded in encode_batches(work.encoder, work.reader, requests, workers):
             request = encoded.batch.request
             if draft is None or draft.shard != request.shard:
                 draft = _Draft(request.shard, work.corpus, work.plan, work.encoder.info)
@@ -133,49 +127,6 @@ class _Requests:
                 yield Request(shard, rows, last=number == len(batches) - 1)
 
 
-@dataclass
-class _EncodedBatch:
-    batch: AudioBatch
-    streams: list[np.ndarray] = field(default_factory=list)  # of batch.rows
-
-
-def _encoded(
-    encoder: BatchEncoder, reader: BatchReader, batches: Iterator[AudioBatch]
-) -> Iterator[_EncodedBatch]:
-    """Each batch with its codes, in order; on a GPU a batch is launched before the former one's codes are
-    fetched.
-    """
-    waiting: tuple[AudioBatch, PendingCodes | None] | None = None
-    for batch in batches:
-        pending = None
-        if batch.waveforms is not None:
-            pending = encoder.encode(batch.waveforms, batch.lengths)
-        if waiting is not None:
-            yield _fetched(*waiting)
-        if batch.long:
-            waiting = None
-            yield _encode_long(encoder, reader, batch)
-        else:
-            waiting = batch, pending
-    if waiting is not None:
-        yield _fetched(*waiting)
-
-
-def _fetched(batch: AudioBatch, pending: PendingCodes | None) -> _EncodedBatch:
-    return _EncodedBatch(batch, pending.streams() if pending is not None else [])
-
-
-def _encode_long(encoder: BatchEncoder, reader: BatchReader, batch: AudioBatch) -> _EncodedBatch:
-    (row,) = batch.request.rows.tolist()
-    try:
-        codes = encoder.encode_long(reader.long_blocks(row))
-    except AudioError as error:
-        batch.failures[row] = str(error)
-        return _EncodedBatch(batch)
-    batch.rows, batch.lengths = [row], [codes.samples]
-    return _EncodedBatch(batch, [codes.stream])
-
-
 class _Draft:
     """A shard in the making: rows come in the order of batches and leave in the order of the plan."""
 
@@ -185,7 +136,7 @@ class _Draft:
         self._rows: dict[int, TokenRow] = {}
         self._failures: dict[int, str] = {}
 
-    def add(self, encoded: _EncodedBatch) -> None:
+    def add(self, encoded: EncodedBatch) -> None:
         batch = encoded.batch
         self._failures |= batch.failures
         for row, samples, stream in zip(batch.rows, batch.lengths, encoded.streams, strict=True):

@@ -1,1 +1,1 @@
-"""Speed and memory on this machine, beside `transformers`' codecs and beside the budgets: what `bench` runs."""
+"""Speed and memory on this machine, beside what one would otherwise use and beside the budgets: what `bench` runs."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from recipes.benchmark.codecs import CodecTiming
 from recipes.benchmark.contestants import MIMI
-from recipes.benchmark.generation import GenerationTiming
-from recipes.benchmark.tokenization import TokenizeMemory, TokenizeTiming
+from recipes.benchmark.hybrid import PAPER_NOTE, PAPER_RATIO
+from recipes.benchmark.measured import Measured
 
 
 @dataclass(frozen=True)
@@ -28,26 +28,21 @@ class Budget:
 
     @property
     def gap(self) -> float | None:
-        """By what factor it is missed; None where it is kept or not measured."""
+        """By what factor it is missed; None where it is kept, not measured, or no factor tells."""
         if self.measured is None or self.passed:
             return None
-        return self.measured / self.target if self.at_most else self.target / self.measured
-
-
-@dataclass(frozen=True)
-class Measured:
-    """All that one run found out."""
-
-    codecs: dict[str, CodecTiming]
-    tokenize: TokenizeTiming | None = None
-    memory: TokenizeMemory | None = None
-    generation: GenerationTiming | None = None
+        above, below = (self.measured, self.target) if self.at_most else (self.target, self.measured)
+        return above / below if above > 0 and below > 0 else None
 
 
 def budgets(measured: Measured) -> list[Budget]:
     """Every budget that concerns what `bench` measures."""
+    return [*_codecs(measured), *_tokenize(measured), *_training(measured), *_generation(measured)]
+
+
+def _codecs(measured: Measured) -> list[Budget]:
     codecs, tiny = measured.codecs, measured.codecs.get("hh-codec-tiny")
-    tokenize, memory, generation = measured.tokenize, measured.memory, measured.generation
+    hybrid, vocoders = measured.hybrid, measured.bigvgan
     return [
         Budget(
             "hh-codec encode", "× MimiModel's encode", 2.5, _ratio(codecs, "hh-codec", "encode"),
@@ -60,6 +55,27 @@ def budgets(measured: Measured) -> list[Budget]:
             "hh-codec-tiny encode + decode", "× real time", 60.0, None if tiny is None else tiny.together,
         ),
         Budget(
+            "hybrid-codec encode", "× the same with w2v-BERT 2.0 inside", PAPER_RATIO,
+            None if hybrid is None else hybrid.over_teacher,
+            note=PAPER_NOTE if hybrid is None else f"real-time factor {hybrid.real_time_factor:.3f}; {PAPER_NOTE}",
+        ),
+        Budget(
+            "hybrid-codec waveform encoder", "× DacModel's encoder", 1.5,
+            None if hybrid is None else hybrid.over_dac, note="same widths and strides",
+        ),
+        Budget(
+            "BigVGAN v2", "× the package bigvgan", 1.3, None if vocoders is None else vocoders.ratio,
+            note=measured.skipped.get("bigvgan", "")
+            if vocoders is None
+            else f"waveforms differ by {vocoders.difference:.0e} at most",
+        ),
+    ]  # fmt: skip
+
+
+def _tokenize(measured: Measured) -> list[Budget]:
+    tokenize, memory = measured.tokenize, measured.memory
+    return [
+        Budget(
             "tokenize end to end", "of the bare encoder's speed", 0.9, None if tokenize is None else tokenize.share,
             note="" if tokenize is None else f"{tokenize.seconds / 60:g} min of audio",
         ),
@@ -68,10 +84,49 @@ def budgets(measured: Measured) -> list[Budget]:
             None if memory is None else memory.peak_bytes / 2**30, at_most=True,
             note="" if memory is None else f"{memory.seconds / 60:g} min of audio",
         ),
+    ]  # fmt: skip
+
+
+def _training(measured: Measured) -> list[Budget]:
+    training = measured.training
+    return [
+        Budget(
+            "SLM training", "× transformers.Trainer with padding, in real tokens/s", 1.3,
+            None if training is None else training.ratio,
+            note=""
+            if training is None
+            else f"{training.parameters / 1e6:.1f} M parameters, {training.tokens_per_step:,} tokens a step, "
+            f"{training.precision}",
+        ),
+    ]  # fmt: skip
+
+
+def _generation(measured: Measured) -> list[Budget]:
+    generation = measured.generation
+    greedy = None if generation is None else generation.greedy
+    model = "" if generation is None else generation.model
+    return [
+        Budget(
+            "generation", "× the tokens/s of transformers' generate", 2.0,
+            None if greedy is None else greedy.ratio,
+            note="" if greedy is None else f"{model}, greedy, {greedy.tokens} tokens a turn",
+        ),
+        Budget(
+            "generation, the same tokens as generate", "of them", 1.0, None if greedy is None else greedy.same,
+        ),
         Budget(
             "generation, codec included", "× real time", 1.0,
-            None if generation is None else generation.real_time,
-            note="" if generation is None else generation.model,
+            None if generation is None else generation.real_time, note=model,
+        ),
+        Budget(
+            "first audio of a stream", "s from the request", 0.5,
+            None if generation is None else generation.first_audio, at_most=True,
+            note="" if generation is None else f"{model}, the slowest of {len(generation.streams)} texts",
+        ),
+        Budget(
+            "a stream ahead of its listener", "s at the worst moment", 0.0,
+            None if generation is None else generation.smallest_lead,
+            note="" if generation is None else f"{model}, the worst of {len(generation.streams)} texts",
         ),
     ]  # fmt: skip
 

@@ -25,7 +25,9 @@ class CodecTiming:
         return self.seconds / (self.encode.fastest + self.decode.fastest)
 
 
-def time_codecs(names: Sequence[str], seconds: float, rounds: int, device: str) -> dict[str, CodecTiming]:
+def time_codecs(
+    names: Sequence[str], seconds: float, rounds: int, device: str, counts_work: bool = False
+) -> dict[str, CodecTiming]:
     """Time the codecs of those names; by name, in their order."""
     contestants = [build(name, device) for name in names]
     where = torch.device(device)
@@ -35,8 +37,8 @@ def time_codecs(names: Sequence[str], seconds: float, rounds: int, device: str) 
             audio = speech_like(contestant.sampling_rate, seconds).to(where)
             encoding.append(_encoding(contestant, audio))
             decoding.append(_decoding(contestant, contestant.encode(audio)))
-        encoded = take_turns(encoding, rounds, where, "encoding")
-        decoded = take_turns(decoding, rounds, where, "decoding")
+        encoded = take_turns(encoding, rounds, where, "encoding", counts_work=counts_work)
+        decoded = take_turns(decoding, rounds, where, "decoding", counts_work=counts_work)
     return {
         c.name: CodecTiming(c.name, c.about, seconds, encoded[c.name], decoded[c.name]) for c in contestants
     }

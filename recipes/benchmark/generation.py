@@ -1,37 +1,199 @@
-"""A speech language model speaking: seconds of speech a second of computing, its codec included."""
+"""A speech language model speaking: beside `transformers`' generate, as a multiple of real time, and as a stream."""
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from recipes.benchmark.timing import Case, Timing, take_turns
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from slm import SpeechLM
+    from slm.vocabulary import Vocabulary
 
 _SENTENCES = (
     "The tide was low, and the boats lay on their sides.",
     "She opened the window and listened to the rain.",
     "The next train to the city leaves in twenty minutes.",
 )
+OURS, TRANSFORMERS = "codec-slm", "transformers"
+
+
+@dataclass(frozen=True)
+class GreedyTiming:
+    """Greedy decoding, one prompt after the other, by this project and by `transformers`' generate."""
+
+    tokens: int  # of one turn, all prompts together
+    ours: Timing
+    transformers: Timing
+    same: float  # share of the tokens that are equal, each prompt's up to the first that is not
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast as `transformers`: the median over rounds."""
+        return self.ours.faster_round_by_round(self.transformers)
+
+
+@dataclass(frozen=True)
+class StreamTiming:
+    """One text spoken as a stream, once everything is loaded; all in seconds."""
+
+    first_audio: float  # from the request to the first chunk of audio
+    smallest_lead: float  # of what has left over a listener, at the worst moment; below 0 there was a gap
+    seconds: float  # of audio
+    working: float
 
 
 @dataclass(frozen=True)
 class GenerationTiming:
-    """Multiples of real time, a sentence each."""
+    """How fast a model speaks, its codec included, and how fast it draws tokens."""
 
     model: str
-    rounds: tuple[float, ...]
+    parameters: int
+    parameter_bytes: int
+    rounds: tuple[float, ...]  # multiples of real time, a sentence each
+    streams: tuple[StreamTiming, ...]
+    greedy: GreedyTiming
 
     @property
     def real_time(self) -> float:
         """The median over sentences."""
         return statistics.median(self.rounds)
 
+    @property
+    def first_audio(self) -> float:
+        """Of the slowest stream."""
+        return max(stream.first_audio for stream in self.streams)
 
-def time_generation(model: str, device: str) -> GenerationTiming:
-    """Let a model say some sentences, one by one, after one that does not count."""
+    @property
+    def smallest_lead(self) -> float:
+        """Of the worst stream."""
+        return min(stream.smallest_lead for stream in self.streams)
+
+
+def time_generation(model: str, tokens: int, rounds: int, device: str) -> GenerationTiming:
+    """Let a model say some sentences, whole and as streams, and draw `tokens` speech tokens after each.
+
+    Raises UserError for a model that was not trained to speak, or says nothing.
+    """
+    from codec.runs import UserError
     from slm import SpeechLM
 
     speaker = SpeechLM.from_pretrained(model, device=device)
-    speaker.speak(_SENTENCES[0], seed=0)
-    rounds = []
-    for number, sentence in enumerate(_SENTENCES):
-        result = speaker.speak(sentence, seed=number)
-        if result.seconds:
-            rounds.append(1.0 / result.real_time_factor)
-    return GenerationTiming(model, tuple(rounds))
+    speaker.warm_up()
+    spoken = [speaker.speak(sentence, seed=number) for number, sentence in enumerate(_SENTENCES)]
+    texts = [*_SENTENCES, " ".join(_SENTENCES)]
+    streams = tuple(_stream(speaker, text, number) for number, text in enumerate(texts))
+    if not all([*(result.seconds for result in spoken), *(stream.seconds for stream in streams)]):
+        raise UserError(f"{model} has nothing to say to some sentences: name one that speaks with --model")
+    return GenerationTiming(
+        model,
+        sum(parameter.numel() for parameter in speaker.model.parameters()),
+        sum(parameter.nbytes for parameter in speaker.model.parameters()),
+        tuple(1.0 / result.real_time_factor for result in spoken),
+        streams,
+        _time_greedy(speaker, model, tokens, rounds),
+    )
+
+
+def _stream(speaker: "SpeechLM", text: str, seed: int) -> StreamTiming:
+    stream = speaker.stream(text, seed=seed)
+    for _ in stream:
+        pass
+    return StreamTiming(
+        stream.first_audio_seconds, stream.smallest_lead, stream.seconds, stream.working_seconds
+    )
+
+
+def _time_greedy(speaker: "SpeechLM", name: str, tokens: int, rounds: int) -> GreedyTiming:
+    """Both on the same weights, but not on the same tensors: our decoder lays them out anew."""
+    from codec.quiet import quiet_transformers
+    from slm.bundled import find_slm
+    from slm.models.checkpoint import load_checkpoint
+
+    device = speaker.model.device
+    theirs = load_checkpoint(find_slm(name), device, torch.float32)
+    prompts = _prompts(speaker)
+    frames = max(1, tokens // speaker.vocabulary.num_quantizers)
+    count = frames * speaker.vocabulary.num_quantizers
+    with quiet_transformers():
+        # As it comes: it draws whatever it likes best, so nothing of its time goes into keeping it to speech.
+        timings = take_turns(
+            [
+                Case(OURS, lambda: [draw(speaker, prompt, frames) for prompt in prompts]),
+                Case(TRANSFORMERS, lambda: [_generate(theirs, prompt, count) for prompt in prompts]),
+            ],
+            rounds,
+            device,
+            "generating",
+        )
+        # For the comparison of the tokens both have to keep to speech.
+        same = 0
+        for prompt in prompts:
+            allowed = _SpeechOnly(speaker.vocabulary, len(prompt))
+            expected = _generate(theirs, prompt, count, prefix_allowed_tokens_fn=allowed)
+            same += agreement(draw(speaker, prompt, frames), expected)
+    total = count * len(prompts)
+    return GreedyTiming(total, timings[OURS], timings[TRANSFORMERS], same / total)
+
+
+def draw(speaker: "SpeechLM", prompt: Sequence[int], frames: int) -> list[int]:
+    """The likeliest speech tokens after a prompt, `frames` times as many as there are quantizers."""
+    import numpy as np
+
+    from slm.generation.generate import generate
+    from slm.generation.grammar import Span, SpeakingRow
+    from slm.generation.sampling import SamplingConfig
+
+    row = SpeakingRow(np.array(prompt), [Span(frames, frames)], speaker.vocabulary, stuck_frames=0)
+    generate(speaker.decoder, [row], speaker.sets, SamplingConfig(temperature=0.0), seed=0)
+    return row.drawn
+
+
+def _generate(model: "PreTrainedModel", prompt: Sequence[int], count: int, **options: Any) -> list[int]:
+    ids = torch.tensor([prompt], device=model.device)
+    generator: Any = model
+    output = generator.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        min_new_tokens=count,
+        max_new_tokens=count,
+        **options,
+    )
+    return output[0, len(prompt) :].tolist()
+
+
+def _prompts(speaker: "SpeechLM") -> list[list[int]]:
+    """What the model reads before it speaks each sentence, in its first voice."""
+    from slm.generation.bounds import SpeechBounds
+    from slm.generation.speaking import Planner
+
+    vocabulary = speaker.vocabulary
+    planner = Planner(vocabulary, speaker.habits, SpeechBounds(), speaker.decoder.longest)
+    start = list(vocabulary.voices.values())[:1]
+    return [planner.passages(sentence, start, keeps_voice=True)[0].ids.tolist() for sentence in _SENTENCES]
+
+
+class _SpeechOnly:
+    """Which tokens may come next, as `generate` asks it: the codes of the quantizer whose turn it is."""
+
+    def __init__(self, vocabulary: "Vocabulary", prompt: int) -> None:
+        sizes = vocabulary.codec.codebook_sizes[: vocabulary.num_quantizers]
+        starts = vocabulary.speech_offsets.tolist()
+        self.prompt = prompt
+        self.codes = [list(range(start, start + size)) for start, size in zip(starts, sizes, strict=True)]
+
+    def __call__(self, row: int, ids: Tensor) -> list[int]:
+        return self.codes[(len(ids) - self.prompt) % len(self.codes)]
+
+
+def agreement(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two sequences share from their beginning: after one that differs all may differ."""
+    pairs = enumerate(zip(first, second, strict=True))
+    return next((place for place, (a, b) in pairs if a != b), len(first))

@@ -1,18 +1,20 @@
-"""What `bench` found as a table and as JSON."""
+"""What `bench` found as tables and as JSON."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from recipes.benchmark.budgets import Budget, Measured
+from recipes.benchmark.budgets import Budget
 from recipes.benchmark.codecs import CodecTiming
 from recipes.benchmark.contestants import MIMI
-from recipes.benchmark.timing import Timing
+from recipes.benchmark.measured import Machine, Measured
+from recipes.benchmark.roofline import Share, shares
+from recipes.benchmark.timing import Pace, Timing
 from recipes.report import markdown_table
 
 
 def as_json(measured: Measured, rows: list[Budget], facts: dict[str, Any]) -> dict[str, Any]:
     """Everything, with every round."""
-    tokenize, memory, generation = measured.tokenize, measured.memory, measured.generation
     return {
         **facts,
         "codecs": {
@@ -26,34 +28,158 @@ def as_json(measured: Measured, rows: list[Budget], facts: dict[str, Any]) -> di
             }
             for name, timing in measured.codecs.items()
         },
-        "tokenize": tokenize
-        and {
-            "codec": tokenize.codec,
-            "audio_seconds": tokenize.seconds,
-            "whole": _timing(tokenize.whole, tokenize.seconds),
-            "encoder": _timing(tokenize.encoder, tokenize.seconds),
-            "share": tokenize.share,
-        },
-        "tokenize_memory": memory and asdict(memory),
-        "generation": generation and {**asdict(generation), "real_time": generation.real_time},
+        "hybrid": _hybrid(measured),
+        "bigvgan": _bigvgan(measured),
+        "tokenize": _tokenize(measured),
+        "tokenize_memory": measured.memory and asdict(measured.memory),
+        "training": _training(measured),
+        "generation": _generation(measured),
+        "machine": measured.machine and asdict(measured.machine),
+        "shares": [asdict(share) for share in shares(measured)],
+        "skipped": measured.skipped,
         "budgets": [{**asdict(row), "passed": row.passed, "gap": row.gap} for row in rows],
     }
 
 
+def _hybrid(measured: Measured) -> dict[str, Any] | None:
+    if (timing := measured.hybrid) is None:
+        return None
+    return {
+        "audio_seconds": timing.seconds,
+        "encode": _timing(timing.encode, timing.seconds),
+        "encode_with_teacher": _timing(timing.with_teacher, timing.seconds),
+        "waveform_encoder": _timing(timing.waveform_encoder, timing.seconds),
+        "dac_encoder": _timing(timing.dac_encoder, timing.seconds),
+        "over_teacher": timing.over_teacher,
+        "over_dac": timing.over_dac,
+        "real_time_factor": timing.real_time_factor,
+    }
+
+
+def _bigvgan(measured: Measured) -> dict[str, Any] | None:
+    if (timing := measured.bigvgan) is None:
+        return None
+    return {
+        "audio_seconds": timing.seconds,
+        "ours": _timing(timing.ours, timing.seconds),
+        "theirs": _timing(timing.theirs, timing.seconds),
+        "ratio": timing.ratio,
+        "difference": timing.difference,
+    }
+
+
+def _tokenize(measured: Measured) -> dict[str, Any] | None:
+    if (timing := measured.tokenize) is None:
+        return None
+    return {
+        "codec": timing.codec,
+        "audio_seconds": timing.seconds,
+        "whole": _timing(timing.whole, timing.seconds),
+        "encoder": _timing(timing.encoder, timing.seconds),
+        "share": timing.share,
+    }
+
+
+def _training(measured: Measured) -> dict[str, Any] | None:
+    if (timing := measured.training) is None:
+        return None
+    return {
+        **asdict(timing),
+        "ours": _pace(timing.ours),
+        "transformers": _pace(timing.transformers),
+        "ratio": timing.ratio,
+    }
+
+
+def _generation(measured: Measured) -> dict[str, Any] | None:
+    if (timing := measured.generation) is None:
+        return None
+    greedy = timing.greedy
+    return {
+        **asdict(timing),
+        "real_time": timing.real_time,
+        "first_audio": timing.first_audio,
+        "smallest_lead": timing.smallest_lead,
+        "greedy": {
+            "tokens": greedy.tokens,
+            "ours": _tokens(greedy.ours, greedy.tokens),
+            "transformers": _tokens(greedy.transformers, greedy.tokens),
+            "ratio": greedy.ratio,
+            "same": greedy.same,
+        },
+    }
+
+
 def tables(measured: Measured, rows: list[Budget]) -> str:
-    """The codecs, what else was timed, and the budgets, as Markdown."""
+    """The codecs, what else was timed, the budgets, and what the machine can do, as Markdown."""
     parts = []
     if measured.codecs:
         parts.append(_codec_table(measured.codecs))
-    if measured.tokenize is not None:
-        timing = measured.tokenize
+    if beside := list(_beside(measured)):
+        parts.append(markdown_table(["", "ours", "theirs", "ratio", "", ""], beside, words=1))
+    if (timing := measured.tokenize) is not None:
         speeds = [timing.seconds / t.fastest for t in (timing.whole, timing.encoder)]
         parts.append(
             f"tokenize with {timing.codec}: {speeds[0]:.0f} × real time from files to shards, the encoder alone "
             f"{speeds[1]:.0f} ×"
         )
     parts.append(_budget_table(rows))
+    if measured.machine is not None:
+        parts.append(_machine_line(measured.machine))
+        if found := shares(measured):
+            parts.append(_share_table(found))
+    parts += [f"Not measured: {part} ({reason})." for part, reason in measured.skipped.items()]
     return "\n\n".join(parts)
+
+
+def _beside(measured: Measured) -> Iterator[list[str]]:
+    """What we do and what somebody else does: speeds by the median, and the ratio by the median of the rounds'."""
+    if (hybrid := measured.hybrid) is not None:
+        seconds = hybrid.seconds
+        yield _real_time_row(
+            "hybrid-codec encode",
+            hybrid.encode,
+            hybrid.with_teacher,
+            seconds,
+            "the same with w2v-BERT 2.0 inside",
+        )
+        yield _real_time_row(
+            "hybrid-codec waveform encoder", hybrid.waveform_encoder, hybrid.dac_encoder, seconds,
+            "DacModel's encoder at its widths and strides",
+        )  # fmt: skip
+    if (vocoders := measured.bigvgan) is not None:
+        about = "the package bigvgan, same weights"
+        yield _real_time_row("BigVGAN v2", vocoders.ours, vocoders.theirs, vocoders.seconds, about)
+    if (training := measured.training) is not None:
+        yield [
+            "SLM training",
+            f"{training.ours.median:,.0f} tokens/s",
+            f"{training.transformers.median:,.0f}",
+            f"{training.ratio:.2f} ×",
+            "transformers.Trainer; padding does not count",
+            f"filled: {training.fill:.1%} and {training.padded_fill:.1%}".replace("%", " %"),
+        ]
+    if (generation := measured.generation) is not None:
+        greedy = generation.greedy
+        yield [
+            f"{generation.model}, greedy",
+            f"{greedy.tokens / greedy.ours.median:,.0f} tokens/s",
+            f"{greedy.tokens / greedy.transformers.median:,.0f}",
+            f"{greedy.ratio:.2f} ×",
+            "transformers' generate with its defaults",
+            f"same tokens: {greedy.same:.1%}".replace("%", " %"),
+        ]
+
+
+def _real_time_row(what: str, ours: Timing, theirs: Timing, seconds: float, about: str) -> list[str]:
+    return [
+        what,
+        f"{seconds / ours.median:.2f} × real time",
+        f"{seconds / theirs.median:.2f}",
+        f"{ours.faster_round_by_round(theirs):.2f} ×",
+        about,
+        f"{_mebibytes(ours.peak_bytes)} and {_mebibytes(theirs.peak_bytes)} MiB",
+    ]
 
 
 def _codec_table(codecs: dict[str, CodecTiming]) -> str:
@@ -90,7 +216,42 @@ def _budget_table(rows: list[Budget]) -> str:
 def _verdict(row: Budget) -> str:
     if row.passed is None:
         return "not measured"
-    return "PASS" if row.passed else f"misses by {row.gap:.2f} ×"
+    if row.passed:
+        return "PASS"
+    return "misses" if row.gap is None else f"misses by {row.gap:.2f} ×"
+
+
+def _machine_line(machine: Machine) -> str:
+    peaks = ", ".join(
+        f"{peak.flops / 1e9:,.0f} GFLOP/s in {precision} ({peak.source})"
+        for precision, peak in machine.peaks.items()
+    )
+    return (
+        f"The machine: {peaks}; {machine.bytes_per_second / 1e9:,.1f} GB/s of memory (measured by copying)."
+    )
+
+
+def _share_table(found: list[Share]) -> str:
+    lines = [
+        [
+            share.what,
+            _in_units(share.flops),
+            _percent(share.of_flops),
+            _in_units(share.bytes_per_second),
+            _percent(share.of_memory),
+        ]
+        for share in found
+    ]
+    header = ["", "GFLOP/s", "of the machine's", "GB/s that operations read and write", "of the machine's"]
+    return markdown_table(header, lines)
+
+
+def _in_units(value: float | None) -> str:
+    return "–" if value is None else f"{value / 1e9:,.1f}"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share * 100:.0f} %"
 
 
 def _ratios(timing: CodecTiming, codecs: dict[str, CodecTiming]) -> dict[str, float]:
@@ -114,7 +275,20 @@ def _timing(timing: Timing, seconds: float) -> dict[str, Any]:
         "median_real_time": seconds / timing.median,
         "rounds": list(timing.seconds),
         "peak_bytes": timing.peak_bytes,
+        "work": timing.work and asdict(timing.work),
     }
+
+
+def _tokens(timing: Timing, count: int) -> dict[str, Any]:
+    return {
+        "median_tokens_per_second": count / timing.median,
+        "rounds": list(timing.seconds),
+        "peak_bytes": timing.peak_bytes,
+    }
+
+
+def _pace(pace: Pace) -> dict[str, Any]:
+    return {"median_tokens_per_second": pace.median, "rounds": pace.rates}
 
 
 def _mebibytes(count: int | None) -> str:

@@ -1,18 +1,19 @@
 """Timing that is fair on a busy machine: contestants take turns, so that all of them meet the same disturbances."""
 
-import contextlib
-import ctypes
 import os
 import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from codec.memory import return_free_memory
 from codec.runs import Progress
+from recipes.benchmark.work import Work, count_work
 
 _WATCH_SECONDS = 0.002
 
@@ -34,6 +35,7 @@ class Timing:
     peak_bytes: (
         int | None
     )  # memory that one call takes beyond what was taken before; None where that is not known
+    work: Work | None = None  # what one call computes and moves, where that was asked for
 
     @property
     def fastest(self) -> float:
@@ -55,24 +57,91 @@ class Timing:
 
 
 def take_turns(
-    cases: Sequence[Case], rounds: int, device: torch.device, label: str, warm_up: int = 1
+    cases: Sequence[Case],
+    rounds: int,
+    device: torch.device,
+    label: str,
+    warm_up: int = 1,
+    counts_work: bool = False,
 ) -> dict[str, Timing]:
-    """Run all cases in turn, `rounds` times after `warm_up` rounds that do not count. By name."""
+    """Run all cases in turn, `rounds` times after `warm_up` rounds that do not count. By name.
+
+    counts_work: in the first of these, also count each one's arithmetic and memory traffic.
+    """
     peaks: dict[str, int | None] = {}
+    work: dict[str, Work] = {}
+
+    def counted(case: Case) -> None:
+        work[case.name] = count_work(case.work)
+
     seconds: dict[str, list[float]] = {case.name: [] for case in cases}
     with Progress((warm_up + rounds) * len(cases), unit="calls", label=label) as progress:
         for number in range(warm_up + rounds):
             for case in cases:
                 if number < warm_up:
-                    peaks[case.name] = peak_memory(case.work, device)
+                    counts = counts_work and number == 0
+                    peaks[case.name] = peak_memory(partial(counted, case) if counts else case.work, device)
                 else:
-                    _synchronize(device)
+                    synchronize(device)
                     start = time.perf_counter()
                     case.work()
-                    _synchronize(device)
+                    synchronize(device)
                     seconds[case.name].append(time.perf_counter() - start)
                 progress.update(1)
-    return {name: Timing(name, tuple(found), peaks.get(name)) for name, found in seconds.items()}
+    return {
+        name: Timing(name, tuple(found), peaks.get(name), work.get(name)) for name, found in seconds.items()
+    }
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What a contestant did in one turn, by its own clock: what comes before and after is not its work."""
+
+    amount: float  # in whatever is counted
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A contestant that counts what it does in a turn, and for how long."""
+
+    name: str
+    work: Callable[[], Stretch]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How much one contestant did a second, turn by turn."""
+
+    name: str
+    stretches: tuple[Stretch, ...]
+
+    @property
+    def rates(self) -> list[float]:
+        """Amount a second, turn by turn."""
+        return [stretch.amount / stretch.seconds for stretch in self.stretches]
+
+    @property
+    def median(self) -> float:
+        """Amount a second."""
+        return statistics.median(self.rates)
+
+    def faster_round_by_round(self, other: "Pace") -> float:
+        """How many times as fast as `other`: the median over rounds, in which both met the same disturbances."""
+        return statistics.median(a / b for a, b in zip(self.rates, other.rates, strict=True))
+
+
+def race(runners: Sequence[Runner], rounds: int, label: str, warm_up: int = 1) -> dict[str, Pace]:
+    """As `take_turns`, with those who keep their own clocks. By name."""
+    found: dict[str, list[Stretch]] = {runner.name: [] for runner in runners}
+    with Progress((warm_up + rounds) * len(runners), unit="calls", label=label) as progress:
+        for number in range(warm_up + rounds):
+            for runner in runners:
+                stretch = runner.work()
+                if number >= warm_up:
+                    found[runner.name].append(stretch)
+                progress.update(1)
+    return {name: Pace(name, tuple(stretches)) for name, stretches in found.items()}
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
@@ -86,7 +155,7 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
         work()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    _return_free_memory()
+    return_free_memory()  # what earlier calls freed would hide what is taken next
     before_bytes = _resident_bytes()
     if before_bytes is None:
         work()
@@ -108,12 +177,6 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
     return peak - before_bytes
 
 
-def _return_free_memory() -> None:
-    """Give what earlier calls freed back to the system, where the C library can: it would hide what is taken next."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def _resident_bytes() -> int | None:
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -121,6 +184,7 @@ def _resident_bytes() -> int | None:
         return None
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait for what a GPU was told to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

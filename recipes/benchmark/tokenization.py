@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,15 @@ from recipes.benchmark.timing import Case, Timing, take_turns
 
 _RATE = 44_100  # of the files: reading includes resampling
 _UTTERANCE_SECONDS = 8.0
+
+# Runs a command and prints the most memory that it took. A small process between: Linux counts as a process's peak
+# also what its parent had taken when it began.
+_PEAK_OF_CHILD = """
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[1:], stdout=sys.stderr)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
+"""
 
 
 @dataclass(frozen=True)
@@ -34,8 +44,7 @@ class TokenizeTiming:
 
 
 def time_tokenize(codec: str, seconds: float, rounds: int, device: str) -> TokenizeTiming:
-    """Time the codec on a corpus of FLAC files of 44.1 kHz, made for this and removed."""
-    from codec import load_codec
+    """Time a codec, or a preset with random weights, on FLAC files of 44.1 kHz, made for this and removed."""
     from codec.runs import seed_globals
     from data import TokenizeOptions, open_corpus, tokenize_corpus
     from data.audio import audio_info
@@ -44,7 +53,7 @@ def time_tokenize(codec: str, seconds: float, rounds: int, device: str) -> Token
     from data.tokenization.reading import BatchReader, Request
 
     seed_globals(0)
-    model = load_codec(codec, device=device)
+    model = _codec(codec, device)
     options = TokenizeOptions()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -73,6 +82,18 @@ def time_tokenize(codec: str, seconds: float, rounds: int, device: str) -> Token
     return TokenizeTiming(codec, seconds, timings["tokenize"], timings["encoder"])
 
 
+def _codec(name: str, device: str) -> Any:
+    from transformers import AutoModel
+
+    from codec import bundled_codecs, export_codec, load_codec, preset_config
+    from codec.presets import PRESETS
+
+    if name not in PRESETS or name in bundled_codecs():
+        return load_codec(name, device=device)
+    model: Any = export_codec(AutoModel.from_config(preset_config(name)).eval())
+    return model.to(device)
+
+
 @dataclass(frozen=True)
 class TokenizeMemory:
     """The most memory that the process of `tokenize` held for one recording."""
@@ -93,20 +114,16 @@ def measure_tokenize_memory(codec: str, seconds: float, device: str, threads: in
         _write_long(root / "corpus" / "long.flac", seconds)
         command = [sys.executable, "-m", "recipes", "tokenize", str(root / "corpus"), "--codec", codec]
         command += ["--output", str(root / "tokens"), "--device", device]
+        command = [sys.executable, "-c", _PEAK_OF_CHILD, *command]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         with open(root / "log", "wb") as log:
-            process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=log,
-                cwd=Path(__file__).parents[2],
-                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            process = subprocess.run(
+                command, stdout=subprocess.PIPE, stderr=log, cwd=Path(__file__).parents[2], env=environment
             )
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise RuntimeError(f"tokenize failed:\n{(root / 'log').read_text()[-2_000:]}")
     unit = 1 if sys.platform == "darwin" else 1_024
-    return TokenizeMemory(codec, seconds, usage.ru_maxrss * unit)
+    return TokenizeMemory(codec, seconds, int(process.stdout) * unit)
 
 
 def _write_corpus(directory: Path, seconds: float) -> None:

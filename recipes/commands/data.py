@@ -71,7 +71,8 @@ def tokenize(
         precision: of the encoder; bfloat16 is faster on a GPU and changes some codes.
         gain: factor on every recording, for corpora far from the level that the codec was trained at (peaks of 0.5 to
             0.9 for the bundled one).
-        workers: processes that read audio; by default by the number of cores.
+        workers: processes that read audio ahead of the encoder; by default by the number of cores, and none on a CPU,
+            whose threads read for themselves.
         max_failures: the share of recordings that may be broken; above it the exit status is 1.
         source: where the recordings come from, for the dataset's card.
         licence: of the recordings, as Hugging Face spells it ("cc0-1.0"), for the dataset's card.

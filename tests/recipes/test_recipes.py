@@ -13,7 +13,9 @@ from slm.training.config import SLMTrainingConfig
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SLM = sorted((RECIPES / "slm").glob("*.yaml"))
-CODECS = [path for folder in ("hh_codec", "hybrid_codec") for path in sorted((RECIPES / folder).glob("*.yaml"))]
+CODECS = [
+    path for folder in ("hh_codec", "hybrid_codec") for path in sorted((RECIPES / folder).glob("*.yaml"))
+]
 
 
 def test_there_is_a_recipe_for_each_way():
