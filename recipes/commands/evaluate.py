@@ -148,7 +148,7 @@ def _with_prefixes(
             if count < len(named.codec.config.codebook_sizes):
                 name = f"{named.name}:{count}"
                 where, _ = split_count(location)
-                codecs.append(NamedCodec(name, load_codec_on(where, device, count)))
+                codecs.append(NamedCodec(name, load_codec_on(where, device, count), is_prefix=True))
                 found[name] = f"{where}:{count}"
         codecs.append(named)
         found[named.name] = location

@@ -40,6 +40,7 @@ class NamedCodec:
 
     name: str
     codec: Any  # what `load_codec` gives
+    is_prefix: bool = False  # the first quantizers of a codec that is measured too, whose vocoder is the same
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def evaluate(
     contestants = []
     for named in codecs:
         rate = named.codec.config.sampling_rate
-        reconstructor = Reconstructor(named.codec, device)
+        reconstructor = Reconstructor(named.codec, device, vocodes=not named.is_prefix)
         speed = codec_speed(reconstructor, _first_waveforms(utterances, rate, gain), rate)
         contestants.append(_Contestant(reconstructor, _empty_result(named, reconstructor, speed)))
     has_mel = scorer.columns and any(entry.result.mel_config is not None for entry in contestants)

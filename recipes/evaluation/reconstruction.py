@@ -27,16 +27,19 @@ class Reconstructor:
     Args:
         codec: what `load_codec` gives.
         device: where it runs.
+        vocodes: put the recordings' own mels through its vocoder too, where it has one.
     """
 
-    def __init__(self, codec: Any, device: str | torch.device):
+    def __init__(self, codec: Any, device: str | torch.device, vocodes: bool = True):
         self.codec = codec.to(device)
         self.device = torch.device(device)
         self.hop_length: int = codec.config.hop_length
         vocoder = getattr(codec.config, "vocoder_config", None)
         # the definition of the mel between decoder and vocoder; None for codecs that have no such thing
         self.mel_config: MelConfig | None = vocoder.mel if vocoder is not None else None
-        self._front_end = LogMel(self.mel_config).to(device) if self.mel_config is not None else None
+        self._front_end = (
+            LogMel(self.mel_config).to(device) if vocodes and self.mel_config is not None else None
+        )
 
     @torch.inference_mode()
     def encode(self, waveform: Tensor) -> Tensor:
