@@ -4,7 +4,7 @@ from typing import Any
 
 from codec.preset_parts import TINY_MEL_DECODER, TINY_VOCODER
 
-# The FFT and all widths are those of hh-codec-tiny, so that training can start from its parts.
+# The encoder is that of hh-codec-tiny, so that training can start from it.
 _TINY_MEL = {"n_fft": 1_000, "hop_length": 240}
 
 HYBRID_PRESETS: dict[str, dict[str, Any]] = {
@@ -24,8 +24,8 @@ HYBRID_PRESETS: dict[str, dict[str, Any]] = {
             "codebook_transform_dim": 256,
             "quantizer_dropout": 0.5,
         },
-        "decoder": TINY_MEL_DECODER,
-        "vocoder": {**TINY_VOCODER, "mel": _TINY_MEL},
+        "decoder": {**TINY_MEL_DECODER, "dim": 128, "fine_dim": 96},
+        "vocoder": {**TINY_VOCODER, "mel": _TINY_MEL, "dim": 160, "hidden_dim": 384, "blocks": 4},
         "chunk_seconds": None,
         "overlap_seconds": None,
     },

@@ -55,8 +55,12 @@ def build_model(config: CodecTrainingConfig) -> CodecModel:
             try:
                 own.load_state_dict(fit_weight_norm(donors[name].state_dict(), own))
             except RuntimeError as error:
-                reason = " ".join(str(error).split())
-                raise UserError(f"the {name} of {source} does not fit this model: {reason}") from error
+                # torch names every tensor, after a heading: the first says enough
+                reasons = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
+                more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+                raise UserError(
+                    f"the {name} of {source} does not fit this model: {reasons[0]}{more}"
+                ) from error
     return model
 
 
