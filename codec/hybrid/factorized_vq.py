@@ -83,8 +83,8 @@ class FactorizedVQ(nn.Module):
     def start_from(self, latent: Tensor) -> None:
         """Begin where the latents (frames, dim) are: in their principal directions, with entries spread as they are.
 
-        Of random directions a quantizer would miss most of what there is to code, and training hardly turns them: with
-        11 quantizers, 0.55 of the energy is left after random directions where 0.01 is left after these.
+        In random directions a quantizer would miss most of what there is to code, and training hardly turns them: of
+        hh-codec-tiny's latents, 11 quantizers left 0.55 of the energy in random directions, less than 0.01 in these.
         """
         moments = latent.double().T @ latent.double() / len(latent)
         _, directions = torch.linalg.eigh(moments)  # in the order of their energy, the most last
