@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from codec import CodecInfo
-from codec.runs import UserError
+from codec.runs import UserError, first_line
 from data.corpora import Word
 from data.tokenization.directory import METADATA, missing_shards
 from data.tokenization.headers import HEADERS
@@ -98,7 +98,7 @@ class TokenDataset:
         try:
             table = pq.read_table(path).combine_chunks()
         except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
+            raise UserError(f"{path}: not a Parquet file ({first_line(error)})") from None
         return cls(str(path), table, codec_of_schema(table.schema, str(path)), "train", ["train"], {})
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codec import CodecInfo
-from codec.runs import UserError, remove_leftovers
+from codec.runs import UserError, first_line, remove_leftovers
 from data.token_dataset import TokenDataset
 from data.tokenization.directory import METADATA
 
@@ -114,7 +114,7 @@ class TokenStream:
         except FileNotFoundError:
             raise UserError(f"{self.name}: its shard {shard}.parquet is missing") from None
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise UserError(f"{self.name}: its shard {shard}.parquet cannot be read ({reason})") from error
         temporary = path.with_name(f".{path.name}.{id(table):032x}.new")
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
@@ -133,4 +133,4 @@ def _file_system(address: str) -> "tuple[fsspec.AbstractFileSystem, str]":
     try:
         return fsspec.core.url_to_fs(address)
     except (ImportError, ValueError) as error:
-        raise UserError(f"{address}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{address}: {first_line(error)}") from None

@@ -16,7 +16,7 @@ import numpy as np
 from tokenizers import AddedToken, Encoding, Tokenizer
 
 from codec import CodecInfo
-from codec.runs import UserError, write_json
+from codec.runs import UserError, first_line, write_json
 from slm.text.tokenizer import SPACE, tokenizer_from_sentencepiece
 from slm.text.words import split_words
 
@@ -353,7 +353,7 @@ def _pretrained_tokenizer(name: str) -> Tokenizer:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"{name}: neither a SentencePiece .model file nor a tokenizer to load ({reason})"
         ) from None

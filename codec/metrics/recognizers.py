@@ -8,7 +8,7 @@ from torch import Tensor
 
 from codec.metrics.dependencies import require
 from codec.metrics.mel import resampled
-from codec.runs.errors import UserError
+from codec.runs.errors import UserError, first_line
 
 POCKETSPHINX = "pocketsphinx"
 
@@ -94,7 +94,7 @@ class TransformersRecognizer:
                 "automatic-speech-recognition", model=name, revision=revision, device=torch.device(device)
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise UserError(
                 f"cannot load the speech recogniser {name}: {reason} "
                 "(give 'pocketsphinx', or the directory or hub id of a Hugging Face ASR model)"

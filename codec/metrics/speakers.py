@@ -9,7 +9,7 @@ from torch import Tensor
 from codec.metrics.columns import Column
 from codec.metrics.mel import check_pair, resampled
 from codec.quiet import quiet_transformers
-from codec.runs.errors import UserError
+from codec.runs.errors import UserError, first_line
 
 SHORTEST_SECONDS = 0.5  # below, there is less than the frames that such models look at together
 
@@ -35,7 +35,7 @@ class SpeakerEmbedder:
                     name, dtype=torch.float32, output_loading_info=True
                 )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise UserError(
                 f"cannot load the speaker model {name}: {reason} (give the hub id or directory of a Hugging Face "
                 "speaker verification model, such as microsoft/wavlm-base-plus-sv)"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from codec.runs.directory import RunDirectory, checkpoint_step, plain_config
-    from codec.runs.errors import UserError
+    from codec.runs.errors import UserError, first_line
     from codec.runs.files import (
         remove_directory,
         remove_leftovers,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # by module, imported when first asked for: a mistake in a command's arguments is told without waiting for torch
 _PUBLIC = {
     "codec.runs.directory": ["RunDirectory", "checkpoint_step", "plain_config"],
-    "codec.runs.errors": ["UserError"],
+    "codec.runs.errors": ["UserError", "first_line"],
     "codec.runs.files": [
         "remove_directory",
         "remove_leftovers",
@@ -63,6 +63,7 @@ __all__ = [
     "UserError",
     "checkpoint_step",
     "duration",
+    "first_line",
     "generator",
     "load_training_state",
     "local_rank",

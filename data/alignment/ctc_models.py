@@ -10,7 +10,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor
 
-from codec.runs import UserError
+from codec.runs import UserError, first_line
 from data.alignment.aligner import Alignment, AlignmentError
 from data.alignment.ctc import Spelling, align_words
 from data.alignment.spelling import spell
@@ -133,7 +133,7 @@ class TransformersCTC:
             tokenizer: Any = AutoTokenizer.from_pretrained(name)
             model: Any = AutoModelForCTC.from_pretrained(name)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise UserError(
                 f"cannot load the CTC model {name}: {reason} (give 'pocketsphinx', 'mms', or the directory or hub id "
                 "of a Hugging Face CTC model with its tokenizer)"
@@ -183,7 +183,7 @@ class MMSModel:
         try:
             model = MMS_FA.get_model(with_star=False, dl_kwargs={"weights_only": True})
         except (URLError, OSError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             folder = f"{torch.hub.get_dir()}/checkpoints"
             raise UserError(
                 f"the weights of torchaudio's MMS aligner cannot be had ({reason}): go online once, put the bundle's "

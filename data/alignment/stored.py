@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from codec.runs import UserError, remove_leftovers, write_bytes, write_json, write_text
+from codec.runs import UserError, first_line, remove_leftovers, write_bytes, write_json, write_text
 from data.alignment.aligner import is_spoken
 from data.corpora import Corpus, Utterance, Word
 
@@ -285,7 +285,7 @@ def _read_shards(directory: Path, names: Sequence[str]) -> "pa.Table":
     try:
         return pa.concat_tables([pq.read_table(directory / name) for name in names])
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{directory}: a shard cannot be read ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{directory}: a shard cannot be read ({first_line(error)})") from None
 
 
 def _lowest_score(table: "pa.Table") -> float | None:

@@ -69,14 +69,11 @@ def time_bigvgan(seconds: float, rounds: int, device: str, counts_work: bool = F
     )
 
 
-def reference(vocoder: "BigVGAN", config: "BigVGANConfig") -> Any:
-    """NVIDIA's generator with a vocoder's weights, as it is used: without weight norm."""
-    import bigvgan
+def package_hyperparameters(config: "BigVGANConfig") -> Any:
+    """A vocoder's configuration as the package bigvgan takes it."""
     from bigvgan.env import AttrDict
 
-    from codec.importing.bigvgan import foreign_name
-
-    hyperparameters = AttrDict(
+    return AttrDict(
         resblock="1",
         upsample_rates=list(config.upsample_rates),
         upsample_kernel_sizes=list(config.upsample_kernel_sizes),
@@ -89,9 +86,17 @@ def reference(vocoder: "BigVGAN", config: "BigVGANConfig") -> Any:
         snake_logscale=True,
         num_mels=config.mel.n_mels,
     )
+
+
+def reference(vocoder: "BigVGAN", config: "BigVGANConfig") -> Any:
+    """NVIDIA's generator with a vocoder's weights, as it is used: without weight norm."""
+    import bigvgan
+
+    from codec.importing.bigvgan import foreign_name
+
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore", FutureWarning)
-        model = bigvgan.BigVGAN(hyperparameters).eval()
+        model = bigvgan.BigVGAN(package_hyperparameters(config)).eval()
         model.remove_weight_norm()  # says so
     weights: dict[str, Tensor] = {foreign_name(name): value for name, value in vocoder.state_dict().items()}
     report = model.load_state_dict(weights, strict=False)  # the filters are constants of its own

@@ -90,9 +90,9 @@ def probe(
     found = []
     with Progress(len(codecs) * len(utterances), unit="utterances", label="probing") as progress:
         for named in codecs:
-            material = _Material(named, numbers, voices)
+            material = _Material(named, numbers, voices, device)
             for utterance in utterances:
-                material.add(utterance, gain, device)
+                material.add(utterance, gain)
                 progress.update(1)
             found.append(CodecProbe(named.name, list(material.probes())))
     return found
@@ -101,22 +101,22 @@ def probe(
 class _Material:
     """Codes of one codec beside what is known of their frames."""
 
-    def __init__(self, named: NamedCodec, numbers: dict[str, int], voices: Sequence[str]):
-        self.named, self.numbers = named, numbers
+    def __init__(self, named: NamedCodec, numbers: dict[str, int], voices: Sequence[str], device: str):
+        self.config, self.numbers = named.codec.config, numbers
+        self.reconstructor = Reconstructor(named.codec, device, vocodes=False)
         self.voices = {voice: number for number, voice in enumerate(voices)}
         self.spoken: list[np.ndarray] = []  # codes (quantizers, frames) whose characters are known
         self.characters: list[np.ndarray] = []  # (frames,)
         self.of_speakers: list[np.ndarray] = []  # codes (quantizers, frames) whose speaker is known
         self.speakers: list[int] = []
 
-    def add(self, utterance: Utterance, gain: float, device: str) -> None:
-        config = self.named.codec.config
+    def add(self, utterance: Utterance, gain: float) -> None:
         try:
-            waveform = read_audio(utterance.path, config.sampling_rate) * gain
+            waveform = read_audio(utterance.path, self.config.sampling_rate) * gain
         except AudioError:
             return
-        codes = Reconstructor(self.named.codec, device).encode(waveform).cpu().numpy()
-        rate = config.sampling_rate / config.hop_length
+        codes = self.reconstructor.encode(waveform).cpu().numpy()
+        rate = self.config.sampling_rate / self.config.hop_length
         if self.numbers and utterance.words is not None:
             labels = frame_characters(utterance.words, codes.shape[1], rate, self.numbers)
             self.spoken.append(codes[:, labels >= 0])
@@ -126,7 +126,7 @@ class _Material:
             self.speakers.append(self.voices[utterance.speaker])
 
     def probes(self) -> Iterable[QuantizerProbe]:
-        for quantizer, size in enumerate(self.named.codec.config.codebook_sizes):
+        for quantizer, size in enumerate(self.config.codebook_sizes):
             characters = speakers = speaker = None
             if len(self.spoken) >= 10:
                 characters = predictive_information(

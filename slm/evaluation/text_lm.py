@@ -10,7 +10,7 @@ import torch
 
 from codec.metrics import Interval, bootstrap_ratio
 from codec.quiet import quiet_transformers
-from codec.runs import UserError
+from codec.runs import UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TextLM:
                 self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
                 model: Any = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
         except (ImportError, OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise UserError(
                 f"cannot load the text language model {name}: {reason} (give the hub id or directory of a Hugging "
                 "Face causal language model)"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from codec.runs import UserError, seed_globals
+from codec.runs import UserError, first_line, seed_globals
 from slm.models.start_config import TuningConfig
 from slm.vocabulary import Vocabulary
 
@@ -52,7 +52,7 @@ def attach_adapter(
     try:
         adapted = get_peft_model(model, config)  # type: ignore[arg-type]
     except ValueError as error:
-        raise UserError(f"tuning does not fit the model: {str(error).splitlines()[0]}") from None
+        raise UserError(f"tuning does not fit the model: {first_line(error)}") from None
     config.base_model_name_or_path = base
     return adapted  # type: ignore[return-value]
 
@@ -97,7 +97,7 @@ def merge_adapter(model: "PreTrainedModel", directory: Path) -> "PreTrainedModel
         merged: Any = adapted.merge_and_unload()  # type: ignore[operator]
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(
-            f"{directory}: its adapter does not fit {base_of(directory)} ({str(error).splitlines()[0]})"
+            f"{directory}: its adapter does not fit {base_of(directory)} ({first_line(error)})"
         ) from None
     merged.config.eos_token_id, merged.config.pad_token_id = vocabulary.eos_id, vocabulary.pad_id
     return merged

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from codec.runs import UserError, seed_globals, torch_generator
+from codec.runs import UserError, first_line, seed_globals, torch_generator
 from slm.models.configuration import ModelConfig, transformers_config
 from slm.training.sharding import decoder_layers
 
@@ -34,7 +34,7 @@ def build_model(
     try:
         model = AutoModelForCausalLM.from_config(shape, attn_implementation=attention, dtype=torch.float32)
     except (ImportError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"no {config.family} model can be made of this model.config and attention: {reason}"
         ) from error

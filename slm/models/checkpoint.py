@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from codec.quiet import without_progress_bars
-from codec.runs import UserError, write_json
+from codec.runs import UserError, first_line, write_json
 from slm.bundled import find_slm
 from slm.models.adapters import ADAPTER_CONFIG, base_of, merge_adapter
 from slm.vocabulary import SPEECH_FILE, Vocabulary
@@ -106,6 +106,6 @@ def load_checkpoint(
                 attn_implementation=attention,
             )
     except (ImportError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{directory}: its model cannot be loaded ({reason})") from None
     return cast("PreTrainedModel", model.to(device).eval())

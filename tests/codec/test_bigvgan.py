@@ -17,6 +17,7 @@ from codec.mel import LogMel
 from codec.snake import VALUES_AT_ONCE, AntiAliasedSnake
 from codec.toom_cook import toom_cook_convolve
 from codec.weight_norm import fold_weight_norm
+from recipes.benchmark.bigvgan import package_hyperparameters
 from tests.codec.small_codecs import SMALL_BIGVGAN, speech_like
 
 
@@ -26,30 +27,12 @@ def reference_bigvgan(state: Mapping[str, Tensor], config: BigVGANConfig | None 
     config = config or bigvgan_config(state, Path("x"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        model = package.BigVGAN(hyperparameters(config)).eval()
+        model = package.BigVGAN(package_hyperparameters(config)).eval()
         model.remove_weight_norm()
     weights = {name: v for name, v in fold_weight_norm(state).items() if not name.endswith("filter")}
     report = model.load_state_dict(weights, strict=False)
     assert not report.unexpected_keys and all(name.endswith("filter") for name in report.missing_keys)
     return model
-
-
-def hyperparameters(config: BigVGANConfig) -> Any:
-    from bigvgan.env import AttrDict
-
-    return AttrDict(
-        resblock="1",
-        upsample_rates=list(config.upsample_rates),
-        upsample_kernel_sizes=list(config.upsample_kernel_sizes),
-        upsample_initial_channel=config.dim,
-        resblock_kernel_sizes=list(config.block_kernel_sizes),
-        resblock_dilation_sizes=[list(dilations) for dilations in config.block_dilations],
-        use_tanh_at_final=False,
-        use_bias_at_final=False,
-        activation="snakebeta",
-        snake_logscale=True,
-        num_mels=config.mel.n_mels,
-    )
 
 
 def small_bigvgan(seed: int = 0, **overrides: Any) -> BigVGAN:
@@ -104,7 +87,7 @@ def test_a_block_of_the_published_width_is_the_packages(dim: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         theirs = package.AMPBlock1(
-            hyperparameters(BigVGANConfig()), dim, 11, (1, 3, 5), activation="snakebeta"
+            package_hyperparameters(BigVGANConfig()), dim, 11, (1, 3, 5), activation="snakebeta"
         )
         theirs.remove_weight_norm()
     state = {foreign_name(name): value for name, value in ours.state_dict().items()}
