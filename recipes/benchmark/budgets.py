@@ -73,12 +73,17 @@ def _codecs(measured: Measured) -> list[Budget]:
 
 
 def _tokenize(measured: Measured) -> list[Budget]:
-    tokenize, memory = measured.tokenize, measured.memory
+    memory = measured.memory
+    unit = "of the bare encoder's speed"
     return [
-        Budget(
-            "tokenize end to end", "of the bare encoder's speed", 0.9, None if tokenize is None else tokenize.share,
-            note="" if tokenize is None else f"{tokenize.seconds / 60:g} min of audio",
+        *(
+            Budget(
+                f"tokenize end to end, {timing.codec}", unit, 0.9, timing.share,
+                note=f"{timing.seconds / 60:g} min of audio",
+            )
+            for timing in measured.tokenize
         ),
+        *([] if measured.tokenize else [Budget("tokenize end to end", unit, 0.9, None)]),
         Budget(
             "memory of tokenize, 3-hour file", "GiB", 2.0,
             None if memory is None else memory.peak_bytes / 2**30, at_most=True,

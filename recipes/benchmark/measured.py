@@ -25,7 +25,7 @@ class Measured:
     """The parts that ran; None or empty for the others."""
 
     codecs: dict[str, CodecTiming]
-    tokenize: TokenizeTiming | None = None
+    tokenize: list[TokenizeTiming] = field(default_factory=list)  # one for each codec
     memory: TokenizeMemory | None = None
     generation: GenerationTiming | None = None
     training: TrainingTiming | None = None

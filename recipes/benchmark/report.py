@@ -10,6 +10,7 @@ from recipes.benchmark.contestants import MIMI
 from recipes.benchmark.measured import Machine, Measured
 from recipes.benchmark.roofline import Share, shares
 from recipes.benchmark.timing import Pace, Timing
+from recipes.benchmark.tokenization import TokenizeTiming
 from recipes.report import markdown_table
 
 
@@ -30,7 +31,7 @@ def as_json(measured: Measured, rows: list[Budget], facts: dict[str, Any]) -> di
         },
         "hybrid": _hybrid(measured),
         "bigvgan": _bigvgan(measured),
-        "tokenize": _tokenize(measured),
+        "tokenize": [_tokenize(timing) for timing in measured.tokenize],
         "tokenize_memory": measured.memory and asdict(measured.memory),
         "training": _training(measured),
         "generation": _generation(measured),
@@ -68,9 +69,7 @@ def _bigvgan(measured: Measured) -> dict[str, Any] | None:
     }
 
 
-def _tokenize(measured: Measured) -> dict[str, Any] | None:
-    if (timing := measured.tokenize) is None:
-        return None
+def _tokenize(timing: TokenizeTiming) -> dict[str, Any]:
     return {
         "codec": timing.codec,
         "audio_seconds": timing.seconds,
@@ -117,7 +116,7 @@ def tables(measured: Measured, rows: list[Budget]) -> str:
         parts.append(_codec_table(measured.codecs))
     if beside := list(_beside(measured)):
         parts.append(markdown_table(["", "ours", "theirs", "ratio", "", ""], beside, words=1))
-    if (timing := measured.tokenize) is not None:
+    for timing in measured.tokenize:
         speeds = [timing.seconds / t.fastest for t in (timing.whole, timing.encoder)]
         parts.append(
             f"tokenize with {timing.codec}: {speeds[0]:.0f} × real time from files to shards, the encoder alone "

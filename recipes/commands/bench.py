@@ -39,7 +39,7 @@ def bench(
         seconds: of audio that a codec is timed on; 10 unless set, 1.5 with --quick.
         rounds: how often each contestant has its turn; 7 unless set, 3 with --quick, and 3 where one takes long.
         threads: of torch on the CPU.
-        codec: what tokenize is timed with.
+        codec: what tokenize is timed with, beside the preset hh-codec with random weights.
         model: what generation is timed with.
         device: auto takes a GPU where there is one.
     """
