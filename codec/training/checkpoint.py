@@ -15,7 +15,7 @@ from torch import Tensor
 
 from codec.base import CodecModel
 from codec.families import model_of, read_config
-from codec.loading import read_model
+from codec.loading import CHECKPOINTS, bundled_codecs, read_model
 from codec.runs import (
     RunDirectory,
     UserError,
@@ -95,14 +95,19 @@ def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_trained(
     path: str | Path, checkpoint: Literal["final", "best", "latest"] | None = None
 ) -> CodecModel:
-    """The codec in a run directory, a checkpoint or a model directory; float32, not exported on the way.
+    """The codec of a run, a checkpoint, a model directory, or a bundled one; float32, not exported on the way.
 
     Of a run, its result, or without one the latest checkpoint, unless `checkpoint` says which. Out of a checkpoint come
     the averaged weights, as they would be in the result. Raises UserError when there is no such codec.
     """
     path = Path(path)
+    if not path.is_dir() and str(path) in bundled_codecs():
+        path = CHECKPOINTS / path
     if not path.is_dir():
-        raise UserError(f"{path} is not there: expected a training run or a model directory")
+        raise UserError(
+            f"{path} is not there: expected a training run, a model directory or a bundled codec "
+            f"({', '.join(bundled_codecs())})"
+        )
     run = RunDirectory(path)
     if not run.final.is_dir() and not run.checkpoints.is_dir():
         if checkpoint is not None:

@@ -103,8 +103,8 @@ class CodecTrainingConfig:
     model_overrides: fields of the model's config to replace, by part.
     stage_overrides: fields of every stage to replace, e.g. {"losses": {"distillation": 0}}.
     discriminators: fields of the discriminators' configurations to replace, by discriminator.
-    initialize: start parts from other runs, exported codecs or imported vocoders, e.g. {"vocoder": "runs/vocoder"};
-        "all" names all.
+    initialize: start parts from other runs, exported or bundled codecs or imported vocoders, e.g.
+        {"vocoder": "runs/vocoder"}; "all" names all.
     stages: one after the other; parts that a stage does not train are frozen.
     teacher: Hugging Face speech SSL model for the distillation loss.
     teacher_layer: the hidden state to distil from; unset averages all.

@@ -42,6 +42,11 @@ def build_model(config: CodecTrainingConfig) -> CodecModel:
             if missing := sorted(set(names) - set(donor.PARTS)):
                 raise UserError(f"{source} has no {missing[0]} to start from")
             mel = donor.config.vocoder_config.mel if "vocoder" in names else None
+            if "quantizer" in names and donor.config.exported and not model.config.exported:
+                raise UserError(
+                    f"{source} is an exported codec, whose quantizer holds finished codes and nothing to learn with: "
+                    "give the run that it came from"
+                )
             donors = {name: donor.get_submodule(name) for name in names}
         learns = any(
             "vocoder" in stage.train for stage in config.stages

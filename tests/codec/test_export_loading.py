@@ -231,6 +231,8 @@ def test_a_start_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "initialize names 'head': the parts are" in refusal(model=small, initialize={"head": small})
     assert "absent" in refusal(model=small, initialize={"vocoder": str(tmp_path / "absent")})
     assert "the vocoder of" in refusal(model=small, initialize={"vocoder": str(tmp_path / "other")})
+    exported = refusal(model="hh-codec-tiny", initialize={"quantizer": "hh-codec-tiny"})
+    assert "is an exported codec, whose quantizer holds finished codes" in exported
     assert "model_overrides names 'head'" in refusal(model=small, model_overrides={"head": {}})
     assert "MelDecoderConfig has no field depth" in refusal(
         model=small, model_overrides={"decoder": {"depth": 3}}
