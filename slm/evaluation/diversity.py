@@ -5,7 +5,7 @@ self-BLEU. They grow with the length of the texts, and self-BLEU with their numb
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 ORDER = 2  # as GSLM has it: up to pairs of words
@@ -14,8 +14,8 @@ ORDER = 2  # as GSLM has it: up to pairs of words
 def auto_bleu(words: Sequence[str], order: int = ORDER) -> float:
     """How much a text repeats itself, 0 to 1; NaN for fewer words than `order`.
 
-    The geometric mean over n = 1 ... `order` of the share of its n-grams that are there once more, elsewhere in the
-    text.
+    The geometric mean over n = 1 ... `order` of the share of its n-grams that are there once more, before or after and
+    not overlapping: "Auto-BLEU2-geometric" of GSLM's code.
     """
     if len(words) < order:
         return math.nan
@@ -69,8 +69,12 @@ class _Most:
 
 
 def _repeated_share(words: Sequence[str], length: int) -> float:
-    counts = Counter(_ngrams(words, length))
-    return sum(count for count in counts.values() if count > 1) / counts.total()
+    places: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    for place, gram in enumerate(_ngrams(words, length)):
+        places[gram].append(place)
+    # the occurrence farthest from one is the gram's first or its last
+    repeated = sum(max(place - own[0], own[-1] - place) >= length for own in places.values() for place in own)
+    return repeated / (len(words) - length + 1)
 
 
 def _ngrams(words: Sequence[str], length: int) -> Iterable[tuple[str, ...]]:

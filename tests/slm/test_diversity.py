@@ -15,12 +15,20 @@ def texts(count: int, seed: int = 0) -> list[list[str]]:
 
 
 def slow_auto_bleu(words: list[str]) -> float:
-    """Of each n-gram: is it among the others?"""
+    """Of each n-gram: is it in the words before it, or in those after it?"""
     shares = []
     for length in (1, 2):
-        grams = [tuple(words[start : start + length]) for start in range(len(words) - length + 1)]
-        hits = [gram in grams[:place] + grams[place + 1 :] for place, gram in enumerate(grams)]
-        shares.append(sum(hits) / len(grams))
+        hits = []
+        for start in range(len(words) - length + 1):
+            gram, before, after = words[start : start + length], words[:start], words[start + length :]
+            hits.append(
+                any(
+                    side[place : place + length] == gram
+                    for side in (before, after)
+                    for place in range(len(side))
+                )
+            )
+        shares.append(sum(hits) / len(hits))
     return math.sqrt(shares[0] * shares[1])
 
 
@@ -29,7 +37,9 @@ def test_auto_bleu() -> None:
     assert auto_bleu(["again", "and", "again", "and", "again"]) == pytest.approx(1.0)
     # the, cat twice of six words; "the cat" twice of five pairs
     assert auto_bleu(["the", "cat", "saw", "the", "cat", "run"]) == pytest.approx(math.sqrt(4 / 6 * 2 / 5))
-    for words in texts(20):
+    # the pairs of three words overlap; of four, the first and the last do not
+    assert auto_bleu(["ha"] * 3) == 0.0 < auto_bleu(["ha"] * 4)
+    for words in [*texts(20), *([word for word in words for _ in range(3)] for words in texts(5))]:
         assert auto_bleu(words) == pytest.approx(slow_auto_bleu(words))
     assert math.isnan(auto_bleu(["alone"])) and math.isnan(auto_bleu([]))
 
