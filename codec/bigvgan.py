@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from codec.configuration import BigVGANConfig
 from codec.masks import zero_beyond
-from codec.precision import is_plain_inference
+from codec.precision import at_weights_precision, is_plain_inference
 from codec.snake import AntiAliasedSnake
 from codec.streaming import StreamState
 from codec.toom_cook import pays, toom_cook_convolve
@@ -67,7 +67,8 @@ class BigVGAN(nn.Module):
             for block in blocks[1:]:
                 total = add(total, self._run(block, x, mask))
             x = total / kernels
-        x = convolve(self.activation_post(x, mask), self.conv_post)  # (batch, samples, 1)
+        with at_weights_precision(self.conv_post, x) as x:
+            x = convolve(self.activation_post(x, mask), self.conv_post)  # (batch, samples, 1)
         return x[:, :samples, 0].clamp(-1, 1)
 
     def _run(self, block: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -53,17 +53,19 @@ class SSLTeacher:
 
         The mean over all hidden states as in the paper, or one layer; between two features, linear interpolation.
         """
-        audio = torchaudio.functional.resample(at_least_float32(waveform), sampling_rate, TEACHER_RATE)
-        lengths = (samples * TEACHER_RATE + sampling_rate - 1) // sampling_rate
-        own = mask_from_lengths(lengths, audio.shape[1])
-        if self.normalizes:
-            mean = (audio * own).sum(dim=1, keepdim=True) / lengths[:, None]
-            variance = ((audio - mean).square() * own).sum(dim=1, keepdim=True) / lengths[:, None]
-            audio = (audio - mean) * torch.rsqrt(variance + 1e-7)
-        # zeros behind, so that there is a feature centred on every stretch of the recording
-        audio = F.pad(audio * own, (0, self.receptive_field))
+        with torch.autocast(waveform.device.type, enabled=False):  # 16 bits spoil audio and its logarithms
+            audio = torchaudio.functional.resample(at_least_float32(waveform), sampling_rate, TEACHER_RATE)
+            lengths = (samples * TEACHER_RATE + sampling_rate - 1) // sampling_rate
+            own = mask_from_lengths(lengths, audio.shape[1])
+            if self.normalizes:
+                mean = (audio * own).sum(dim=1, keepdim=True) / lengths[:, None]
+                variance = ((audio - mean).square() * own).sum(dim=1, keepdim=True) / lengths[:, None]
+                audio = (audio - mean) * torch.rsqrt(variance + 1e-7)
+            # zeros behind, so that there is a feature centred on every stretch of the recording
+            audio = F.pad(audio * own, (0, self.receptive_field))
+            if self.hears_filterbank:
+                bands, mask = stacked_filterbank(audio, lengths)
         if self.hears_filterbank:
-            bands, mask = stacked_filterbank(audio, lengths)
             output = self.model(
                 input_features=bands.to(self.model.dtype), attention_mask=mask, output_hidden_states=True
             )

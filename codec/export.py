@@ -88,6 +88,18 @@ def save_codec(
     return exported
 
 
+def save_trainable(model: CodecModel, directory: str | Path) -> None:
+    """Write a model with all that training needs into a new directory, in float32: `initialize` and `model` take it.
+
+    Raises UserError when something is there.
+    """
+    directory = Path(directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(f"{directory} exists: give another output directory")
+    with whole_directory(directory) as temporary, quiet_transformers():
+        model.save_pretrained(temporary)
+
+
 def _check_replaceable(directory: Path) -> None:
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return

@@ -10,6 +10,7 @@ from codec.layers import ConvNeXtBlock, FrameAttention, FrameConv, ResidualBlock
 from codec.masks import lengths_from_mask, mask_from_lengths
 from codec.mel import MelConfig
 from codec.pointwise import Pointwise
+from codec.precision import at_weights_precision
 from codec.streaming import StreamState
 
 Frames = TypeVar("Frames", int, Tensor)
@@ -95,8 +96,9 @@ class MelDecoder(nn.Module):
             x = block(x, frame_mask, state)
         x = self.final_norm(x)
         if config.fine_dim is None:
-            x = self.mel_head(x.transpose(1, 2)).transpose(1, 2)
-            return x * config.mel_std + config.mel_mean
+            with at_weights_precision(self.mel_head, x) as x:
+                x = self.mel_head(x.transpose(1, 2)).transpose(1, 2)
+                return x * config.mel_std + config.mel_mean
         x = self.upsample(x)
         # (batch, fine frames, fine_dim)
         x = x.reshape(x.shape[0], x.shape[1] * config.upsample, config.fine_dim)
@@ -108,7 +110,8 @@ class MelDecoder(nn.Module):
             if state is not None:
                 raise ValueError("a decoder that interpolates its mel frames cannot stream")
             x = self._interpolate(x, fine_mask)
-        return self.head(x) * config.mel_std + config.mel_mean
+        with at_weights_precision(self.head, x) as x:
+            return self.head(x) * config.mel_std + config.mel_mean
 
     def _interpolate(self, x: Tensor, fine_mask: Tensor | None) -> Tensor:
         """Linear interpolation to the vocoder's frame centres, clamped to each row's own frames.

@@ -1,12 +1,25 @@
 """Where 16 bits are not enough."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32; in float64 if it is that already."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+@contextmanager
+def at_weights_precision(layer: nn.Module, x: Tensor) -> Iterator[Tensor]:
+    """`x` in the precision that the layer's weights are stored in, and autocast off.
+
+    For the last layers before a mel or a waveform: an 8-bit mantissa there is noise that nothing behind can mend.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        yield x.to(next(layer.parameters(), x).dtype)
 
 
 def has_bfloat16(device: torch.device) -> bool:

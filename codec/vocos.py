@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from codec.configuration import VocosConfig
 from codec.layers import ConvNeXtBlock, FrameConv
 from codec.pointwise import Pointwise
-from codec.precision import at_least_float32
+from codec.precision import at_least_float32, at_weights_precision
 from codec.streaming import StreamState
 
 MAX_MAGNITUDE = 100.0  # as published: keeps an early exponential from exploding
@@ -70,8 +70,10 @@ class ISTFTHead(nn.Module):
 
     def forward(self, x: Tensor, mel_mask: Tensor | None = None, state: StreamState | None = None) -> Tensor:
         """(batch, mel frames, dim) -> (batch, samples)."""
-        magnitude, phase = at_least_float32(self.out(x)).chunk(2, dim=-1)  # (batch, mel frames, bins) each
-        with torch.autocast(x.device.type, enabled=False):
+        with at_weights_precision(self.out, x) as x:
+            magnitude, phase = at_least_float32(self.out(x)).chunk(
+                2, dim=-1
+            )  # (batch, mel frames, bins) each
             magnitude = magnitude.exp().clamp(max=MAX_MAGNITUDE)
             spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
             frames = self._inverse_fft(spectrum) * self.window  # (batch, mel frames, n_fft)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from codec.hybrid.configuration import DACDecoderConfig
 from codec.hybrid.convolutions import DILATIONS, ResidualUnit, SampleConv, SampleConvTranspose
 from codec.hybrid.snake import Snake
+from codec.precision import at_weights_precision
 
 
 class DecoderStage(nn.Module):
@@ -50,5 +51,6 @@ class DACDecoder(nn.Module):
             upsampled = None if mask is None else mask.repeat_interleave(stage.stride, dim=1)
             x = stage(x, mask, upsampled)
             mask = upsampled
-        waveform = torch.tanh(self.last(self.snake(x, overwrite=True), mask))[..., 0]
+        with at_weights_precision(self.last, x) as x:
+            waveform = torch.tanh(self.last(self.snake(x, overwrite=True), mask))[..., 0]
         return waveform if mask is None else waveform * mask

@@ -82,6 +82,8 @@ def _read(file: Path) -> dict[str, Any]:
         said = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file}: {error}") from error
+    if not isinstance(said, dict):
+        raise UserError(f"{file} holds no hyperparameters: it is a {type(said).__name__}, expected an object")
     expected = {
         "resblock": "1",
         "activation": "snakebeta",
@@ -98,4 +100,4 @@ def _read(file: Path) -> dict[str, Any]:
         raise UserError(
             f"{file} says win_size {said['win_size']}: only windows of n_fft samples can be imported"
         )
-    return said if isinstance(said, dict) else {}
+    return said

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.runs import UserError
+from codec.runs.errors import first_line
 from codec.weight_norm import fit_weight_norm, fold_weight_norm
 
 _NAMED = 3  # names in an error message; the rest is counted
@@ -25,10 +26,12 @@ def read_foreign(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there") from error
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{path} is not a file of weights, or holds more than weights, which is never loaded: {reason}"
-        ) from error
+        if found := re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error)):
+            raise UserError(
+                f"{path} holds more than weights ({found[1]}), which is never loaded: where you trust the file, "
+                "save its state_dict and epoch alone"
+            ) from error
+        raise UserError(f"{path} is not a file of weights: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}: expected a dictionary of tensors")
     return content

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from codec.configuration import CodecConfig
-from codec.export import save_codec
+from codec.export import save_codec, save_trainable
 from codec.importing.bigvgan import import_bigvgan
 from codec.importing.foreign import read_foreign, tensors_of
 from codec.importing.hh_codec import Weights, import_hh_codec
@@ -29,6 +29,8 @@ class Imported:
     def __str__(self) -> str:
         if self.config is None:
             return f"imported a {self.kind} vocoder: {self.directory}"
+        if not self.config.exported:
+            return f"imported {self.config.name}, to train on: {self.directory}"
         return f"imported {self.config.name}, fingerprint {self.config.fingerprint}: {self.directory}"
 
 
@@ -38,11 +40,13 @@ def import_weights(
     kind: Kind | Literal["auto"] = "auto",
     weights: Weights = "average",
     dtype: str = "float32",
+    trainable: bool = False,
 ) -> Imported:
     """Turn a published file of weights into a directory of this project's form.
 
-    A codec becomes an exported model directory with its fingerprint, stored in `dtype`; a vocoder a directory that
-    training starts from and codecs take theirs from, in float32. `weights` says which of an HH-Codec's.
+    A codec becomes an exported model directory with its fingerprint, stored in `dtype`, or, `trainable`, one in float32
+    that still has what only training needs; a vocoder a directory that training starts from and codecs take theirs
+    from, in float32. `weights` says which of an HH-Codec's.
     Raises UserError for a file that cannot be read, is of no known kind, or has other tensors than it should.
     """
     content = read_foreign(file)
@@ -55,10 +59,15 @@ def import_weights(
     if found == "hh-codec":
         if not isinstance(content.get("state_dict"), Mapping):
             raise UserError(f"{file} is no Lightning checkpoint: it has no state_dict")
-        exported = save_codec(import_hh_codec(content, file, weights), output, dtype)
-        return Imported(found, output, exported.config)
+        model = import_hh_codec(content, file, weights)
+        if trainable:
+            save_trainable(model, output)
+            return Imported(found, output, model.config)
+        return Imported(found, output, save_codec(model, output, dtype).config)
     if found == "bigvgan":
         generator = content.get("generator", content)
+        if not isinstance(generator, Mapping):
+            raise UserError(f"{file} is no BigVGAN: its generator is no dictionary of tensors")
         save_vocoder(import_bigvgan(tensors_of(generator), file), output)
     else:
         save_vocoder(import_vocos(tensors_of(content), file), output)

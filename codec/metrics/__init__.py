@@ -11,7 +11,13 @@ from codec.metrics.information import (
     predictive_information,
 )
 from codec.metrics.intelligibility import stoi
-from codec.metrics.intervals import Interval, bootstrap_mean, bootstrap_ratio, wilson_interval
+from codec.metrics.intervals import (
+    Interval,
+    bootstrap_mean,
+    bootstrap_ratio,
+    clustered_share,
+    wilson_interval,
+)
 from codec.metrics.listening import pesq_wide_band
 from codec.metrics.mel import DEV_LOG_MEL, decoded_mel_l1, log_mel, log_mel_l1
 from codec.metrics.pitch import VoicingScore, compare_f0, voicing
@@ -71,6 +77,7 @@ __all__ = [
     "bootstrap_mean",
     "bootstrap_ratio",
     "character_errors",
+    "clustered_share",
     "compare_f0",
     "decoded_mel_l1",
     "dnsmos",

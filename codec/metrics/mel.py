@@ -63,7 +63,7 @@ def log_mel(waveform: Tensor, config: MelConfig = DEV_LOG_MEL) -> Tensor:
 def resampled(waveform: Tensor, sampling_rate: int, target_rate: int) -> Tensor:
     """(samples,) at `sampling_rate` -> (samples',) float32 at `target_rate`, on the CPU."""
     waveform = waveform.detach().cpu().float()
-    if sampling_rate == target_rate:
+    if sampling_rate == target_rate or not len(waveform):  # torchaudio refuses to resample nothing
         return waveform
     return torchaudio.functional.resample(waveform, sampling_rate, target_rate)
 

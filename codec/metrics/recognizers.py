@@ -11,6 +11,7 @@ from codec.metrics.mel import resampled
 from codec.runs.errors import UserError, first_line
 
 POCKETSPHINX = "pocketsphinx"
+_SHORTEST_SECONDS = 0.025  # below, wav2vec 2.0 and its like have not one frame to hear
 
 
 class Recognizer(Protocol):
@@ -112,9 +113,9 @@ class TransformersRecognizer:
                 self._generate["language"] = language
 
     def transcribe(self, waveform: Tensor, sampling_rate: int) -> str:
-        """Words of (samples,) of any length."""
+        """Words of (samples,) of any length; none of less than 25 ms."""
         samples: np.ndarray = resampled(waveform, sampling_rate, self.sampling_rate).numpy()
-        if not len(samples):
+        if len(samples) < _SHORTEST_SECONDS * self.sampling_rate:
             return ""
         options: dict[str, Any] = {"generate_kwargs": self._generate} if self._generate else {}
         if len(samples) > self.chunk_seconds * self.sampling_rate:

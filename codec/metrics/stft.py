@@ -47,6 +47,7 @@ def multi_resolution_stft(
             return_complex=True,
         ).abs()  # (2, bins, frames)
         target, drawn = spectrum.unbind(0)
-        convergence.append((target - drawn).norm() / target.norm())
+        loudness = target.norm()
+        convergence.append(torch.where(loudness > 0, (target - drawn).norm() / loudness, torch.nan))
         log_magnitude.append((target.clamp_min(FLOOR).log() - drawn.clamp_min(FLOOR).log()).abs().mean())
     return STFTDistance(float(torch.stack(convergence).mean()), float(torch.stack(log_magnitude).mean()))

@@ -46,7 +46,10 @@ def judged_stretch(
     own = frames * hop_length
     if samples is None or samples >= recording.shape[-1]:
         return Judged(recording, generated, own, frames)
-    start = (place * (own - samples + 1).clamp_min(1)).long()
+    choices = (own - samples + 1).clamp_min(1)
+    start = torch.minimum(
+        (place * choices).long(), choices - 1
+    )  # in float32 a product may round up to `choices`
     index = (start[:, None] + torch.arange(samples, device=start.device))[:, None]  # (batch, 1, samples)
     return Judged(recording.gather(2, index), generated.gather(2, index), own.clamp(max=samples), frames)
 

@@ -16,10 +16,13 @@ def compile_networks(step_module: CodecTrainingStep, adversary: Adversary | None
     """Have codec and discriminators compiled when they are first called; their weights keep their names."""
     torch._dynamo.config.suppress_errors = False
     torch._dynamo.config.fail_on_recompile_limit_hit = True
+    discriminators = [] if adversary is None else list(adversary.discriminators.values())
+    # they share the code of one `forward`: compiled for each, with and without gradients, for one batch and for two
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 4 * len(discriminators))
     for name in step_module.model.PARTS:
         if name != "quantizer":  # one matrix product, and a choice
             step_module.model.get_submodule(name).compile()
-    for discriminator in [] if adversary is None else adversary.discriminators.values():
+    for discriminator in discriminators:
         discriminator.compile()
 
 

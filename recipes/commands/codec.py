@@ -97,6 +97,7 @@ def import_weights_command(
     kind: Literal["auto", "hh-codec", "bigvgan", "vocos"] = "auto",
     weights: Literal["average", "raw"] = "average",
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    trainable: bool = False,
 ) -> int:
     """Turn a published file of weights into a directory of this project's form. Nothing in the file is run.
 
@@ -110,10 +111,12 @@ def import_weights_command(
         kind: what the file is; by its names unless given.
         weights: of an HH-Codec the average over training steps, which its authors evaluate, or the raw ones.
         dtype: what a codec's weights are stored in; vocoders by themselves stay in float32.
+        trainable: keep of a codec what only training needs, in float32: `train-codec --model DIR --initialize.all DIR`
+            goes on from it, for its codes may still change; `export` makes a codec to use of it.
     """
     from codec.importing import import_weights
 
-    print(import_weights(file, output, kind, weights, dtype))
+    print(import_weights(file, output, kind, weights, dtype, trainable))
     return 0
 
 

@@ -16,7 +16,7 @@ from codec.runs import Progress
 from data import AudioError, Utterance, audio_info, read_audio
 from recipes.evaluation.code_stability import StabilityTrial
 from recipes.evaluation.reconstruction import Reconstruction, Reconstructor
-from recipes.evaluation.scoring import Scorer, Scores, ScoringTask
+from recipes.evaluation.scoring import ERROR_RATES, Scorer, Scores, ScoringTask
 from recipes.evaluation.speed import CodecSpeed, codec_speed
 
 RECORDING = "recording"
@@ -114,7 +114,7 @@ class CodecEvaluation:
     def mean(self, system: str, key: str) -> tuple[float, int]:
         """Mean over the utterances where the metric is defined, and how many those are."""
         values = np.array([row.value(key) for row in self.of(system)])
-        values = values[~np.isnan(values)]
+        values = values[np.isfinite(values)]
         return (float(values.mean()), len(values)) if len(values) else (float("nan"), 0)
 
     def error_rate(self, system: str, unit: str) -> Interval:
@@ -150,8 +150,10 @@ def evaluate(
     result = CodecEvaluation(
         columns=[*([BEFORE_VOCODER] if has_mel else []), *scorer.columns],
         codecs=[entry.result for entry in contestants],
-        skipped=scorer.skipped,
+        skipped=dict(scorer.skipped),
     )
+    if scorer.asr is not None and not any(utterance.text for utterance in utterances):
+        result.skipped.setdefault(ERROR_RATES, "the corpus says nothing of what is said: no transcripts")
     count = min(stability_utterances, len(utterances))
     tried = {number * len(utterances) // count for number in range(count)}
     with Progress(len(utterances), unit="utterances", label="evaluating") as progress:

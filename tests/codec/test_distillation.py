@@ -81,6 +81,18 @@ def test_a_teacher_that_wants_it_hears_normalized_audio(teacher_path: Path, tmp_
     assert (features[1, :17] - alone[0, :17]).abs().mean() < 0.05 * alone.abs().mean()
 
 
+def test_autocast_does_not_reach_what_the_teacher_hears(teacher_path: Path) -> None:
+    teacher = SSLTeacher(str(teacher_path), layer=0)
+    heard = []
+    teacher.model.register_forward_pre_hook(lambda model, inputs: heard.append(inputs[0]))
+    audio, samples = speech_like(1, 24_000), torch.tensor([24_000])
+    centres = distillation_centres(24, 24.0, torch.device("cpu"))
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            teacher(audio, samples, 24_000, centres)
+    assert heard[1].dtype == torch.float32 and torch.equal(*heard)
+
+
 def test_the_loss_is_its_definition_row_by_row_and_adds_up() -> None:
     torch.manual_seed(0)
     head = DistillationHead(8, 5)

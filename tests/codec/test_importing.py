@@ -1,5 +1,6 @@
 """Published files, made from their lists of names: what they become does what the originals do."""
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -9,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from codec import UserError, load_codec, preset_config
+from codec import UserError, export_codec, load_codec, preset_config
 from codec.export import with_vocoder
 from codec.importing import import_weights
 from codec.importing.foreign import take_over
 from codec.importing.hh_codec import NOT_NEEDED, Names, hh_codec_config
 from codec.modeling import HHCodecModel
-from codec.training import CodecTrainingConfig
+from codec.training import CodecTrainingConfig, Stage
 from codec.training.start import build_model
 from codec.vocoders import load_vocoder
 from codec.weight_norm import fold_weight_norm
@@ -83,6 +84,24 @@ def test_an_original_hh_codec_encodes_and_decodes_as_the_original(
 
 
 @torch.no_grad()
+def test_training_goes_on_from_an_import_that_kept_what_it_needs(
+    hh_codec_file: tuple[Path, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    path, _ = hh_codec_file
+    assert "to train on" in str(import_weights(path, tmp_path / "kept", trainable=True))
+    import_weights(path, tmp_path / "exported")
+    learning = Stage(steps=1, train=["encoder", "quantizer", "decoder"])
+    kept = str(tmp_path / "kept")
+    model = build_model(CodecTrainingConfig(model=kept, initialize={"all": kept}, stages=[learning]))
+    assert not model.config.exported and model.quantizer.config.training_quantizers == 2
+    exported = load_codec(tmp_path / "exported").state_dict()
+    for name, weights in export_codec(model).state_dict().items():
+        # weight norm has been folded once more
+        torch.testing.assert_close(weights, exported[name], atol=1e-6, rtol=1e-5)
+    with pytest.raises(UserError, match="exists: give another"):
+        import_weights(path, tmp_path / "exported", trainable=True)
+
+
 def test_raw_weights_are_others_than_averaged_ones(
     hh_codec_file: tuple[Path, dict[str, Tensor]], tmp_path: Path
 ) -> None:
@@ -262,6 +281,16 @@ def test_what_is_no_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="never loaded"):
         import_weights(tmp_path / "trap.pt", tmp_path / "out")
     assert not (tmp_path / "sprung").exists()
+    torch.save({"state_dict": {}, "hyper_parameters": argparse.Namespace(a=1)}, tmp_path / "more.ckpt")
+    with pytest.raises(UserError, match=r"more than weights \(argparse.Namespace\).*save its state_dict"):
+        import_weights(tmp_path / "more.ckpt", tmp_path / "out")
+    torch.save({"generator": torch.zeros(1)}, tmp_path / "tensor.pt")
+    with pytest.raises(UserError, match="generator is no dictionary"):
+        import_weights(tmp_path / "tensor.pt", tmp_path / "out", "bigvgan")
+    torch.save({"generator": random_state(published_shapes("bigvgan_v2"))}, tmp_path / "g.pt")
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(UserError, match="holds no hyperparameters: it is a list"):
+        import_weights(tmp_path / "g.pt", tmp_path / "out")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(UserError, match=r"no known kind.*begins with a"):
         import_weights(tmp_path / "other.pt", tmp_path / "out")

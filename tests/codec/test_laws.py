@@ -173,3 +173,14 @@ def test_full_presets_have_the_published_sizes() -> None:
         p.numel() for name in ("encoder", "decoder", "vocoder") for p in tiny.get_submodule(name).parameters()
     )
     assert exported + 2048 * tiny.config.quantizer_config.dim <= 8_000_000
+
+
+@torch.no_grad()
+def test_autocast_rounds_neither_mel_nor_waveform(codec: CodecModel) -> None:
+    latent = codec.encode_to_latent(speech_like(1, 12_000)[:, None]).latent
+    with torch.autocast("cpu", torch.bfloat16):
+        decoded = codec.decode_latent(latent)
+    for values in (decoded.audio_values, decoded.mel):
+        if values is not None:
+            assert values.dtype == torch.float32
+            assert (values != values.bfloat16()).float().mean() > 0.9

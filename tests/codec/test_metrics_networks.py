@@ -1,5 +1,6 @@
 """Metrics that are neural networks: DNSMOS, speaker similarity, UTMOS, each against another way to its number."""
 
+import importlib.util
 import math
 from pathlib import Path
 
@@ -12,7 +13,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMForXVector
 
-from codec.metrics import UTMOS, SpeakerEmbedder, SpeakerSimilarity, dnsmos
+from codec.metrics import (
+    UTMOS,
+    PocketSphinxRecognizer,
+    SpeakerEmbedder,
+    SpeakerSimilarity,
+    TransformersRecognizer,
+    dnsmos,
+    usable_metrics,
+)
+from codec.metrics.mel import resampled
 from codec.runs import UserError
 from tests.codec.small_codecs import speech_like
 
@@ -45,9 +55,20 @@ def test_dnsmos_is_that_of_speechmos(
     assert found == pytest.approx((overall, signal, background, p808), abs=1e-4)
 
 
-def test_dnsmos_of_nothing() -> None:
-    pytest.importorskip("onnxruntime")
-    assert math.isnan(dnsmos(torch.zeros(0), RATE).overall)
+@pytest.mark.parametrize("rate", [RATE, 24_000])
+def test_of_nothing_nothing_is_said(rate: int) -> None:
+    """At the networks' own rate, and at a codec's, from which nothing is to be resampled."""
+    nothing = torch.zeros(0)
+    assert resampled(nothing, rate, RATE).shape == (0,)
+    for metric in usable_metrics().metrics:
+        assert all(math.isnan(value) for value in metric.measure(nothing, nothing, rate)), metric.name
+    if importlib.util.find_spec("pocketsphinx"):
+        assert PocketSphinxRecognizer().transcribe(nothing, rate) == ""
+    recognizer = TransformersRecognizer.__new__(TransformersRecognizer)  # it asks no model
+    recognizer.sampling_rate = RATE
+    assert recognizer.transcribe(nothing, rate) == recognizer.transcribe(torch.zeros(300), rate) == ""
+    predictor = UTMOS.__new__(UTMOS)  # likewise
+    assert math.isnan(predictor(None, nothing, rate))
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +84,12 @@ def speaker_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     WavLMForXVector(config).save_pretrained(directory)
     Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(directory)
     return directory
+
+
+def test_nobody_speaks_in_nothing(speaker_model: Path) -> None:
+    embedder = SpeakerEmbedder(str(speaker_model))
+    assert embedder.embed(torch.zeros(0), 24_000) is None
+    assert math.isnan(SpeakerSimilarity(embedder)(torch.zeros(0), torch.zeros(0), 24_000))
 
 
 def test_speaker_similarity_is_a_cosine(speaker_model: Path) -> None:

@@ -474,6 +474,21 @@ def test_compiled_training_is_near_uncompiled(tmp_path: Path) -> None:
         assert ours == pytest.approx(theirs, rel=1e-2)
 
 
+def test_all_three_discriminators_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as for training, and run as it is: nothing is traced so often that torch gives up on it."""
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend="eager"))
+    torch._dynamo.reset()
+    logs = []
+    for compiled in (False, True):
+        path = tmp_path / f"run-{compiled}"
+        stage = dataclasses.replace(JOINT, steps=2)
+        train_codec(run_config(path, stage, discriminators=DISCRIMINATORS, compile=compiled), speech_data())
+        logs.append(log_of(path))
+    for ours, theirs in zip(*logs, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
 def syllables(seed: int) -> Tensor:
     """(24000,): eighths of a second of voice, hiss and near silence at random, at random levels."""
     draw = torch.Generator().manual_seed(seed)
