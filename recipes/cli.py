@@ -69,7 +69,7 @@ COMMANDS = {
     "serve": Command("recipes.serve.command:serve_command", "an HTTP service: encode, decode, speak"),
     "evaluate-codec": Command("recipes.commands.evaluate:evaluate_codec", "how well a codec keeps speech"),
     "evaluate-slm": Command(
-        "recipes.commands.evaluate:evaluate_slm", "how well a speech language model speaks"
+        "recipes.commands.evaluate_slm:evaluate_slm", "how well a speech language model speaks"
     ),
     "study": Command(
         "recipes.commands.study:study_command",

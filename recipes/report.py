@@ -34,9 +34,11 @@ def number(value: float | None, column: Column) -> str:
 
 
 def rate_with_interval(interval: Interval) -> str:
-    """An error rate and its interval, in percent: `28.1 % (23.9–32.4)`."""
+    """An error rate and its interval, in percent: `28.1 % (23.9–32.4)`; without bounds, the rate alone."""
     if math.isnan(interval.value):
         return "–"
+    if not interval.bounded:
+        return f"{interval.value:.1%}".replace("%", " %")
     return f"{interval.value:.1%} ({interval.low * 100:.1f}–{interval.high * 100:.1f})".replace("%", " %")
 
 
@@ -58,21 +60,25 @@ def waveform_row(title: str, waveform: Tensor, sampling_rate: int) -> Spectrogra
 def spectrogram_picture(
     path: str | os.PathLike[str], rows: Sequence[SpectrogramRow], width: float = 10.0
 ) -> None:
-    """Panels below each other on one time axis and one colour scale, as a PNG; `width` in inches."""
+    """Panels below each other on one time axis and one colour scale, as a PNG; `width` in inches.
+
+    The panel of what is too short for a frame stays empty.
+    """
     figure = _figure(width, 2.2 * len(rows) + 0.4)
     axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
-    low = min(float(row.mel.min()) for row in rows)
-    high = max(float(row.mel.max()) for row in rows)
+    low = min((float(row.mel.min()) for row in rows if len(row.mel)), default=0.0)
+    high = max((float(row.mel.max()) for row in rows if len(row.mel)), default=0.0)
     for axis, row in zip(axes, rows, strict=True):
-        axis.imshow(
-            row.mel.T.numpy(),
-            origin="lower",
-            aspect="auto",
-            extent=(0.0, row.seconds, 0.0, row.mel.shape[1]),
-            vmin=max(low, high - 10.0),  # 87 dB: what lies below is not heard
-            vmax=high,
-            cmap="magma",
-        )
+        if len(row.mel):
+            axis.imshow(
+                row.mel.T.numpy(),
+                origin="lower",
+                aspect="auto",
+                extent=(0.0, row.seconds, 0.0, row.mel.shape[1]),
+                vmin=max(low, high - 10.0),  # 87 dB: what lies below is not heard
+                vmax=high,
+                cmap="magma",
+            )
         axis.set_title(row.title, loc="left", fontsize=10)
         axis.set_ylabel("mel band")
     axes[-1].set_xlim(0.0, max(row.seconds for row in rows))

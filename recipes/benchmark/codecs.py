@@ -21,8 +21,8 @@ class CodecTiming:
 
     @property
     def together(self) -> float:
-        """Encoding and decoding as a multiple of real time, by the fastest rounds."""
-        return self.seconds / (self.encode.fastest + self.decode.fastest)
+        """Encoding and decoding as a multiple of real time, by the median rounds."""
+        return self.seconds / (self.encode.median + self.decode.median)
 
 
 def time_codecs(

@@ -40,13 +40,30 @@ class GreedyTiming:
 
 
 @dataclass(frozen=True)
-class StreamTiming:
-    """One text spoken as a stream, once everything is loaded; all in seconds."""
+class StreamRound:
+    """One text spoken as a stream once, when everything is loaded; all in seconds."""
 
     first_audio: float  # from the request to the first chunk of audio
     smallest_lead: float  # of what has left over a listener, at the worst moment; below 0 there was a gap
     seconds: float  # of audio
     working: float
+
+
+@dataclass(frozen=True)
+class StreamTiming:
+    """One text spoken as a stream, round by round."""
+
+    rounds: tuple[StreamRound, ...]
+
+    @property
+    def first_audio(self) -> float:
+        """The median over rounds, seconds."""
+        return statistics.median(found.first_audio for found in self.rounds)
+
+    @property
+    def smallest_lead(self) -> float:
+        """The median over rounds, seconds."""
+        return statistics.median(found.smallest_lead for found in self.rounds)
 
 
 @dataclass(frozen=True)
@@ -56,56 +73,81 @@ class GenerationTiming:
     model: str
     parameters: int
     parameter_bytes: int
-    rounds: tuple[float, ...]  # multiples of real time, a sentence each
-    streams: tuple[StreamTiming, ...]
+    rounds: tuple[float, ...]  # multiples of real time, all sentences of a round together
+    streams: tuple[StreamTiming, ...]  # a text each
     greedy: GreedyTiming
 
     @property
     def real_time(self) -> float:
-        """The median over sentences."""
+        """The median over rounds."""
         return statistics.median(self.rounds)
 
     @property
     def first_audio(self) -> float:
-        """Of the slowest stream."""
+        """Of the text that is slowest."""
         return max(stream.first_audio for stream in self.streams)
 
     @property
     def smallest_lead(self) -> float:
-        """Of the worst stream."""
+        """Of the text that is worst."""
         return min(stream.smallest_lead for stream in self.streams)
 
 
 def time_generation(model: str, tokens: int, rounds: int, device: str) -> GenerationTiming:
     """Let a model say some sentences, whole and as streams, and draw `tokens` speech tokens after each.
 
-    Raises UserError for a model that was not trained to speak, or says nothing.
+    All of it `rounds` times. Raises UserError for a model that was not trained to speak, or says nothing.
     """
-    from codec.runs import UserError
+    from codec.runs import Progress, UserError
     from slm import SpeechLM
 
     speaker = SpeechLM.from_pretrained(model, device=device)
     speaker.warm_up()
-    spoken = [speaker.speak(sentence, seed=number) for number, sentence in enumerate(_SENTENCES)]
     texts = [*_SENTENCES, " ".join(_SENTENCES)]
-    streams = tuple(_stream(speaker, text, number) for number, text in enumerate(texts))
-    if not all([*(result.seconds for result in spoken), *(stream.seconds for stream in streams)]):
+    spoken: list[_Spoken] = []
+    streams: list[list[StreamRound]] = [[] for _ in texts]
+    with Progress(rounds, unit="rounds", label="speaking") as progress:
+        for _ in range(rounds):
+            spoken.append(_say(speaker))
+            for number, text in enumerate(texts):
+                streams[number].append(_stream(speaker, text, number))
+            progress.update(1)
+    silent = not all(result.whole for result in spoken)
+    if silent or not all(found.seconds for of_text in streams for found in of_text):
         raise UserError(f"{model} has nothing to say to some sentences: name one that speaks with --model")
     return GenerationTiming(
         model,
         sum(parameter.numel() for parameter in speaker.model.parameters()),
         sum(parameter.nbytes for parameter in speaker.model.parameters()),
-        tuple(1.0 / result.real_time_factor for result in spoken),
-        streams,
+        tuple(result.seconds / result.computing for result in spoken),
+        tuple(StreamTiming(tuple(found)) for found in streams),
         _time_greedy(speaker, model, tokens, rounds),
     )
 
 
-def _stream(speaker: "SpeechLM", text: str, seed: int) -> StreamTiming:
+@dataclass(frozen=True)
+class _Spoken:
+    """All sentences of one round; seconds of audio, and of computing it."""
+
+    seconds: float
+    computing: float
+    whole: bool  # whether something was said to each
+
+
+def _say(speaker: "SpeechLM") -> _Spoken:
+    results = [speaker.speak(sentence, seed=number) for number, sentence in enumerate(_SENTENCES)]
+    return _Spoken(
+        sum(result.seconds for result in results),
+        sum(result.generation_seconds + result.decoding_seconds for result in results),
+        all(result.seconds for result in results),
+    )
+
+
+def _stream(speaker: "SpeechLM", text: str, seed: int) -> StreamRound:
     stream = speaker.stream(text, seed=seed)
     for _ in stream:
         pass
-    return StreamTiming(
+    return StreamRound(
         stream.first_audio_seconds, stream.smallest_lead, stream.seconds, stream.working_seconds
     )
 

@@ -59,7 +59,7 @@ def share_of(machine: Machine, what: str, work: Work, seconds: float, precision:
 
 
 def shares(measured: Measured) -> list[Share]:
-    """Of everything that was timed with its work counted, by the fastest rounds; empty without a machine."""
+    """Of everything that was timed with its work counted, by the median rounds; empty without a machine."""
     machine = measured.machine
     return [] if machine is None else [share_of(machine, *row) for row in _rows(measured)]
 
@@ -81,10 +81,10 @@ def _rows(measured: Measured) -> Iterator[tuple[str, Work, float, str]]:
         timings += [("BigVGAN", vocoders.ours), ("BigVGAN of the package bigvgan", vocoders.theirs)]
     for what, timing in timings:
         if timing.work is not None:
-            yield what, timing.work, timing.fastest, "float32"
+            yield what, timing.work, timing.median, "float32"
     if (training := measured.training) is not None:
         work = Work(training.flops_per_token, 0.0)
-        yield "SLM training", work, 1.0 / max(training.ours.rates), training.precision
+        yield "SLM training", work, 1.0 / training.ours.median, training.precision
     if (generation := measured.generation) is not None:
         # every weight is read for every token; what a token computes is next to nothing beside that
         greedy = generation.greedy
@@ -93,6 +93,6 @@ def _rows(measured: Measured) -> Iterator[tuple[str, Work, float, str]]:
             Work(
                 2.0 * generation.parameters * greedy.tokens, float(generation.parameter_bytes * greedy.tokens)
             ),
-            greedy.ours.fastest,
+            greedy.ours.median,
             "float32",
         )

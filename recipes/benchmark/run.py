@@ -12,7 +12,12 @@ from recipes.benchmark.generation import time_generation
 from recipes.benchmark.hybrid import time_hybrid
 from recipes.benchmark.measured import Measured
 from recipes.benchmark.roofline import measure_machine
-from recipes.benchmark.tokenization import TokenizeTiming, measure_tokenize_memory, time_tokenize
+from recipes.benchmark.tokenization import (
+    LONG_SECONDS,
+    TokenizeTiming,
+    measure_tokenize_memory,
+    time_tokenize,
+)
 from recipes.benchmark.training import time_training
 
 Part = Literal["codecs", "tokenize", "memory", "generation", "training", "hybrid", "bigvgan", "roofline"]
@@ -39,7 +44,7 @@ class Effort:
     blocks: int  # of a training step
 
 
-FULL = Effort(10.0, 4.0, 7, 3, 1_200.0, 300.0, 3 * 3_600.0, 240, 2_048, 4)
+FULL = Effort(10.0, 4.0, 7, 3, 1_200.0, 300.0, LONG_SECONDS, 240, 2_048, 4)
 QUICK = Effort(1.5, 1.0, 3, 3, 60.0, 20.0, 600.0, 60, 1_024, 1)
 
 

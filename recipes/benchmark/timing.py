@@ -47,12 +47,8 @@ class Timing:
         """Of the rounds."""
         return statistics.median(self.seconds)
 
-    def faster_than(self, other: "Timing") -> float:
-        """How many times as fast as `other`, by the fastest round of each."""
-        return other.fastest / self.fastest
-
     def faster_round_by_round(self, other: "Timing") -> float:
-        """The same as the median over rounds, in which both met the same disturbances."""
+        """How many times as fast as `other`: the median over rounds, in which both met the same disturbances."""
         return statistics.median(b / a for a, b in zip(self.seconds, other.seconds, strict=True))
 
 
@@ -115,6 +111,7 @@ class Pace:
 
     name: str
     stretches: tuple[Stretch, ...]
+    peak_bytes: int | None = None  # memory that a turn takes beyond what stays between turns; None: not known
 
     @property
     def rates(self) -> list[float]:
@@ -131,17 +128,27 @@ class Pace:
         return statistics.median(a / b for a, b in zip(self.rates, other.rates, strict=True))
 
 
-def race(runners: Sequence[Runner], rounds: int, label: str, warm_up: int = 1) -> dict[str, Pace]:
-    """As `take_turns`, with those who keep their own clocks. By name."""
+def race(
+    runners: Sequence[Runner], rounds: int, device: torch.device, label: str, warm_up: int = 1
+) -> dict[str, Pace]:
+    """As `take_turns`, with those who keep their own clocks. By name.
+
+    After the warm-up comes a round that does not count either, in which memory is looked at: what the first turn sets
+    up for good is there by then, and is no part of what a turn takes.
+    """
     found: dict[str, list[Stretch]] = {runner.name: [] for runner in runners}
-    with Progress((warm_up + rounds) * len(runners), unit="calls", label=label) as progress:
-        for number in range(warm_up + rounds):
+    peaks: dict[str, int | None] = {}
+    with Progress((warm_up + 1 + rounds) * len(runners), unit="calls", label=label) as progress:
+        for number in range(warm_up + 1 + rounds):
             for runner in runners:
-                stretch = runner.work()
-                if number >= warm_up:
-                    found[runner.name].append(stretch)
+                if number == warm_up:
+                    peaks[runner.name] = peak_memory(runner.work, device)
+                else:
+                    stretch = runner.work()
+                    if number > warm_up:
+                        found[runner.name].append(stretch)
                 progress.update(1)
-    return {name: Pace(name, tuple(stretches)) for name, stretches in found.items()}
+    return {name: Pace(name, tuple(stretches), peaks.get(name)) for name, stretches in found.items()}
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:

@@ -64,7 +64,8 @@ def time_training(length: int, blocks: int, rounds: int, device: str) -> Trainin
         documents = ours.documents
         tokens = length * blocks
         theirs = _Padded(documents, data, tokens, Path(folder) / "trainer", where)
-        found = race([Runner(OURS, ours.turn), Runner(TRANSFORMERS, theirs.turn)], rounds, "training")
+        runners = [Runner(OURS, ours.turn), Runner(TRANSFORMERS, theirs.turn)]
+        found = race(runners, rounds, where, "training")
     return TrainingTiming(
         parameters=sum(p.numel() for p in ours.learner.model.parameters()),
         tokens_per_step=tokens,

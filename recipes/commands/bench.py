@@ -37,7 +37,8 @@ def bench(
         codecs: the presets, bundled codecs and models of transformers to time; all when unset.
         quick: seconds instead of minutes: less audio, fewer rounds, 10 minutes for the 3 hours.
         seconds: of audio that a codec is timed on; 10 unless set, 1.5 with --quick.
-        rounds: how often each contestant has its turn; 7 unless set, 3 with --quick, and 3 where one takes long.
+        rounds: how often each contestant has its turn, and each text is spoken; 7 unless set, 3 with --quick, and 3
+            where one takes long. Everything is reported by the median, ratios by the median of the rounds' own.
         threads: of torch on the CPU.
         codec: what tokenize is timed with, beside the preset hh-codec with random weights.
         model: what generation is timed with.

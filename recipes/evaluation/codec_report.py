@@ -42,7 +42,7 @@ def summary(evaluation: CodecEvaluation, facts: dict[str, Any]) -> dict[str, Any
         for unit, name in (("words", "word_error_rate"), ("characters", "character_error_rate")):
             interval = evaluation.error_rate(system, unit)
             if not math.isnan(interval.value):
-                entry[name] = asdict(interval)
+                entry[name] = interval.to_dict()
         systems[system] = entry
     return {
         **{key: value for key, value in facts.items() if key != "codecs"},
@@ -68,9 +68,18 @@ def _of_codec(codec: CodecResult) -> dict[str, Any]:
         "speed": asdict(codec.speed),
         "stability": {
             "utterances": codec.stability.utterances,
-            "shares": {name: asdict(share) for name, share in codec.stability.shares.items()},
+            "shares": {name: _for_json(asdict(share)) for name, share in codec.stability.shares.items()},
         },
     }
+
+
+def _for_json(value: Any) -> Any:
+    """Null for what could not be measured, however deep."""
+    if isinstance(value, dict):
+        return {name: _for_json(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_for_json(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_codec_report(
@@ -82,8 +91,8 @@ def write_codec_report(
     `asr`, the `command`.
     """
     output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "results.json", summary(evaluation, facts))
     write_parquet(output / "utterances.parquet", [_flat(row, evaluation.columns) for row in evaluation.rows])
+    write_json(output / "results.json", summary(evaluation, facts))
     code_histogram(output / "codes.png", {codec.name: codec.codes.counts for codec in evaluation.codecs})
     for example in evaluation.examples:
         _write_example(output, example, evaluation.codecs)
@@ -176,7 +185,7 @@ def _notes(evaluation: CodecEvaluation, facts: dict[str, Any]) -> list[str]:
         notes.append(
             f"Every codec is compared with the recording at {SCORING_RATE / 1_000:g} kHz, whatever its own rate."
         )
-    if facts["asr"] is not None:
+    if any(not math.isnan(evaluation.error_rate(system, "words").value) for system in evaluation.systems):
         notes.append(
             f"Word and character error rates (WER, CER) by {facts['asr']}, with 95 % bootstrap intervals over "
             "utterances; text is compared in lower case without punctuation. Read them beside the recordings' own."

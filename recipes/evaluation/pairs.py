@@ -4,7 +4,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from codec.runs import Progress, UserError
-from data import read_audio
-from slm.evaluation.pair_likelihood import PairAccuracy, ScoredPair, stream_likelihoods
+from data import AudioError, read_audio
+from slm.evaluation.pair_likelihood import PairAccuracy, ScoredPair, StreamLikelihood, stream_likelihoods
 from slm.generation.speech_lm import SpeechLM
 
 _LAYOUTS = (
@@ -37,6 +37,12 @@ class Pair:
     good: Path | np.ndarray
     bad: Path | np.ndarray
     opening: Path | None = None  # a recording of what both begin with, where it is a file of its own
+    cluster: str | None = None  # what it hangs together with: the same word in another voice, the same story
+
+    @property
+    def files(self) -> list[Path]:
+        """What has to be read."""
+        return [path for path in (self.opening, self.good, self.bad) if isinstance(path, Path)]
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class PairResult:
 
     name: str
     pairs: list[ScoredPair]
+    failures: dict[str, str] = field(default_factory=dict)  # id of a pair -> why it was left out
 
     @property
     def accuracy(self) -> PairAccuracy:
@@ -73,10 +80,11 @@ def open_pairs(path: Path) -> PairTest:
     """The pairs of a test, whichever way it is laid out.
 
     `.jsonl`: objects with `good` and `bad` (a path relative to the file, or a list of codes in frame-major order) and
-    perhaps `id` and `category`. A directory with `gold.csv`: rows of one `id` and `voice`, of which `correct` is 1 for
-    one and 0 for the other. Directories of `sample_<n>_<k>.wav`: of the two files of a number, the first in
-    alphabetical order is the right one. Directories of `<name>_correct.wav` and `<name>_incorrect.wav`; where there is
-    a `<name>_mutual.wav`, it stands before both. A number before the name, as in spoken StoryCloze, counts for nothing.
+    perhaps `id`, `category`, and `cluster`, one name for pairs that hang together. A directory with `gold.csv`: rows of
+    one `id` and `voice`, of which `correct` is 1 for one and 0 for the other; those of one `id` hang together.
+    Directories of `sample_<n>_<k>.wav`: of the two files of a number, the first in alphabetical order is the right one.
+    Directories of `<name>_correct.wav` and `<name>_incorrect.wav`; where there is a `<name>_mutual.wav`, it stands
+    before both. A number before the name, as in spoken StoryCloze, counts for nothing; those of one name hang together.
 
     Raises UserError for anything else, and for a pair that is not one.
     """
@@ -93,33 +101,88 @@ def open_pairs(path: Path) -> PairTest:
     return PairTest(path.stem if path.is_file() else path.resolve().name, pairs)
 
 
-def evaluate_pairs(language_model: SpeechLM, test: PairTest) -> PairResult:
-    """Encode what is audio and compare likelihoods.
+def check_pairs(language_model: SpeechLM, test: PairTest) -> None:
+    """Raise UserError where no pair of a test can be compared, as far as can be told before a recording is read."""
+    reason = ""
+    for pair in test.pairs:
+        try:
+            if missing := [path for path in pair.files if not path.is_file()]:
+                raise UserError(f"pair {pair.id}: {missing[0]}: no such file")
+            for side in (pair.good, pair.bad):
+                if not isinstance(side, Path):
+                    _check_codes(language_model, pair, side)
+            return
+        except UserError as error:
+            reason = reason or str(error)
+    raise UserError(f"{test.name}: no pair can be compared; {reason}")
 
-    Raises AudioError for a recording that cannot be read, UserError for codes that the model does not have and for a
-    recording that is longer than it reads.
+
+def evaluate_pairs(language_model: SpeechLM, test: PairTest, gain: float = 1.0) -> PairResult:
+    """Encode what is audio, times `gain`, and compare likelihoods.
+
+    A pair is left out and named where a recording cannot be read, is empty or longer than the model reads, or has codes
+    that the model does not have. Raises UserError where none is left.
     """
     scored: list[ScoredPair] = []
+    failures: dict[str, str] = {}
     with Progress(len(test.pairs), unit="pairs", label=test.name) as progress:
         for start in range(0, len(test.pairs), _PAIRS_AT_ONCE):
             pairs = test.pairs[start : start + _PAIRS_AT_ONCE]
-            streams = [
-                _stream(language_model, pair, side) for pair in pairs for side in (pair.good, pair.bad)
-            ]
-            told = stream_likelihoods(language_model.model, language_model.vocabulary, streams)
-            for pair, good, bad in zip(pairs, told[::2], told[1::2], strict=True):
-                scored.append(ScoredPair(pair.id, pair.category, good, bad))
+            read: list[_Coded] = []
+            for pair in pairs:
+                try:
+                    sides = (_stream(language_model, pair, side, gain) for side in (pair.good, pair.bad))
+                    read.append(_Coded(pair, *sides))
+                except (AudioError, UserError) as error:
+                    failures[pair.id] = str(error)
+            scored += _scored(language_model, read)
             progress.update(len(pairs))
-    return PairResult(test.name, scored)
+    if not scored:
+        raise UserError(f"no pair can be compared: {next(iter(failures.values()), 'there are none')}")
+    return PairResult(test.name, scored, failures)
 
 
-def _stream(language_model: SpeechLM, pair: Pair, side: Path | np.ndarray) -> np.ndarray:
+@dataclass(frozen=True)
+class _Coded:
+    """A pair with both its sides as streams, (frames * num_quantizers,) uint16."""
+
+    pair: Pair
+    good: np.ndarray
+    bad: np.ndarray
+
+
+def _scored(language_model: SpeechLM, pairs: Sequence[_Coded]) -> Iterator[ScoredPair]:
+    streams = [stream for coded in pairs for stream in (coded.good, coded.bad)]
+    told: list[StreamLikelihood] = []
+    if streams:
+        told = stream_likelihoods(language_model.model, language_model.vocabulary, streams)
+    for coded, good, bad in zip(pairs, told[::2], told[1::2], strict=True):
+        same, pair = np.array_equal(coded.good, coded.bad), coded.pair
+        yield ScoredPair(pair.id, pair.category, good, bad, pair.cluster, same)
+
+
+def _stream(language_model: SpeechLM, pair: Pair, side: Path | np.ndarray, gain: float) -> np.ndarray:
+    """(frames * num_quantizers,) uint16; raises AudioError and UserError for what cannot be compared."""
     codec = language_model.vocabulary.codec
     if isinstance(side, Path):
         recordings = [
-            read_audio(path, codec.sampling_rate) for path in (pair.opening, side) if path is not None
+            read_audio(path, codec.sampling_rate) * gain for path in (pair.opening, side) if path is not None
         ]
-        return language_model.encode(torch.cat(recordings))
+        if not len(recordings[-1]):
+            raise UserError(f"pair {pair.id}: {side} is empty")
+        codes = language_model.encode(torch.cat(recordings))
+    else:
+        codes = _check_codes(language_model, pair, side)
+    longest = language_model.model.config.max_position_embeddings
+    if len(codes) + 1 > longest:
+        raise UserError(f"pair {pair.id}: {len(codes)} tokens, the model reads {longest - 1}")
+    return codes
+
+
+def _check_codes(language_model: SpeechLM, pair: Pair, side: np.ndarray) -> np.ndarray:
+    codec = language_model.vocabulary.codec
+    if not len(side):
+        raise UserError(f"pair {pair.id}: a list of codes is empty")
     quantizers = language_model.vocabulary.num_quantizers
     sizes = np.array(codec.codebook_sizes[:quantizers])
     if len(side) % quantizers or (side.reshape(-1, quantizers) >= sizes).any():
@@ -141,6 +204,7 @@ def _from_json(path: Path) -> Iterator[Pair]:
                 str(fields.get("category", "")),
                 _side(fields["good"], path.parent),
                 _side(fields["bad"], path.parent),
+                cluster=None if fields.get("cluster") is None else str(fields["cluster"]),
             )
         except (json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError, OverflowError):
             raise UserError(
@@ -178,7 +242,8 @@ def _from_gold(folder: Path) -> Iterator[Pair]:
         name = f"{number} {voice}".strip()
         if set(sides) != {"0", "1"}:
             raise UserError(f"{folder / 'gold.csv'}: {name} is not one right and one wrong recording")
-        yield Pair(name, sides["1"][1], _audio(folder, sides["1"][0]), _audio(folder, sides["0"][0]))
+        good, bad = _audio(folder, sides["1"][0]), _audio(folder, sides["0"][0])
+        yield Pair(name, sides["1"][1], good, bad, cluster=number)
 
 
 def _audio(folder: Path, name: str) -> Path:
@@ -203,7 +268,7 @@ def _from_samples(part: Path) -> Iterator[Pair]:
     for number, files in sorted(numbered.items()):
         if len(files) != 2:
             raise UserError(f"{part}: sample {number} has {len(files)} recordings, a pair has two")
-        yield Pair(f"{part.name}/{number}", part.name, *files)
+        yield Pair(f"{part.name}/{number}", part.name, files[0], files[1])
 
 
 def _from_stories(part: Path, folder: Path) -> Iterator[Pair]:
@@ -220,7 +285,9 @@ def _from_stories(part: Path, folder: Path) -> Iterator[Pair]:
         if missing := [side for side in ("correct", "incorrect") if side not in sides]:
             raise UserError(f"{part}: {name} has no {missing[0]} recording, a pair has two")
         identity = f"{category}/{name}" if category else name
-        yield Pair(identity, category, sides["correct"], sides["incorrect"], sides.get("mutual"))
+        yield Pair(
+            identity, category, sides["correct"], sides["incorrect"], sides.get("mutual"), cluster=name
+        )
 
 
 def pair_rows(results: Sequence[PairResult]) -> list[dict[str, Any]]:
@@ -230,10 +297,12 @@ def pair_rows(results: Sequence[PairResult]) -> list[dict[str, Any]]:
             "test": result.name,
             "id": pair.id,
             "category": pair.category,
+            "cluster": pair.cluster,
             "good_nats": pair.good.nats,
             "good_tokens": pair.good.tokens,
             "bad_nats": pair.bad.nats,
             "bad_tokens": pair.bad.tokens,
+            "same_codes": pair.same,
         }
         for result in results
         for pair in result.pairs

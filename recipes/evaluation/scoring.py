@@ -31,6 +31,7 @@ from codec.metrics.recognizers import POCKETSPHINX
 from codec.runs import UserError
 
 NO_RECOGNIZER = "none"
+ERROR_RATES = "word and character error rate"  # what `skipped` calls them
 _TASKS_AHEAD = 4  # waveforms waiting for each worker: bounds the memory on corpora of any size
 
 Key = TypeVar("Key")
@@ -116,7 +117,7 @@ class Scorer:
                 else:
                     self._local = open_recognizer(self.asr, device, language)
             except MissingDependency as missing:
-                self.skipped["word and character error rate"] = str(missing)
+                self.skipped[ERROR_RATES] = str(missing)
                 self.asr = None
         names = tuple(metric.name for metric in usable.metrics)
         self._bench: _Workbench | None = None

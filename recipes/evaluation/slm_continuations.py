@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codec.metrics import Column, Interval, SpeakerEmbedder, normalize_transcript, wilson_interval
+from codec.metrics import Column, Interval, SpeakerEmbedder, clustered_share, normalize_transcript
 from codec.runs import Progress, UserError
-from data import AudioError, Utterance, read_audio, write_audio
+from data import AudioError, Utterance, audio_info, read_audio, write_audio
 from recipes.evaluation.file_names import file_name
-from recipes.evaluation.scoring import Scorer, ScoringTask
+from recipes.evaluation.scoring import ERROR_RATES, Scorer, ScoringTask
 from recipes.evaluation.slm_settings import SHORTEST_SECONDS, ContinuationConfig
 from slm.evaluation.diversity import auto_bleu, self_bleu, vert
 from slm.evaluation.metrics import mean_of
@@ -29,7 +29,7 @@ RECORDING = "recordings go on"
 CEILING = "recordings through the codec"
 MODEL = "model"
 
-_SPEAKER = Column("prompt_similarity", "speaker similarity to the prompt", "higher")
+PROMPT_SIMILARITY = Column("prompt_similarity", "speaker similarity to the prompt", "higher")
 _BOUNDS = SpeechBounds()
 
 
@@ -52,13 +52,20 @@ class Continuation:
     self_bleu: float = math.nan  # among one sample each of all prompts
     samples_self_bleu: float = math.nan  # among the samples of the same prompt
 
+    @property
+    def says_something(self) -> bool | None:
+        """Whether the recogniser heard a word; None where nobody listened."""
+        return None if self.transcript is None else bool(normalize_transcript(self.transcript))
+
 
 @dataclass(frozen=True)
 class ContinuationSummary:
     """All continuations of a system, with 95 % intervals over prompts; NaN where nothing was measured."""
 
     continuations: int
+    prompts: int
     seconds: float  # mean
+    heard: Interval  # share in which the recogniser heard a word: of the others no text says anything
     ended: Interval  # share that the model ended by itself
     perplexity: Interval  # of the transcripts, a token of the text language model
     auto_bleu: Interval
@@ -71,20 +78,22 @@ class ContinuationSummary:
 
     @classmethod
     def of(cls, rows: Sequence[Continuation]) -> "ContinuationSummary":
-        """Of rows of one system; the samples of a prompt count as one, because they hang together."""
+        """Of rows of one system; the samples of a prompt hang together, so all intervals are over prompts."""
         prompts = list(_by_id(rows).values())
 
         def mean(name: str) -> Interval:
-            return mean_of(_mean([getattr(row, name) for row in group]) for group in prompts)
+            means = (_mean([getattr(row, name) for row in group]) for group in prompts)
+            return mean_of(means, at_most=1.0)
 
-        ends = [row.ended for row in rows if row.ended is not None]
         repetitions = [[row.repetition for row in group if row.repetition is not None] for group in prompts]
         keys = dict.fromkeys(key for row in rows for key in row.values)
         auto, among = mean("auto_bleu"), mean("self_bleu")
         return cls(
             continuations=len(rows),
+            prompts=len(prompts),
             seconds=_mean([row.seconds for row in rows]),
-            ended=wilson_interval(sum(ends), len(ends)),
+            heard=_share([[row.says_something for row in group] for group in prompts]),
+            ended=_share([[row.ended for row in group] for group in prompts]),
             perplexity=perplexity(
                 [[row.likelihood for row in group if row.likelihood is not None] for group in prompts]
             ),
@@ -92,7 +101,7 @@ class ContinuationSummary:
             self_bleu=among,
             vert=vert(auto.value, among.value),
             samples_self_bleu=mean("samples_self_bleu"),
-            repeated=mean_of(_mean([r.repeated for r in group]) for group in repetitions),
+            repeated=mean_of((_mean([r.repeated for r in group]) for group in repetitions), at_most=1.0),
             longest_run=float(max((r.longest_run for group in repetitions for r in group), default=math.nan)),
             values={
                 key: mean_of(_mean([row.values.get(key, math.nan) for row in group]) for group in prompts)
@@ -109,6 +118,9 @@ class ContinuationResult:
     columns: list[Column]
     skipped: dict[str, str]  # metric -> why, and the cure
     failures: dict[str, str]  # id of a recording -> why nothing follows it
+    _summaries: dict[str, ContinuationSummary] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def systems(self) -> list[str]:
@@ -116,8 +128,45 @@ class ContinuationResult:
         return list(dict.fromkeys(row.system for row in self.rows))
 
     def summary(self, system: str) -> ContinuationSummary:
-        """One line of the table."""
-        return ContinuationSummary.of([row for row in self.rows if row.system == system])
+        """One line of the table, worked out once."""
+        if system not in self._summaries:
+            own = [row for row in self.rows if row.system == system]
+            self._summaries[system] = ContinuationSummary.of(own)
+        return self._summaries[system]
+
+
+@dataclass(frozen=True)
+class FittingPrompts:
+    """Recordings that are long enough, and why the others are not."""
+
+    utterances: list[Utterance]
+    failures: dict[str, str]  # by id
+
+
+def fitting_prompts(utterances: Sequence[Utterance], config: ContinuationConfig) -> FittingPrompts:
+    """The recordings that go on for a second after the prompt, by their headers.
+
+    Raises UserError where there are none.
+    """
+    fitting: list[Utterance] = []
+    failures: dict[str, str] = {}
+    longest = 0.0
+    for utterance in utterances:
+        try:
+            info = audio_info(utterance.path)
+        except AudioError as error:
+            failures[utterance.id] = str(error)
+            continue
+        longest = max(longest, info.seconds)
+        if info.seconds < config.prompt_seconds + SHORTEST_SECONDS:
+            failures[utterance.id] = _too_short(utterance.id, info.seconds, config)
+        else:
+            fitting.append(utterance)
+    if not fitting:
+        reason = next(iter(failures.values()), "the corpus holds none")
+        cure = f"; the longest has {longest:.1f} s: shorten --continuation.prompt_seconds" if longest else ""
+        raise UserError(f"there is no recording to go on from: {reason}{cure}")
+    return FittingPrompts(fitting, failures)
 
 
 def evaluate_continuations(
@@ -130,8 +179,11 @@ def evaluate_continuations(
     seed: int = 0,
     text_lm: TextLM | None = None,
     embedder: SpeakerEmbedder | None = None,
+    gain: float = 1.0,
 ) -> ContinuationResult:
     """Go on from the first seconds of recordings into `output`/continuations, and score it beside their own rest.
+
+    Recordings are taken times `gain`.
 
     A recording that cannot be read, has less than a second after the prompt, or is longer than the model reads is a
     failure, named. The scorer's metrics must need no reference.
@@ -146,7 +198,7 @@ def evaluate_continuations(
         with Progress(len(utterances), unit="prompts", label="going on") as progress:
             for number, utterance in enumerate(utterances):
                 try:
-                    prompt = _Prompt.of(language_model, utterance, number, config)
+                    prompt = _Prompt.of(language_model, utterance, number, config, gain)
                     made = _continue(language_model, prompt, config.samples, sampling, seed)
                 except (AudioError, UserError) as error:
                     failures[utterance.id] = str(error)
@@ -160,7 +212,7 @@ def evaluate_continuations(
                     if embedder is not None:
                         voice = None if speaker is None else embedder.embed(said, rate)
                         alike = math.nan if speaker is None or voice is None else float(speaker @ voice)
-                        row = replace(row, values={_SPEAKER.key: alike})
+                        row = replace(row, values={PROMPT_SIMILARITY.key: alike})
                     yield row, ScoringTask(said.numpy().astype(np.float32), rate, transcribe=True)
                 progress.update(1)
 
@@ -171,14 +223,15 @@ def evaluate_continuations(
         raise UserError(f"there is no recording to go on from: {reason}")
     skipped = {}
     if scorer.asr is None:
-        skipped["perplexity, auto-BLEU and self-BLEU of continuations"] = "nobody heard them: --asr none"
+        reason = scorer.skipped.get(ERROR_RATES, "no recogniser: --asr none")
+        skipped["perplexity, auto-BLEU and self-BLEU of continuations"] = f"nobody heard them: {reason}"
     elif text_lm is None:
         skipped["perplexity of continuations"] = (
             "no text language model: --text_lm, any causal language model of Hugging Face"
         )
     else:
         rows = _with_likelihoods(rows, text_lm)
-    columns = [*scorer.columns, *([_SPEAKER] if embedder is not None else [])]
+    columns = [*scorer.columns, *([PROMPT_SIMILARITY] if embedder is not None else [])]
     return ContinuationResult(_with_diversity(rows), columns, {**scorer.skipped, **skipped}, failures)
 
 
@@ -194,17 +247,19 @@ class _Prompt:
 
     @classmethod
     def of(
-        cls, language_model: SpeechLM, utterance: Utterance, number: int, config: ContinuationConfig
+        cls,
+        language_model: SpeechLM,
+        utterance: Utterance,
+        number: int,
+        config: ContinuationConfig,
+        gain: float,
     ) -> "_Prompt":
         codec = language_model.vocabulary.codec
-        waveform = read_audio(utterance.path, codec.sampling_rate)
+        waveform = read_audio(utterance.path, codec.sampling_rate) * gain
         start = max(1, round(config.prompt_seconds * codec.frame_rate)) * codec.hop_length
         rest = min(len(waveform) - start, round(config.seconds * codec.sampling_rate))
         if rest < SHORTEST_SECONDS * codec.sampling_rate:
-            raise UserError(
-                f"{utterance.id} is {len(waveform) / codec.sampling_rate:.1f} s long: it does not go on for "
-                f"{SHORTEST_SECONDS:g} s after a prompt of {config.prompt_seconds:g} s"
-            )
+            raise UserError(_too_short(utterance.id, len(waveform) / codec.sampling_rate, config))
         heard = waveform[:start]
         return cls(utterance.id, number, waveform[: start + rest], heard, language_model.encode(heard))
 
@@ -212,6 +267,13 @@ class _Prompt:
     def rest_samples(self) -> int:
         """What follows, (samples,)."""
         return len(self.waveform) - len(self.heard)
+
+
+def _too_short(name: str, seconds: float, config: ContinuationConfig) -> str:
+    return (
+        f"{name} is {seconds:.1f} s long: it does not go on for {SHORTEST_SECONDS:g} s after a prompt of "
+        f"{config.prompt_seconds:g} s"
+    )
 
 
 def _continue(
@@ -314,6 +376,14 @@ def _by_id(rows: Sequence[Continuation]) -> dict[str, list[Continuation]]:
     for row in rows:
         groups.setdefault(row.id, []).append(row)
     return groups
+
+
+def _share(groups: Sequence[Sequence[bool | None]]) -> Interval:
+    """Of what is true, over groups; None is not asked."""
+    known = [[value for value in group if value is not None] for group in groups]
+    return clustered_share(
+        np.array([sum(group) for group in known], float), np.array([len(group) for group in known], float)
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -87,10 +87,15 @@ def open_rows(path: str, language_model: SpeechLM) -> TokenDataset:
 
 
 def evaluate_cross_modal(
-    language_model: SpeechLM, dataset: TokenDataset, candidates: int = 10, limit: int | None = None
+    language_model: SpeechLM,
+    dataset: TokenDataset,
+    candidates: int = 10,
+    limit: int | None = None,
+    name: str | None = None,
 ) -> CrossModalResult:
     """Bits, and retrieval among `candidates` of about one length, over the rows or `limit` of them, evenly spread.
 
+    `name` is what the dataset is called in tables, that of its directory unless set.
     Raises UserError when no row is left.
     """
     count = len(dataset) if limit is None else min(limit, len(dataset))
@@ -106,7 +111,7 @@ def evaluate_cross_modal(
             )
         trials = retrieve(language_model, dataset, [row.index for row in rows], candidates, progress.update)
     return CrossModalResult(
-        name=Path(dataset.name).name,
+        name=name or Path(dataset.name).name,
         rows=rows,
         ids=[dataset.id(row.index) for row in rows],
         left_out=len(indices) - len(rows),

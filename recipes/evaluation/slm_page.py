@@ -1,11 +1,14 @@
 """The page of `evaluate-slm`, report.md: tables with what has to be known to read them."""
 
+import math
 from typing import Any
 
+from codec.metrics.intervals import FEW
 from recipes.evaluation.slm_continuations import ContinuationResult
 from recipes.evaluation.slm_cross_modal import CrossModalResult
 from recipes.evaluation.slm_evaluation import CEILING, SLMEvaluation
 from recipes.evaluation.slm_tables import (
+    COMPARED,
     NOTHING,
     bits_table,
     continuations_sound_table,
@@ -38,21 +41,19 @@ def page(evaluation: SLMEvaluation, facts: dict[str, Any], with_picture: bool) -
     if evaluation.rows:
         parts += _spoken_part(evaluation, facts, with_picture)
     if evaluation.continuations is not None:
-        parts += _continuations_part(evaluation.continuations, facts)
+        parts += _continuations_part(evaluation, evaluation.continuations, facts)
     if evaluation.pairs:
         parts += [
             "## Right or wrong",
             pairs_table(evaluation.pairs),
-            "Share of the pairs in which the model finds the right recording likelier than the wrong one, with 95 % "
-            "Wilson intervals; 50 % is chance, and a tie counts half. Every pair is a row of `pairs.parquet`.",
+            _list(_pair_notes(evaluation)),
         ]
     if evaluation.cross_modal:
         parts += _cross_modal_part(evaluation.cross_modal)
-    if evaluation.skipped:
-        parts += [
-            "## Not measured",
-            _list([f"{name}: {reason}" for name, reason in evaluation.skipped.items()]),
-        ]
+    if evaluation.skipped or evaluation.unfinished:
+        coming = [f"{name}: still to be done" for name in evaluation.unfinished]
+        reasons = [f"{name}: {reason}" for name, reason in evaluation.skipped.items()]
+        parts += ["## Not measured", _list([*reasons, *coming])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -75,8 +76,19 @@ def _spoken_part(evaluation: SLMEvaluation, facts: dict[str, Any], with_picture:
         )
     if evaluation.unreferenced:
         notes.append(
-            f"{len(evaluation.unreferenced)} sentences have no reference: their lengths are not compared."
+            f"{len(evaluation.unreferenced)} sentences have no reference"
+            + (
+                f": beside the recordings and the codec stand the lines “{COMPARED}”, which are of the same sentences."
+                if evaluation.compared
+                else "."
+            )
         )
+    if evaluation.failures:
+        name, reason = next(iter(evaluation.failures.items()))
+        notes.append(f"Left out: {len(evaluation.failures)}, the first {name}: {reason}.")
+    if (count := evaluation.summary(evaluation.systems[-1]).sentences) < FEW:
+        notes.append(_few(count, "sentences"))
+    codec = facts["codec"]
     parts = [
         results_table(evaluation),
         _list(notes),
@@ -88,7 +100,8 @@ def _spoken_part(evaluation: SLMEvaluation, facts: dict[str, Any], with_picture:
         rows = [[_BIT_NAMES.get(name, name), f"{value:.3f}"] for name, value in evaluation.bits.items()]
         parts += [
             "## Bits",
-            "What the model needs to predict the references, text and speech, in the documents it speaks from:",
+            f"What the model needs to predict {evaluation.bits_of} references, text and speech, in the documents it "
+            f"speaks from; a token of which nothing is known takes {_uniform_bits(codec):.2f} bits:",
             markdown_table(["", "bits"], rows),
         ]
     if with_picture:
@@ -133,17 +146,20 @@ def _sound_notes(keys: list[str], paced: bool = True) -> list[str]:
     ]
 
 
-def _continuations_part(result: ContinuationResult, facts: dict[str, Any]) -> list[str]:
+def _continuations_part(
+    evaluation: SLMEvaluation, result: ContinuationResult, facts: dict[str, Any]
+) -> list[str]:
     config = facts["continuation"]
     notes = [
         f"Prompts are the first {config['prompt_seconds']:g} s of recordings ({config['split']} split of "
         f"{config['corpus']}); what follows is as long as the recording goes on, {config['seconds']:g} s at most, and "
         f"shorter where the model ends by itself. {config['samples']} samples a prompt, at temperature "
-        f"{config['temperature']:g}. Intervals are over prompts.",
+        f"{config['temperature']:g}. Intervals are over prompts, whose samples hang together.",
     ]
     if facts["asr"] is not None:
         lm = f" by {facts['text_lm']}" if facts["text_lm"] else ""
         notes += [
+            "With words: share in which the recogniser heard a word; the others are in no number about words.",
             f"Perplexity{lm}, auto-BLEU and self-BLEU are of transcripts by {facts['asr']}, whose mistakes are in all "
             "three rows.",
             "auto-BLEU: how much a transcript repeats itself; self-BLEU: how much it repeats the transcripts after "
@@ -151,9 +167,17 @@ def _continuations_part(result: ContinuationResult, facts: dict[str, Any]) -> li
             "5.3). All are low for a model that has much to say; of a text in which no pair comes twice, as of most "
             "short ones, auto-BLEU is 0.",
         ]
+    prompts = len({row.id for row in result.rows})
+    if prompts < FEW:
+        notes.append(_few(prompts, "prompts"))
     if result.failures:
         name, reason = next(iter(result.failures.items()))
-        notes.append(f"Nothing follows {len(result.failures)} recordings, the first {name}: {reason}.")
+        notes.append(
+            f"Gone on from {prompts} recordings. Nothing follows {len(result.failures)} others, the first {name}: "
+            f"{reason}."
+        )
+    if strange := _strange(evaluation):
+        notes.append(strange)
     heard = [
         [row.id, row.system, row.transcript or NOTHING] for row in sorted(result.rows, key=lambda row: row.id)
     ]
@@ -187,9 +211,50 @@ def _cross_modal_part(results: list[CrossModalResult]) -> list[str]:
             retrieval_table(results),
             f"Each row among {candidates} of about one length: the text that makes a speech likeliest, and the speech "
             "that a text makes likelier than other texts do; the other way about where text is read after speech. "
-            "95 % Wilson intervals. Every row is one of `cross_modal.parquet`.",
+            "95 % intervals over the groups of rows that are tried against each other. Every row is one of "
+            "`cross_modal.parquet`.",
         ]
     return parts
+
+
+def _pair_notes(evaluation: SLMEvaluation) -> list[str]:
+    notes = [
+        "Share of the pairs in which the model finds the right recording likelier than the wrong one; 50 % is chance, "
+        "and a tie counts half. 95 % intervals by Wilson's score, over pairs that do not hang together: of a word in "
+        "several voices, and of a story, all are one. Every pair is a row of `pairs.parquet`.",
+        "Ceiling: what is left to a model that knows everything where the codec makes the same codes of both "
+        "recordings.",
+    ]
+    for result in evaluation.pairs:
+        if result.failures:
+            name, reason = next(iter(result.failures.items()))
+            notes.append(f"{result.name}: {len(result.failures)} pairs left out, the first {name}: {reason}.")
+    if strange := _strange(evaluation):
+        notes.append(strange)
+    return notes
+
+
+def _strange(evaluation: SLMEvaluation) -> str | None:
+    """What is to be known of a model that reads documents of a kind that it has never seen."""
+    if "speech alone" not in evaluation.not_trained_on:
+        return None
+    return (
+        "The model was trained on no document that begins with speech: speech without its text is strange to it, and "
+        "it may know more than this tells."
+    )
+
+
+def _few(count: int, what: str) -> str:
+    return (
+        f"There are but {count} {what}: intervals are widened for so few (Student's t), and still rough where most "
+        "values are the same."
+    )
+
+
+def _uniform_bits(codec: dict[str, Any]) -> float:
+    """Of a token, where all codes are as likely."""
+    sizes = codec["codebook_sizes"][: codec["num_quantizers"]]
+    return sum(math.log2(size) for size in sizes) / len(sizes)
 
 
 def _list(notes: list[str]) -> str:

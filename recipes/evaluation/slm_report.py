@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from codec.metrics import Interval
 from codec.runs import write_json, write_text
 from data import read_audio
 from recipes.evaluation.pairs import PairResult, pair_rows
@@ -24,6 +25,7 @@ from recipes.evaluation.slm_tables import (
 )
 from recipes.evaluation.tables import write_parquet
 from recipes.report import spectrogram_picture, waveform_row
+from slm.evaluation.pair_likelihood import PairAccuracy
 
 
 def write_slm_report(output: Path, evaluation: SLMEvaluation, facts: dict[str, Any]) -> str:
@@ -70,7 +72,7 @@ def summary(evaluation: SLMEvaluation, facts: dict[str, Any]) -> dict[str, Any]:
     for system in evaluation.systems:
         fields = asdict(evaluation.summary(system))
         if system in (REFERENCE, CEILING):  # what only a model does
-            del fields["ended"], fields["plausible"]
+            del fields["ended"], fields["plausible"], fields["at_length"]
         systems[system] = _measured(fields)
     continuations = None
     if evaluation.continuations is not None:
@@ -82,29 +84,45 @@ def summary(evaluation: SLMEvaluation, facts: dict[str, Any]) -> dict[str, Any]:
     return {
         **facts,
         "systems": systems,
+        "with_reference": {s: _measured(asdict(lines)) for s, lines in evaluation.compared.items()},
         "pairs": {result.name: _accuracies(result) for result in evaluation.pairs},
         "bits": evaluation.bits,
+        "bits_of": evaluation.bits_of,
         "continuations": continuations,
         "cross_modal": {result.name: _cross_modal(result) for result in evaluation.cross_modal},
         "skipped": evaluation.skipped,
         "without_reference": evaluation.unreferenced,
+        "failures": evaluation.failures,
+        "not_trained_on": evaluation.not_trained_on,
+        "unfinished": evaluation.unfinished,
     }
 
 
 def _measured(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is NaN, and intervals around NaN."""
+    """Without what is NaN, and intervals around NaN; null for bounds that there are none of."""
     kept: dict[str, Any] = {}
     for name, value in fields.items():
         if isinstance(value, dict) and "level" not in value:
             kept[name] = _measured(value)
-        elif not math.isnan(value["value"] if isinstance(value, dict) else value):
+        elif isinstance(value, dict):
+            if not math.isnan(value["value"]):
+                kept[name] = Interval(**value).to_dict()
+        elif not math.isnan(value):
             kept[name] = value
     return kept
 
 
 def _accuracies(result: PairResult) -> dict[str, Any]:
     """JSON of a likelihood test."""
-    return {**asdict(result.accuracy), "categories": {n: asdict(a) for n, a in result.by_category().items()}}
+    return {
+        **_accuracy(result.accuracy),
+        "categories": {name: _accuracy(accuracy) for name, accuracy in result.by_category().items()},
+        "failures": result.failures,
+    }
+
+
+def _accuracy(accuracy: PairAccuracy) -> dict[str, Any]:
+    return {**_measured(asdict(accuracy)), "ceiling": accuracy.ceiling}
 
 
 def _cross_modal(result: CrossModalResult) -> dict[str, Any]:
@@ -116,7 +134,7 @@ def _cross_modal(result: CrossModalResult) -> dict[str, Any]:
         "not_trained_on": result.unfamiliar,
         **_measured(asdict(result.bits)),
         "retrieval": [
-            {"reading": reader, "find": direction, "chance": accuracy.chance, **asdict(accuracy)}
+            {"reading": reader, "find": direction, "chance": accuracy.chance, **_measured(asdict(accuracy))}
             for (reader, direction), accuracy in result.retrieval.items()
         ],
     }

@@ -12,12 +12,14 @@ from recipes.report import markdown_table, rate_with_interval
 from slm.evaluation.cross_modal import VIEWS
 
 NOTHING = "–"
+COMPARED = "sentences with a reference"
 
 
 def results_table(evaluation: SLMEvaluation) -> str:
     """How well sentences are understood, ended and timed; systems below each other."""
     header = [
         "",
+        "utterances",
         "WER ↓",
         "CER ↓",
         "ended by itself",
@@ -26,9 +28,11 @@ def results_table(evaluation: SLMEvaluation) -> str:
         "× real time",
     ]
     rows = []
-    for system in evaluation.systems:
-        summary = evaluation.summary(system)
+    lines = {system: evaluation.summary(system) for system in evaluation.systems}
+    compared = {f"{system}, {COMPARED}": summary for system, summary in evaluation.compared.items()}
+    for system, summary in {**lines, **compared}.items():
         rates = [
+            f"{summary.sentences:,}",
             rate_with_interval(summary.word_error_rate),
             rate_with_interval(summary.character_error_rate),
         ]
@@ -42,7 +46,7 @@ def results_table(evaluation: SLMEvaluation) -> str:
                 system,
                 *rates,
                 rate_with_interval(summary.ended),
-                NOTHING if no_reference else f"{summary.plausible:.0%}",
+                rate_with_interval(summary.at_length),
                 NOTHING if no_reference else lengths,
                 f"{summary.real_time:.1f}",
             ]
@@ -70,7 +74,17 @@ def sound_table(evaluation: SLMEvaluation) -> str:
 
 def continuations_table(result: ContinuationResult) -> str:
     """What is said after a prompt; the recordings and the codec above the model."""
-    header = ["", "seconds", "ended by itself", "perplexity ↓", "auto-BLEU ↓", "self-BLEU ↓", "VERT ↓"]
+    header = [
+        "",
+        "prompts",
+        "seconds",
+        "ended by itself",
+        "with words ↑",
+        "perplexity ↓",
+        "auto-BLEU ↓",
+        "self-BLEU ↓",
+        "VERT ↓",
+    ]
     header.append("self-BLEU of a prompt's samples ↓")
     rows = []
     for system in result.systems:
@@ -78,8 +92,10 @@ def continuations_table(result: ContinuationResult) -> str:
         rows.append(
             [
                 system,
+                f"{summary.prompts:,}",
                 f"{summary.seconds:.1f}",
                 rate_with_interval(summary.ended),
+                rate_with_interval(summary.heard),
                 with_interval(summary.perplexity, 0),
                 rate_with_interval(summary.auto_bleu),
                 rate_with_interval(summary.self_bleu),
@@ -113,10 +129,10 @@ def pairs_table(results: Sequence[PairResult]) -> str:
         lines = {f"**{result.name}**": result.accuracy, **result.by_category()}
         for name, accuracy in lines.items():
             rates = [rate_with_interval(accuracy.normalized), rate_with_interval(accuracy.total)]
-            rows.append([name, str(accuracy.pairs), *rates])
-    return markdown_table(
-        ["likelihood test", "pairs", "accuracy, by likelihood a token ↑", "by likelihood ↑"], rows
-    )
+            ceiling = f"{accuracy.ceiling:.1%}".replace("%", " %")
+            rows.append([name, f"{accuracy.pairs:,}", *rates, ceiling])
+    header = ["likelihood test", "pairs", "accuracy, by likelihood a token ↑", "by likelihood ↑", "ceiling"]
+    return markdown_table(header, rows)
 
 
 def bits_table(results: Sequence[CrossModalResult]) -> str:
@@ -160,9 +176,11 @@ def retrieval_table(results: Sequence[CrossModalResult]) -> str:
 
 
 def with_interval(interval: Interval, digits: int) -> str:
-    """A value and its interval: `3.12 (2.98–3.25)`."""
+    """A value and its interval: `3.12 (2.98–3.25)`; without bounds, the value alone."""
     if math.isnan(interval.value):
         return NOTHING
+    if not interval.bounded:
+        return f"{interval.value:,.{digits}f}"
     return f"{interval.value:,.{digits}f} ({interval.low:,.{digits}f}–{interval.high:,.{digits}f})"
 
 

@@ -18,8 +18,9 @@ class VoiceLikeness:
 
     column = Column("speaker_similarity", "speaker similarity", "higher")
 
-    def __init__(self, embedder: SpeakerEmbedder, references: References):
-        self._embedder, self._references = embedder, references
+    def __init__(self, embedder: SpeakerEmbedder, references: References, gain: float = 1.0):
+        """References are taken times `gain`."""
+        self._embedder, self._references, self._gain = embedder, references, gain
         self._voices: dict[str, list[tuple[str, Tensor]]] = {}
 
     def __call__(self, waveform: Tensor, sampling_rate: int, voice: str | None, text: str) -> float:
@@ -41,6 +42,6 @@ class VoiceLikeness:
     def _embedding(self, utterance: Utterance) -> Tensor | None:
         rate = self._embedder.sampling_rate
         try:
-            return self._embedder.embed(read_audio(utterance.path, rate), rate)
+            return self._embedder.embed(read_audio(utterance.path, rate) * self._gain, rate)
         except AudioError:
             return None

@@ -5,9 +5,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from codec.metrics import UTMOS, WAVEFORM_METRICS, Column, Interval, SpeakerSimilarity
+from recipes.benchmark.report import HOW_RATIOS
 from recipes.evaluation.codec_evaluation import BEFORE_VOCODER
+from recipes.evaluation.slm_continuations import PROMPT_SIMILARITY
+from recipes.evaluation.slm_tables import COMPARED, with_interval
 from recipes.report import markdown_table, number, rate_with_interval
 from recipes.results.files import ResultFile
+from slm.evaluation.cross_modal import VIEWS
 
 NOTHING = "–"
 # Of a codec's metrics those that tell most; each report has them all.
@@ -70,7 +74,7 @@ def _system_row(
 
 
 def _columns() -> dict[str, Column]:
-    known = [BEFORE_VOCODER, UTMOS.column, SpeakerSimilarity.column]
+    known = [BEFORE_VOCODER, UTMOS.column, SpeakerSimilarity.column, PROMPT_SIMILARITY]
     known += [column for metric in WAVEFORM_METRICS for column in metric.columns]
     return {column.key: column for column in known}
 
@@ -79,34 +83,138 @@ def _columns() -> dict[str, Column]:
 
 
 def model_part(content: Mapping[str, Any]) -> list[str]:
-    """What a model says, and what it tells apart."""
+    """What a model says, how it goes on, what it tells apart, and what text and speech tell it of each other."""
     parts = []
+    name = f"`{PurePosixPath(content['model']).name}`"
+    heard_by = f" Error rates by {content['asr']}." if content.get("asr") else ""
     if content.get("systems"):
         sentences = _several(content["sentences"]["count"], "sentence")
-        about = f"`{PurePosixPath(content['model']).name}` reading {sentences}."
-        if content.get("asr"):
-            about += f" Error rates by {content['asr']}."
-        header = ["", "WER ↓", "CER ↓", "ended by itself", "length / reference", "× real time"]
-        rows = [
-            [
-                name,
-                _rate(entry.get("word_error_rate")),
-                _rate(entry.get("character_error_rate")),
-                _rate(entry.get("ended")),
-                _plain(entry.get("duration_ratio"), "{:.2f}"),
-                _plain(entry.get("real_time"), "{:.1f}") if "ended" in entry else NOTHING,
-            ]
-            for name, entry in content["systems"].items()
-        ]
-        parts += [about, _without_empty(header, rows)]
+        parts += [f"{name} reading {sentences}.{heard_by}", *_reading_tables(content)]
+    if content.get("continuations"):
+        config = content["continuation"]
+        heard_by = f" Words as {content['asr']} hears them." if content.get("asr") else ""
+        parts.append(
+            f"{name} going on from the first {config['prompt_seconds']:g} s of recordings ({config['split']} split of "
+            f"{PurePosixPath(config['corpus']).name}), {config['samples']} samples each.{heard_by}"
+        )
+        parts += _continuation_tables(content["continuations"]["systems"])
     if content.get("pairs"):
-        header = ["likelihood test", "pairs", "accuracy, by likelihood a token ↑", "by likelihood ↑"]
-        rows = [
-            [name, f"{entry['pairs']:,}", _rate(entry["normalized"]), _rate(entry["total"])]
-            for name, entry in content["pairs"].items()
-        ]
-        parts.append(markdown_table(header, rows))
+        parts.append(_pairs_table(content["pairs"]))
+    if content.get("cross_modal"):
+        parts += _cross_modal_tables(content["cross_modal"])
     return parts
+
+
+def _reading_tables(content: Mapping[str, Any]) -> Iterator[str]:
+    compared = content.get("with_reference", {})
+    lines = {**content["systems"], **{f"{name}, {COMPARED}": entry for name, entry in compared.items()}}
+    header = ["", "WER ↓", "CER ↓", "ended by itself", "… at ½ to 2 × the length", "length / reference"]
+    header.append("× real time")
+    rows = [
+        [
+            name,
+            _rate(entry.get("word_error_rate")),
+            _rate(entry.get("character_error_rate")),
+            _rate(entry.get("ended")),
+            _rate(entry.get("at_length")),
+            _plain(entry.get("duration_ratio"), "{:.2f}"),
+            _plain(entry.get("real_time"), "{:.1f}") if "ended" in entry else NOTHING,
+        ]
+        for name, entry in lines.items()
+    ]
+    yield _without_empty(header, rows)
+    yield from _sound_table(content["systems"], ("speaking_rate", "characters a second", 1))
+
+
+def _continuation_tables(systems: Mapping[str, Any]) -> Iterator[str]:
+    header = [
+        "",
+        "prompts",
+        "ended by itself",
+        "with words ↑",
+        "perplexity ↓",
+        "auto-BLEU ↓",
+        "self-BLEU ↓",
+        "VERT ↓",
+    ]
+    rows = [
+        [
+            name,
+            _plain(entry.get("prompts"), "{:,}"),
+            _rate(entry.get("ended")),
+            _rate(entry.get("heard")),
+            _spanned(entry.get("perplexity"), 0),
+            _rate(entry.get("auto_bleu")),
+            _rate(entry.get("self_bleu")),
+            _percent(entry.get("vert")),
+        ]
+        for name, entry in systems.items()
+    ]
+    yield _without_empty(header, rows)
+    yield from _sound_table(systems)
+
+
+def _sound_table(systems: Mapping[str, Any], *first: tuple[str, str, int]) -> Iterator[str]:
+    """How systems sound: what comes `first` (key, heading, digits), metrics of audio, self-repetition."""
+    columns = _columns()
+    keys = dict.fromkeys(key for entry in systems.values() for key in entry.get("values", {}))
+    known = [columns[key] for key in keys if key in columns]
+    header = ["", *(heading for _, heading, _ in first), *(column.heading for column in known)]
+    rows = [
+        [
+            name,
+            *(_spanned(entry.get(key), digits) for key, _, digits in first),
+            *(_spanned(entry.get("values", {}).get(column.key), column.digits) for column in known),
+            _rate(entry.get("repeated")),
+        ]
+        for name, entry in systems.items()
+    ]
+    if any(cell != NOTHING for row in rows for cell in row[1:]):
+        yield _without_empty([*header, "repeated pairs of frames"], rows)
+
+
+def _pairs_table(tests: Mapping[str, Any]) -> str:
+    header = ["likelihood test", "pairs", "accuracy, by likelihood a token ↑", "by likelihood ↑", "ceiling"]
+    rows = []
+    for name, test in tests.items():
+        for line, entry in {
+            name: test,
+            **{f"… {c}": e for c, e in test.get("categories", {}).items()},
+        }.items():
+            rates = [_rate(entry["normalized"]), _rate(entry["total"]), _percent(entry.get("ceiling"))]
+            rows.append([line, f"{entry['pairs']:,}", *rates])
+    return _without_empty(header, rows)
+
+
+def _cross_modal_tables(datasets: Mapping[str, Any]) -> Iterator[str]:
+    rows = []
+    for name, entry in datasets.items():
+        for unit, what, saved in (
+            ("speech", "speech, bits a token", "speech_saved"),
+            ("text", "text, bits a character", "text_saved"),
+        ):
+            strange = entry.get("not_trained_on", [])
+            views = [view for view in VIEWS if view.startswith(unit)]
+            cells = [_spanned(entry["bits"].get(v), 3) + ("*" if v in strange else "") for v in views]
+            rows.append([name, what, f"{entry['rows']:,}", *cells, _spanned(entry.get(saved), 3)])
+    header = ["", "", "rows", "alone ↓", "the other in view ↓", "saved ↑"]
+    yield markdown_table(header, rows, words=2)
+    if any(entry.get("not_trained_on") for entry in datasets.values()):
+        yield "*: the model has seen no such documents in training."
+    found = [
+        [
+            name,
+            trial["find"],
+            trial["reading"],
+            f"{trial['trials']:,}",
+            _rate(trial.get("accuracy")),
+            _percent(trial["chance"]),
+        ]
+        for name, entry in datasets.items()
+        for trial in entry["retrieval"]
+    ]
+    if found:
+        yield markdown_table(["", "find the", "reading", "trials", "found ↑", "chance"], found, words=3)
 
 
 # ---- speed
@@ -117,6 +225,8 @@ def bench_part(content: Mapping[str, Any]) -> list[str]:
     parts = []
     if content["codecs"]:
         parts.append(_codec_speeds(content))
+        if any(timing["ratios"] for timing in content["codecs"].values()):
+            parts.append(HOW_RATIOS)
     if rows := [list(_budget_cells(row)) for row in content["budgets"] if row["measured"] is not None]:
         parts.append(markdown_table(["", "measured", "budget", "", ""], rows))
     if (machine := content.get("machine")) is not None:
@@ -151,18 +261,23 @@ def _codec_speeds(content: Mapping[str, Any]) -> str:
             share = shares.get(f"{name} {step}")
             cells += [
                 f"{timing[step]['median_real_time']:.1f}",
-                _plain(timing["ratios"].get(step), "{:.2f} ×"),
+                _plain(_ratio(timing["ratios"], step), "{:.2f} ×"),
                 NOTHING if share is None else f"{share * 100:.0f} %",
             ]
         rows.append(cells)
     return _without_empty(header, rows, words=2)
 
 
+def _ratio(ratios: Mapping[str, float], step: str) -> float | None:
+    """The median of the rounds' own; files of before had it beside the ratio of the fastest rounds."""
+    return ratios.get(f"{step}_round_by_round", ratios.get(step))
+
+
 def _budget_cells(row: Mapping[str, Any]) -> Iterator[str]:
     yield row["what"]
     yield f"{row['measured']:.2f} {row['unit']}"
     yield f"{'≤' if row['at_most'] else '≥'} {row['target']:g}"
-    yield "kept" if row["passed"] else "missed"
+    yield "kept" if row["passed"] else row.get("instead", "") if row["passed"] is None else "missed"
     yield row["note"]
 
 
@@ -173,8 +288,16 @@ def _several(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _rate(value: Mapping[str, float] | None) -> str:
-    return NOTHING if value is None else rate_with_interval(Interval(**value))
+def _rate(value: Mapping[str, float | None] | None) -> str:
+    return NOTHING if value is None else rate_with_interval(Interval.from_dict(value))
+
+
+def _spanned(value: Mapping[str, float | None] | None, digits: int) -> str:
+    return NOTHING if value is None else with_interval(Interval.from_dict(value), digits)
+
+
+def _percent(value: float | None) -> str:
+    return NOTHING if value is None else f"{value * 100:.1f} %"
 
 
 def _plain(value: float | None, form: str) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from codec.metrics import WAVEFORM_METRICS
 from codec.runs import Schedule, UserError
 from data.corpora import CorpusFormat
 from slm.documents import DocumentConfig
@@ -47,6 +48,15 @@ class SpeakingConfig:
     continuations: int = 3  # held-out recordings to go on from; 0: none
     prompt_seconds: float = 3.0  # of each
     seconds: float = 5.0  # how far, at most
+    # of both: those that need no reference
+    metrics: list[str] = field(default_factory=lambda: ["dnsmos", "prosody"])
+
+    def __post_init__(self) -> None:
+        alone = [metric.name for metric in WAVEFORM_METRICS if not metric.needs_reference]
+        if unknown := [name for name in self.metrics if name not in alone]:
+            raise UserError(
+                f"no metric {', '.join(unknown)} of speech by itself; speaking.metrics are of {', '.join(alone)}"
+            )
 
 
 @dataclass
@@ -89,6 +99,10 @@ class StudyConfig:
     asr: str = (
         "pocketsphinx"  # hears recordings, codecs and language models; none, or a Hugging Face recogniser
     )
+    # a Hugging Face speaker verification model, for the similarity of speakers
+    speaker_model: str | None = None
+    # the file utmos22_strong_step7459_v1.pt of github.com/tarepan/SpeechMOS, for UTMOS
+    utmos: str | None = None
     processes: int = 1  # tokenizers that are worked on at a time; on GPUs, one each
     threads: int = 1  # of each process
     seed: int = 0

@@ -22,6 +22,7 @@ from recipes.study.cells import Cells
 from recipes.study.config import KMeansBaseline, StudyConfig
 from recipes.study.material import Material
 from recipes.study.steps import STAGES, steps
+from recipes.study.training import VALIDATION_BLOCKS, read_format
 from slm.generation.generate import generate
 from slm.generation.grammar import Span, SpeakingRow, TokenSets
 from slm.models.build import build_model
@@ -74,7 +75,7 @@ class _Pace:
     decode: float
     fit: float  # an iteration of k-means over a row
     score: float  # a second of audio: metrics and recogniser
-    listen: float  # the recogniser alone
+    listen: float  # the same of speech by itself
     train: float  # a token
     generate: float  # a second of speech
 
@@ -156,14 +157,14 @@ def _pace(
             task = ScoringTask(samples, rate, samples, text)
             score = _timed(lambda: list(scorer.run([(0, task)]))) / seconds
     if "speech" in left:
-        with Scorer([], config.asr, 1, device) as scorer:
+        with Scorer(config.speaking.metrics, config.asr, 1, device) as scorer:
             listen = _timed(lambda: list(scorer.run([(0, ScoringTask(samples, rate, None, text))]))) / seconds
     fit = train = speaking = 0.0
     if "fit" in left:
         codebook = codec.effective_codebook().cpu()
         rows = torch.randn(_TIMED_ROWS, codebook.shape[1])
         fit = _timed(lambda: nearest(rows, codebook)) / _TIMED_ROWS
-    if "language-model" in left or "speech" in left:
+    if {"language-model", "prediction", "speech"} & set(left):
         train, speaking = _model_pace(config, CodecInfo.of(codec), text_model, device)
     return _Pace(1 / speed.encode, 1 / speed.decode, fit, score, listen, train, speaking)
 
@@ -229,7 +230,10 @@ def _amounts(
     speaking = config.speaking
     read = mean * min(speaking.sentences, len(material.held_out)) if material.texts else 0.0
     gone_on = speaking.continuations * speaking.seconds
-    checks = config.validations * 2 * held_out * info.frame_rate * info.num_quantizers / 3  # no backward pass
+    coded = held_out * info.frame_rate * info.num_quantizers
+    # no backward pass: a third
+    checks = config.validations * 2 * min(coded, VALIDATION_BLOCKS * config.batch.length) / 3
+    views = 2 if material.texts and read_format(config.documents.formats) is not None else 1
     amounts = {
         "tokens": (f"{encoded:,.0f} s of audio to encode", encoded * pace.encode),
         "codes": (f"{encoded * info.frame_rate * info.num_quantizers:,.0f} codes to count", 1.0),
@@ -239,10 +243,12 @@ def _amounts(
             + changed * pace.encode,
         ),
         "language-model": (f"{tokens:,.0f} tokens to train on", (tokens + checks) * pace.train),
+        "prediction": (f"{views * coded:,.0f} held-out tokens to predict", views * coded / 3 * pace.train),
         "speech": (
             f"{read + gone_on:,.0f} s of speech to generate",
             (read * max(1, speaking.candidates) + gone_on) * (pace.generate + pace.decode)
-            + read * (3 * pace.listen + pace.encode + pace.decode),
+            + read * (3 * pace.listen + pace.encode + pace.decode)
+            + gone_on * pace.listen,
         ),
     }
     if isinstance(tokenizer, KMeansBaseline):

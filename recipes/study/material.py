@@ -5,8 +5,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 from codec.runs import UserError
 from data import Corpus, Utterance, audio_info, open_corpus
 from recipes.study.config import StudyConfig
@@ -79,12 +77,3 @@ def content_hash(corpus: Corpus) -> str:
 def part_of(corpus: Corpus, utterances: Sequence[Utterance]) -> Corpus:
     """A corpus of some of its utterances."""
     return replace(corpus, utterances=list(utterances))
-
-
-def weights_hash(model: torch.nn.Module) -> str:
-    """16 hex digits over all weights of a model: unlike a codec's fingerprint, over its decoder's too."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

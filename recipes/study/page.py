@@ -62,10 +62,10 @@ class Sound:
 
 @dataclass(frozen=True)
 class Sounds:
-    """Sounds to be compared: a row each, a column each version; None where there is none."""
+    """Sounds to be compared: a row each, a column each version; words where there is none and why, or None."""
 
     header: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[Sound | None]]]
+    rows: Sequence[tuple[str, Sequence[Sound | str | None]]]
 
 
 Block: TypeAlias = Paragraph | Points | Table | Picture | Sounds
@@ -116,9 +116,9 @@ def _markdown(block: Block) -> str:
             return markdown_table(["", *header], cells, words=len(header) + 1)
 
 
-def _markdown_sound(sound: Sound | None) -> str:
-    if sound is None:
-        return "–"
+def _markdown_sound(sound: Sound | str | None) -> str:
+    if not isinstance(sound, Sound):
+        return sound or "–"
     return f"[{Path(sound.file).suffix[1:]}]({_link(sound.file)})" + (f" {sound.note}" if sound.note else "")
 
 
@@ -140,9 +140,9 @@ def _html(block: Block, directory: Path) -> str:
             return _html_table(["", *header], cells, words=len(header) + 1)
 
 
-def _html_sound(sound: Sound | None) -> str:
-    if sound is None:
-        return "–"
+def _html_sound(sound: Sound | str | None) -> str:
+    if not isinstance(sound, Sound):
+        return html.escape(sound or "–")
     return f'<audio controls preload="none" src="{_link(sound.file)}"></audio>{html.escape(sound.note)}'
 
 

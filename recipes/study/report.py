@@ -8,21 +8,22 @@ from typing import Any
 
 from codec.runs import duration, write_json, write_text
 from recipes.report import rate_with_interval
+from recipes.study.cells import without_nan
+from recipes.study.comparison import Comparison
 from recipes.study.config import StudyConfig
 from recipes.study.material import Material
 from recipes.study.page import Block, Paragraph, Points, Section, as_html, as_markdown
 from recipes.study.result import Result
 from recipes.study.sections import (
-    bits,
-    filled,
     prediction_section,
     reconstruction_section,
-    speech_section,
     stability_section,
     tokens_section,
 )
 from recipes.study.sounds import listening_section
+from recipes.study.speaking import speech_section
 from recipes.study.steps import Outcome
+from recipes.study.table_cells import bits, filled
 from recipes.study.training import ALONE, READ
 
 
@@ -32,10 +33,11 @@ def write_report(output: Path, config: StudyConfig, material: Material, outcomes
     Nothing in the page or the numbers is a time, so what was killed and begun again reports what it would have.
     """
     results = [Result(outcome, output) for outcome in outcomes]
+    comparison = Comparison(results)
     sections = [
-        _summary(config, material, results),
+        _summary(config, material, results, comparison),
         tokens_section(output, results),
-        prediction_section(output, results),
+        prediction_section(output, results, comparison),
         reconstruction_section(output, results),
         speech_section(config, results),
         stability_section(output, results),
@@ -47,24 +49,26 @@ def write_report(output: Path, config: StudyConfig, material: Material, outcomes
     page = output / "report.html"
     write_text(output / "report.md", as_markdown(title, sections))
     write_text(page, as_html(title, sections, output))
-    write_json(output / "results.json", _numbers(config, material, results))
+    write_json(output / "results.json", _numbers(config, material, results, comparison))
     write_json(output / "times.json", {result.name: result.times for result in results})
     return page
 
 
-def _summary(config: StudyConfig, material: Material, results: Sequence[Result]) -> Section:
+def _summary(
+    config: StudyConfig, material: Material, results: Sequence[Result], comparison: Comparison
+) -> Section:
     """The one table that a paper would have."""
     rows = []
     for result in results:
-        system = result.model_system
+        system, told = result.model_system, comparison.of(result.name)
         rows.append(
             [
                 result.name,
                 f"{result.codes['nominal_bitrate']:,.0f}",
                 f"{result.info.frame_rate * result.info.num_quantizers:g}",
-                bits(result.ngram_bits[-1]),
-                bits(result.model_bits(ALONE)),
-                bits(result.model_bits(READ)),
+                bits(told.ngrams[-1]),
+                bits(told.alone.value),
+                bits(told.read.value),
                 rate_with_interval(result.rate("codec")),
                 rate_with_interval(result.spoken(system)) if system else "–",
             ]
@@ -96,8 +100,10 @@ def _summary(config: StudyConfig, material: Material, results: Sequence[Result])
     blocks.append(
         Points(
             [
-                "Bits a second compare across frame rates and codebooks: what held-out speech costs as these codes. A "
-                "tokenizer that keeps less also costs less, so read them beside the error rates.",
+                "Bits a second compare across frame rates and codebooks: what the same "
+                f"{len(comparison.alone.ids):,} of {len(material.held_out):,} held-out recordings "
+                f"({duration(comparison.alone.seconds)}), each whole, cost as these codes. A tokenizer that keeps less "
+                "also costs less, so read them beside the error rates.",
                 "WER: word error rate by a recogniser, with 95 % bootstrap intervals over recordings or sentences. "
                 "Through the codec bounds what a language model over these codes can say.",
             ]
@@ -129,10 +135,15 @@ def _settings(config: StudyConfig, material: Material, results: Sequence[Result]
     return Section("How it was made", [Points(points)])
 
 
-def _numbers(config: StudyConfig, material: Material, results: Sequence[Result]) -> dict[str, Any]:
+def _numbers(
+    config: StudyConfig, material: Material, results: Sequence[Result], comparison: Comparison
+) -> dict[str, Any]:
     tokenizers = {}
     for result in results:
-        codes = {key: value for key, value in result.codes.items() if key != "counts"}
+        # what there is of every code and of every held-out recording stays in the cells
+        codes = {
+            key: value for key, value in result.codes.items() if key not in ("counts", "held_out", "ngrams")
+        }
         tokenizers[result.name] = {
             "codec": result.info.to_dict(),
             "about": dict(result.tokenizer.about),
@@ -140,13 +151,39 @@ def _numbers(config: StudyConfig, material: Material, results: Sequence[Result])
             "codes": codes,
             "reconstruction": dict(result.reconstruction),
             "language_model": dict(result.model),
+            "prediction": _predicted(result, comparison),
             "speech": dict(result.speech),
         }
     return {
         "corpus": {"name": material.corpus.name, "hash": material.hash, "seconds": material.seconds},
         "budget": {"steps": config.steps, "audio_hours": config.audio_hours, "batch": asdict(config.batch)},
+        "compared": {
+            ALONE: {"recordings": len(comparison.alone.ids), "seconds": comparison.alone.seconds},
+            READ: {"recordings": len(comparison.read.ids), "seconds": comparison.read.seconds},
+            "notes": comparison.notes(),
+        },
         "tokenizers": tokenizers,
     }
+
+
+def _predicted(result: Result, comparison: Comparison) -> dict[str, Any]:
+    """Bits a second over the recordings that all tokenizers have, and how many this one could not be asked about."""
+    told = comparison.of(result.name)
+    left_out = {
+        view: {key: entry[key] for key in ("document", "too_long", "without_text", "beyond_block")}
+        for view, entry in result.prediction["views"].items()
+    }
+    return without_nan(
+        {
+            "seconds": told.seconds,
+            "ngrams": dict(zip(("unigram", "bigram", "trigram"), told.ngrams, strict=True)),
+            ALONE: asdict(told.alone),
+            READ: asdict(told.read),
+            "saved": asdict(told.saved),
+            "bits_per_token": told.bits_a_token,
+            "views": left_out,
+        }
+    )
 
 
 def _span(values: Sequence[float]) -> str:

@@ -1,6 +1,7 @@
 """One tokenizer's cells, as the report asks for them."""
 
 from pathlib import Path
+from typing import Any
 
 from codec.metrics import Interval
 from recipes.evaluation.slm_evaluation import CEILING, REFERENCE
@@ -18,7 +19,7 @@ class Result:
         self.tokenizer = outcome.tokenizer
         self.name, self.info = outcome.tokenizer.name, outcome.tokenizer.info
         self.codes, self.reconstruction = outcome.codes.result, outcome.reconstruction.result
-        self.model = outcome.language_model.result
+        self.model, self.prediction = outcome.language_model.result, outcome.prediction.result
         self.speech = outcome.speech.result if outcome.speech is not None else {}
 
     @property
@@ -29,6 +30,7 @@ class Result:
             "codes": self.outcome.codes,
             "reconstruction": self.outcome.reconstruction,
             "language-model": self.outcome.language_model,
+            "prediction": self.outcome.prediction,
             "speech": self.outcome.speech,
         }
         if self.tokenizer.seconds is not None:
@@ -36,13 +38,27 @@ class Result:
         return _seconds(cells)
 
     @property
-    def ngram_bits(self) -> list[float]:
-        """Bits a second by uni-, bi- and trigram."""
-        return [or_nan(entry["bits_per_second"]) for entry in self.codes["ngrams"]]
+    def recordings(self) -> dict[str, float]:
+        """Seconds of every held-out recording, by id."""
+        return dict(zip(self.prediction["ids"], self.prediction["seconds"], strict=True))
 
-    def model_bits(self, of: str) -> float:
-        """Bits a second by the language model."""
-        return or_nan(self.model["bits_per_second"].get(of))
+    @property
+    def held_out_tokens(self) -> dict[str, int]:
+        """Of every held-out recording, by id."""
+        held_out = self.codes["held_out"]
+        return dict(zip(held_out["ids"], held_out["tokens"], strict=True))
+
+    @property
+    def ngram_bits(self) -> list[dict[str, float]]:
+        """Bits of every held-out recording by uni-, bi- and trigrams, by id."""
+        ids = self.codes["held_out"]["ids"]
+        return [dict(zip(ids, entry["bits"], strict=True)) for entry in self.codes["ngrams"]]
+
+    def predicted(self, view: str) -> dict[str, float]:
+        """Bits of the held-out recordings by the language model, by id; of those that it could be asked about."""
+        told = self.prediction["views"].get(view)
+        bits = [] if told is None else zip(self.prediction["ids"], told["bits"], strict=True)
+        return {key: value for key, value in bits if value is not None}
 
     def rate(self, system: str, name: str = "word_error_rate") -> Interval:
         """An error rate of the codec's own table."""
@@ -51,6 +67,11 @@ class Result:
     def spoken(self, system: str, name: str = "word_error_rate") -> Interval:
         """An error rate of what the language model, or a reference of it, says."""
         return interval(self.speech.get("systems", {}).get(system, {}).get(name))
+
+    @property
+    def continuations(self) -> list[dict[str, Any]]:
+        """What the language model said after prompts, and the prompts that it refused."""
+        return self.speech.get("continuations", {}).get("rows", [])
 
     @property
     def model_system(self) -> str | None:
@@ -67,13 +88,6 @@ def _seconds(cells: dict[str, Cell | None]) -> dict[str, float]:
     return {name: cell.seconds for name, cell in cells.items() if cell is not None}
 
 
-def interval(values: dict[str, float] | None) -> Interval:
-    """An interval as JSON has it; NaN where there is none."""
-    if values is None or values["value"] is None:
-        return Interval(_NOTHING, _NOTHING, _NOTHING)
-    return Interval(**values)
-
-
-def or_nan(value: float | None) -> float:
-    """A number as JSON has it: null for NaN."""
-    return _NOTHING if value is None else value
+def interval(values: dict[str, float | None] | None) -> Interval:
+    """An interval as JSON has it, without bounds where null stands for them; NaN where there is none."""
+    return Interval(_NOTHING, _NOTHING, _NOTHING) if values is None else Interval.from_dict(values)

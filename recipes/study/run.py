@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from codec.runs import StopSignal, UserError, plain_config, world_size
+from codec.runs import StopSignal, UserError, plain_config, world_size, write_text
 from recipes.study.cells import Cell, Cells, Stage, Stopped
 from recipes.study.config import StudyConfig
 from recipes.study.cost import Forecast, forecast
@@ -23,9 +24,7 @@ class Study:
     """A study at its output directory. Raises UserError for a corpus that cannot be studied."""
 
     def __init__(self, config: StudyConfig):
-        import yaml
-
-        from codec.runs import write_text
+        """Looks at the corpus; writes nothing."""
         from recipes.commands.common import resolve_device
 
         if world_size() > 1:
@@ -34,25 +33,26 @@ class Study:
         self.output = Path(config.output)
         self.device = resolve_device("auto")
         self.material = open_material(config)
-        self.output.mkdir(parents=True, exist_ok=True)
-        plain = yaml.safe_dump(plain_config(config), sort_keys=False, allow_unicode=True)
-        write_text(self.output / "config.yaml", plain)
         self.cells = Cells(self.output / "cells")
-        self.text_model = (
-            Path(config.text_model)
-            if config.text_model is not None
-            else self.cells.make(text_stage(config, self.material)).path / "text.model"
-        )
 
     def forecast(self) -> Forecast:
-        """What is left to do, and how long it will take."""
-        with _Threads(self.config.threads):
-            return forecast(self.config, self.material, self.cells, self.text_model, self.device)
+        """What is left to do, and how long it will take. Writes nothing into the output."""
+        with tempfile.TemporaryDirectory() as folder, _Threads(self.config.threads):
+            text_model = self._text_model(self.cells, Cells(Path(folder)))
+            return forecast(self.config, self.material, self.cells, text_model, self.device)
+
+    def _text_model(self, cells: Cells, otherwise: Cells) -> Path:
+        """The text tokenizer: as given, or from the first of these where it is there, else made in the other."""
+        if self.config.text_model is not None:
+            return Path(self.config.text_model)
+        stage = text_stage(self.config, self.material)
+        return (cells.find(stage) or otherwise.make(stage)).path / "text.model"
 
     def run(self) -> Path:
         """Do what is left and write the report; returns its HTML page. Raises Stopped where a signal ended it."""
         from filelock import FileLock, Timeout
 
+        self.output.mkdir(parents=True, exist_ok=True)
         try:
             # the system lets go of it when this process ends, however it does
             with FileLock(self.output / ".lock", timeout=0):
@@ -63,20 +63,23 @@ class Study:
             ) from None
 
     def _run(self) -> Path:
+        import yaml
+
         from recipes.study.report import write_report
 
+        plain = yaml.safe_dump(plain_config(self.config), sort_keys=False, allow_unicode=True)
+        write_text(self.output / "config.yaml", plain)
+        text_model = self._text_model(self.cells, self.cells)
         if self.config.processes > 1 and len(self.config.tokenizers) > 1:
-            self._run_side_by_side()
+            self._run_side_by_side(text_model)
         with _Threads(self.config.threads):
             outcomes = [
-                _finished(
-                    steps(self.config, tokenizer, self.material, self.text_model, self.device), self.cells
-                )
+                _finished(steps(self.config, tokenizer, self.material, text_model, self.device), self.cells)
                 for tokenizer in self.config.tokenizers
             ]
         return write_report(self.output, self.config, self.material, outcomes)
 
-    def _run_side_by_side(self) -> None:
+    def _run_side_by_side(self, text_model: Path) -> None:
         with StopSignal() as stop:
             pool = ProcessPoolExecutor(
                 min(self.config.processes, len(self.config.tokenizers)),
@@ -87,7 +90,7 @@ class Study:
             )
             with pool:
                 work = [
-                    pool.submit(_work, self.config, number, self.material, self.text_model)
+                    pool.submit(_work, self.config, number, self.material, text_model)
                     for number in range(len(self.config.tokenizers))
                 ]
                 left: set[Future[None]] = set(work)

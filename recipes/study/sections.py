@@ -1,19 +1,19 @@
 """The report's sections of numbers, each with its table and its picture."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from codec.metrics import Column
 from codec.runs import duration
-from recipes.evaluation.slm_evaluation import CEILING, REFERENCE
 from recipes.report import Curve, bars_picture, code_histogram, curves_picture, number, rate_with_interval
-from recipes.study.config import StudyConfig
+from recipes.study.comparison import CommonRows, Comparison
 from recipes.study.page import Block, Paragraph, Picture, Points, Section, Table
-from recipes.study.result import Result, interval
-from recipes.study.training import ALONE, READ
+from recipes.study.result import Result
+from recipes.study.table_cells import bits, bits_with_interval, columns_of, filled, not_measured
+from recipes.study.training import ALONE, READ, VALIDATION_BLOCKS
 
 
 def tokens_section(output: Path, results: Sequence[Result]) -> Section:
@@ -61,33 +61,32 @@ def tokens_section(output: Path, results: Sequence[Result]) -> Section:
     )
 
 
-def prediction_section(output: Path, results: Sequence[Result]) -> Section:
+def prediction_section(output: Path, results: Sequence[Result], comparison: Comparison) -> Section:
     """What codes cost that are predicted, and how that was learnt."""
     header = [
-        "",
-        "as stored",
-        "unigram",
-        "bigram",
-        "trigram",
-        "language model",
-        "given the text",
-        "bits a token",
-    ]
+        "", "s measured", "as stored", "unigram", "bigram", "trigram", "language model", "given the text",
+        "the text saves", "bits a token",
+    ]  # fmt: skip
     rows, bars, curves = [], {}, {}
     for result in results:
-        tokens_a_second = result.info.frame_rate * result.info.num_quantizers
-        values = [result.codes["nominal_bitrate"], *result.ngram_bits]
-        values += [result.model_bits(ALONE), result.model_bits(READ)]
+        told = comparison.of(result.name)
+        stored = result.codes["nominal_bitrate"]
         rows.append(
             [
                 result.name,
-                *(bits(value) for value in values),
-                f"{result.model_bits(ALONE) / tokens_a_second:.2f}",
+                f"{told.seconds:,.0f}",
+                *(bits(value) for value in (stored, *told.ngrams)),
+                *(bits_with_interval(value) for value in (told.alone, told.read, told.saved)),
+                "–" if math.isnan(told.bits_a_token) else f"{told.bits_a_token:.2f}",
             ]
         )
-        bars[result.name] = dict(zip(header[1:7], values, strict=True))
+        values = [stored, *told.ngrams, told.alone.value, told.read.value]
+        bars[result.name] = dict(zip(header[2:8], values, strict=True))
     bars_picture(output / "bits.png", bars, "bit/s of held-out speech")
-    for name, title in ((ALONE, "speech alone, bit/s"), (READ, "given its text, bit/s")):
+    for name, title in (
+        (ALONE, "validation in training, speech alone, bit/s"),
+        (READ, "given its text, bit/s"),
+    ):
         lines = []
         for result in results:
             points = [point for point in result.model["curve"] if point.get(name) is not None]
@@ -103,19 +102,34 @@ def prediction_section(output: Path, results: Sequence[Result]) -> Section:
         [
             Table(header, rows),
             Paragraph(
-                "Bits a second that held-out codes cost: stored, by n-gram models of the training codes (modified "
-                "Kneser-Ney, interpolated), by the language model for speech alone, and by the same model for speech "
-                f"after its text. Bits a token: speech alone. Parameters with embeddings: {models}."
+                "Bits a second that held-out recordings cost: as stored, by n-gram models of the training codes "
+                "(modified Kneser-Ney, interpolated), by the language model for speech alone, and by the same model "
+                "for speech after its text, with 95 % bootstrap intervals over recordings. Each recording is read "
+                f"whole and by itself; all columns are over the same {_recordings(comparison.alone)} for every "
+                f"tokenizer, those given the text over the {_recordings(comparison.read)} of them that have one, and "
+                "what the text saves is the difference over these. Bits a token: speech alone. Parameters with "
+                f"embeddings: {models}."
             ),
+            *([Points(notes)] if (notes := comparison.notes()) else []),
             Picture("bits.png", "bits a second by model"),
             Picture("learning.png", "learning curves"),
+            Paragraph(
+                "Learning curves are what training saw while it ran: bits a second of its first "
+                f"{VALIDATION_BLOCKS} validation blocks at most, in which recordings longer than a block are cut and "
+                "those without a text count as speech alone. They say how each model learnt; compare tokenizers by the "
+                "table."
+            ),
         ],
     )
 
 
+def _recordings(common: CommonRows) -> str:
+    return f"{len(common.ids):,} recordings ({duration(common.seconds)})"
+
+
 def reconstruction_section(output: Path, results: Sequence[Result]) -> Section:
     """What comes back from the codecs."""
-    columns = [Column(**column) for column in results[0].reconstruction["columns"]]
+    columns = columns_of(result.reconstruction["columns"] for result in results)
     titles = [column.heading for column in columns]
     rows = []
     for result in results:
@@ -138,16 +152,28 @@ def reconstruction_section(output: Path, results: Sequence[Result]) -> Section:
     if points:
         _rate_against_bitrate(output / "rate.png", points)
         blocks.append(Picture("rate.png", "word error rate against bitrate"))
-    first = results[0].reconstruction
-    by = f", error rates by {first['asr']}" if first["asr"] else ""
-    blocks.append(
-        Paragraph(
-            f"{first['utterances']} held-out recordings ({duration(first['seconds'])}), scored at 24 kHz{by}."
-        )
-    )
-    if notes := [f"Not measured: {name} ({reason})." for name, reason in first["skipped"].items()]:
+    judged = _by_result(results, lambda result: _judged(result.reconstruction))
+    recogniser = next((r.reconstruction["asr"] for r in results if r.reconstruction["asr"]), None)
+    by = f", error rates by {recogniser}" if recogniser else ""
+    blocks.append(Paragraph(f"{judged}, scored at 24 kHz{by}."))
+    if notes := not_measured(result.reconstruction["skipped"] for result in results):
         blocks.append(Points(notes))
     return Section("Reconstruction", blocks)
+
+
+def _judged(reconstruction: Mapping[str, Any]) -> str:
+    seconds = duration(reconstruction["seconds"])
+    lost = len(reconstruction["failures"])
+    unreadable = f"; {lost} could not be read" if lost else ""
+    return f"{reconstruction['utterances']:,} held-out recordings ({seconds}{unreadable})"
+
+
+def _by_result(results: Sequence[Result], say: Callable[[Result], str]) -> str:
+    """What is to be said of every tokenizer: once, where it is the same."""
+    said = {result.name: say(result) for result in results}
+    if len(set(said.values())) == 1:
+        return next(iter(said.values()))
+    return "; ".join(f"{name}: {words}" for name, words in said.items())
 
 
 def _rate_against_bitrate(path: Path, results: Sequence[Result]) -> None:
@@ -165,44 +191,6 @@ def _rate_against_bitrate(path: Path, results: Sequence[Result]) -> None:
 
     panels = {"word error rate (%)": points([result.codes["nominal_bitrate"] for result in results])}
     curves_picture(path, panels, "bit/s as stored")
-
-
-def speech_section(config: StudyConfig, results: Sequence[Result]) -> Section:
-    """How well the language models read aloud."""
-    rows = []
-    for result in results:
-        for system, numbers in result.speech.get("systems", {}).items():
-            if system == REFERENCE and result is not results[0]:
-                continue
-            of_model = system == result.model_system
-            label = {REFERENCE: "recordings", CEILING: f"recordings through {result.name}"}.get(
-                system, f"language model on {result.name}"
-            )
-            rows.append(
-                [
-                    label,
-                    rate_with_interval(interval(numbers["word_error_rate"])),
-                    rate_with_interval(interval(numbers["character_error_rate"])),
-                    _percent(numbers["ended"]["value"]) if of_model else "–",
-                    _percent(numbers["plausible"]) if of_model else "–",
-                    _plain(numbers["duration_ratio"]) if of_model else "–",
-                ]
-            )
-    if not rows:
-        return Section("Reading aloud", [])
-    header = ["", "WER ↓", "CER ↓", "ended by itself ↑", "… at ½ to 2 × the length ↑", "length / recording"]
-    sentences = next((system["sentences"] for r in results for system in r.speech["systems"].values()), 0)
-    return Section(
-        "Reading aloud",
-        [
-            filled(header, rows),
-            Paragraph(
-                f"{sentences} held-out sentences, the best of {config.speaking.candidates} by the model's own hearing."
-                if config.speaking.candidates > 1
-                else f"{sentences} held-out sentences, each spoken once."
-            ),
-        ],
-    )
 
 
 def stability_section(output: Path, results: Sequence[Result]) -> Section:
@@ -225,34 +213,17 @@ def stability_section(output: Path, results: Sequence[Result]) -> Section:
             bars.setdefault(name, {})[result.name] = share["unchanged"] * 100
         rows.append([name, *cells])
     bars_picture(output / "stability.png", bars, "codes that stay (%)")
-    tried = results[0].reconstruction["stability"]["utterances"]
+    tried = _by_result(
+        results, lambda result: f"{result.reconstruction['stability']['utterances']} held-out recordings"
+    )
     return Section(
         "Stability of the codes",
         [
             Table(["", *(result.name for result in results)], rows),
             Paragraph(
                 "Share of codes that stay the same, place by place, when the recording is changed; behind it for "
-                f"shifts, what stays under the best alignment (1 − edits / frames). Over {tried} held-out recordings."
+                f"shifts, what stays under the best alignment (1 − edits / frames). Over {tried}."
             ),
             Picture("stability.png", "codes that stay"),
         ],
     )
-
-
-def filled(header: list[str], rows: list[list[str]]) -> Table:
-    """A table without the columns that nobody fills."""
-    kept = [0, *(i for i in range(1, len(header)) if any(row[i] != "–" for row in rows))]
-    return Table([header[i] for i in kept], [[row[i] for i in kept] for row in rows])
-
-
-def bits(value: float) -> str:
-    """Bits a second; a dash for NaN."""
-    return "–" if math.isnan(value) else f"{value:,.1f}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.0f} %"
-
-
-def _plain(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"

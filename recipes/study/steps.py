@@ -11,15 +11,18 @@ from data import TokenDataset, TokenizeOptions, tokenize_corpus, train_text_toke
 from recipes.study.cells import Cell, Stage, Stopped
 from recipes.study.codes import code_facts
 from recipes.study.config import KMeansBaseline, StudyConfig
+from recipes.study.environment import computed_by, file_hash, measured_by, versions
 from recipes.study.listening import speak
 from recipes.study.material import Material, content_hash, part_of, spread
+from recipes.study.prediction import predict
 from recipes.study.reconstruction import reconstruct
 from recipes.study.tokenizers import Tokenizer, fitted_tokenizer, named_tokenizer
 from recipes.study.training import decides, learn
 
 _MAX_FAILURES = 0.01  # share of the recordings
 
-STAGES = ("fit", "tokens", "codes", "reconstruction", "language-model", "speech")  # in their order
+# in their order
+STAGES = ("fit", "tokens", "codes", "reconstruction", "language-model", "prediction", "speech")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Outcome:
     codes: Cell
     reconstruction: Cell
     language_model: Cell
+    prediction: Cell
     speech: Cell | None  # None where nothing was to be said
 
 
@@ -44,9 +48,8 @@ def text_stage(config: StudyConfig, material: Material) -> Stage:
         )
         return {"sha256": hashlib.sha256((directory / "text.model").read_bytes()).hexdigest()}
 
-    return Stage(
-        "text", "characters", {"texts": hashlib.sha256("\n".join(material.texts).encode()).hexdigest()}, train
-    )
+    texts = hashlib.sha256("\n".join(material.texts).encode()).hexdigest()
+    return Stage("text", "characters", {"texts": texts, "versions": versions("sentencepiece")}, train)
 
 
 def steps(
@@ -60,10 +63,14 @@ def steps(
         ready = yield from fitted_tokenizer(config, tokenizer, material, device)
     else:
         ready = named_tokenizer(config.name_of(tokenizer), tokenizer, device)
-    tokens = yield _tokens_stage(config, ready, material)
+    tokens = yield _tokens_stage(config, ready, material, device)
     dataset = tokens.path / "tokens"
     codes = yield Stage(
-        "codes", ready.name, {"tokens": tokens.result["content_hash"]}, lambda _: code_facts(dataset)
+        "codes",
+        ready.name,
+        {"tokens": tokens.result["content_hash"]},
+        lambda _: code_facts(dataset),
+        version=2,
     )
     evaluated = spread(material.held_out, config.reconstruction.utterances)
     held_out = content_hash(part_of(material.corpus, evaluated))
@@ -71,25 +78,40 @@ def steps(
         "reconstruction",
         ready.name,
         {
-            "codec": [ready.info.to_dict(), ready.weights],
+            "codec": [ready.info.to_dict(), ready.hash],
             "recordings": held_out,
             "settings": asdict(config.reconstruction),
             "gain": config.gain,
-            "asr": config.asr,
+            "computed_by": computed_by(config, device, "torchaudio"),
+            "measured_by": measured_by(config, config.reconstruction.metrics),
         },
         lambda directory: reconstruct(config, ready, material, evaluated, directory, device),
+        version=2,
     )
     model = yield Stage(
         "language-model",
         ready.name,
         {
             "tokens": tokens.result["content_hash"],
-            "codec": [ready.info.fingerprint, ready.weights],
-            "text_model": hashlib.sha256(text_model.read_bytes()).hexdigest(),
+            "codec": ready.info.fingerprint,
+            "text_model": file_hash(text_model),
             "settings": decides(config),
+            "computed_by": computed_by(config, device, "transformers", "accelerate", "sentencepiece"),
         },
         lambda directory: learn(config, ready, dataset, text_model, bool(material.texts), directory),
         resumes=True,
+        version=2,
+    )
+    checkpoint = model.path / "run" / "final"
+    prediction = yield Stage(
+        "prediction",
+        ready.name,
+        {
+            "language_model": model.path.name,
+            "tokens": tokens.result["content_hash"],
+            "computed_by": computed_by(config, device, "transformers", "sentencepiece"),
+        },
+        lambda _: predict(checkpoint, dataset, config.documents, config.batch.length, device),
     )
     speech = None
     speaking = config.speaking
@@ -99,19 +121,22 @@ def steps(
             ready.name,
             {
                 "language_model": model.path.name,
+                "codec": ready.hash,
                 "recordings": content_hash(part_of(material.corpus, material.held_out)),
                 "settings": asdict(speaking),
                 "sampling": asdict(config.sampling),
                 "gain": config.gain,
-                "asr": config.asr,
                 "seed": config.seed,
+                "computed_by": computed_by(config, device, "torchaudio", "transformers", "sentencepiece"),
+                "measured_by": measured_by(config, speaking.metrics),
             },
-            lambda directory: speak(config, ready, model.path / "run" / "final", material, directory, device),
+            lambda directory: speak(config, ready, checkpoint, material, directory, device),
+            version=2,
         )
-    return Outcome(ready, tokens, codes, reconstruction, model, speech)
+    return Outcome(ready, tokens, codes, reconstruction, model, prediction, speech)
 
 
-def _tokens_stage(config: StudyConfig, ready: Tokenizer, material: Material) -> Stage:
+def _tokens_stage(config: StudyConfig, ready: Tokenizer, material: Material, device: str) -> Stage:
     options = TokenizeOptions(speeds=tuple(config.speeds), shifts=config.shifts, gain=config.gain)
 
     def work(directory: Path) -> dict[str, Any]:
@@ -128,5 +153,10 @@ def _tokens_stage(config: StudyConfig, ready: Tokenizer, material: Material) -> 
             key: result.metadata[key] for key in ("content_hash", "rows", "seconds", "failures", "splits")
         }
 
-    inputs = {"codec": ready.info.to_dict(), "corpus": material.hash, "options": asdict(options)}
-    return Stage("tokens", ready.name, inputs, work, resumes=True)
+    inputs = {
+        "codec": ready.info.to_dict(),
+        "corpus": material.hash,
+        "options": asdict(options),
+        "computed_by": computed_by(config, device, "torchaudio", "soundfile"),
+    }
+    return Stage("tokens", ready.name, inputs, work, resumes=True, version=2)

@@ -12,7 +12,8 @@ from codec.kmeans import fit_kmeans, kmeans_codec, patches
 from data import AudioError, read_audio
 from recipes.study.cells import Cell, Stage
 from recipes.study.config import KMeansBaseline, StudyConfig
-from recipes.study.material import Material, content_hash, part_of, weights_hash
+from recipes.study.environment import codec_hash, computed_by
+from recipes.study.material import Material, content_hash, part_of
 
 if TYPE_CHECKING:
     from codec import Codec
@@ -28,7 +29,7 @@ class Tokenizer:
     location: str  # for whoever loads it
     codec: "Codec"
     info: CodecInfo
-    weights: str  # hash over all of it
+    hash: str  # over all that it does, its decoder included
     about: Mapping[str, Any]  # of a baseline: how it was fitted
     seconds: float | None = None  # that the fit took
 
@@ -36,7 +37,7 @@ class Tokenizer:
 def named_tokenizer(name: str, location: str, device: str) -> Tokenizer:
     """The codec of a bundled name, directory or hub id. Raises UserError when there is none."""
     codec = load_codec(location, device=device)
-    return Tokenizer(name, location, codec, CodecInfo.of(codec), weights_hash(codec), {})
+    return Tokenizer(name, location, codec, CodecInfo.of(codec), codec_hash(codec), {})
 
 
 def fitted_tokenizer(config: StudyConfig, baseline: KMeansBaseline, material: Material, device: str) -> Steps:
@@ -45,10 +46,11 @@ def fitted_tokenizer(config: StudyConfig, baseline: KMeansBaseline, material: Ma
     training = part_of(material.corpus, material.training)
     inputs = {
         "baseline": {key: value for key, value in asdict(baseline).items() if key != "vocoder"},
-        "vocoder": weights_hash(source),
+        "vocoder": codec_hash(source),
         "recordings": content_hash(training),
         "gain": config.gain,
         "seed": config.seed,
+        "computed_by": computed_by(config, "cpu", "torchaudio", "soundfile"),
     }
 
     def fit(directory: Path) -> dict[str, Any]:
@@ -67,7 +69,7 @@ def fitted_tokenizer(config: StudyConfig, baseline: KMeansBaseline, material: Ma
             "mean_squared_distance": found.distance,
         }
 
-    cell = yield Stage("fit", baseline.name, inputs, fit)
+    cell = yield Stage("fit", baseline.name, inputs, fit, version=2)
     location = str(cell.path / "codec")
     codec = load_codec(location, device=device)
     return Tokenizer(
@@ -75,7 +77,7 @@ def fitted_tokenizer(config: StudyConfig, baseline: KMeansBaseline, material: Ma
         location,
         codec,
         CodecInfo.of(codec),
-        weights_hash(codec),
+        codec_hash(codec),
         {**asdict(baseline), **cell.result},
         cell.seconds,
     )

@@ -24,6 +24,9 @@ _BITS = "speech/bits_per_second"
 _DECIDING = (
     "model", "voices", "documents", "batch", "optimizer", "schedule", "steps", "audio_hours", "validations", "seed",
 )  # fmt: skip
+VALIDATION_BLOCKS = (
+    SLMTrainingConfig.validation_blocks
+)  # that a point of a learning curve is measured on, at most
 
 
 def learn(
@@ -57,8 +60,7 @@ def learn(
         "epochs": steps * config.batch.blocks / blocks,
         "parameters": _parameters(result.final / "model.safetensors"),
         "vocabulary": len(data.vocabulary),
-        "curve": curve,
-        "bits_per_second": {name: curve[-1].get(name) for name in (ALONE, READ)},
+        "curve": curve,  # as training validates: on so many blocks, in which documents that are longer are cut
     }
 
 
@@ -69,19 +71,7 @@ def read_format(formats: dict[str, float]) -> str | None:
 
 def decides(config: StudyConfig) -> dict[str, Any]:
     """What of a study's settings decides a language model, as JSON has it."""
-    names = (
-        "model",
-        "voices",
-        "documents",
-        "batch",
-        "optimizer",
-        "schedule",
-        "steps",
-        "audio_hours",
-        "validations",
-        "seed",
-    )
-    return plain_config({name: getattr(config, name) for name in names})
+    return plain_config({name: getattr(config, name) for name in _DECIDING})
 
 
 def _training_config(

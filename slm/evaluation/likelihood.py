@@ -31,19 +31,17 @@ class SpokenText:
 def bits_for(language_model: SpeechLM, recordings: Sequence[SpokenText]) -> dict[str, float]:
     """Bits for the recordings as the model's own text-to-speech documents, as `LossSums.report` names them.
 
-    Without corruption, and with a voice tag wherever the model has one. Raises UserError for
-    another codec and for a model that was not trained to speak.
+    Without corruption, and with a voice tag wherever the model has one. Recordings of which no such document can be
+    made (`in_own_format`) are left out; empty where none is left. Raises UserError for another codec.
     """
+    recordings = [recordings[number] for number in in_own_format(language_model, recordings)]
+    if not recordings:
+        return {}
     vocabulary = language_model.vocabulary
-    config = DocumentConfig(
-        formats={language_model.habits.speak_format or "speech": 1.0},
-        text_loss_weight=1.0,
-        voice_tag_probability=1.0,
-        min_words=language_model.habits.words_per_span,
-        max_words=language_model.habits.words_per_span,
-    ).without_noise()
-    documents = Documents([_Recordings(recordings, vocabulary.codec)], vocabulary, config, seed=0)
-    length = min(_BLOCK_LENGTH, language_model.model.config.max_position_embeddings)
+    documents = _documents(language_model, recordings)
+    # a document that is longer than a block would be cut, and lose sight of its text
+    longest = max(_BLOCK_LENGTH, int(documents.plan(0).lengths.max()))
+    length = min(longest, language_model.model.config.max_position_embeddings)
     model = PackedLanguageModel(language_model.model, torch.as_tensor(vocabulary.text_bytes.astype("int64")))
     model.to(language_model.model.device)
     total = torch.zeros(LossSums.SIZE, dtype=torch.float64)
@@ -54,6 +52,33 @@ def bits_for(language_model: SpeechLM, recordings: Sequence[SpokenText]) -> dict
     report = LossSums.of(total).report(vocabulary.codec.frame_rate, vocabulary.num_quantizers)
     del report["loss"]  # weighted by modality: compares with no other model's
     return report
+
+
+def in_own_format(language_model: SpeechLM, recordings: Sequence[SpokenText]) -> list[int]:
+    """Numbers of the recordings that can be put as the model speaks: with words and what else that takes, and not
+    longer than it reads. Aligned documents take the times of words.
+    """
+    given = [number for number, recording in enumerate(recordings) if len(recording.codes)]
+    if not given:
+        return []
+    documents = _documents(language_model, [recordings[number] for number in given])
+    plan = documents.plan(0)
+    own = documents.format_names.index(language_model.habits.speak_format or "speech")
+    fits = plan.lengths <= language_model.model.config.max_position_embeddings
+    # a recording that lacks what the format takes has become a document of another
+    return sorted(given[row] for row in plan.rows[(plan.formats == own) & fits])
+
+
+def _documents(language_model: SpeechLM, recordings: Sequence[SpokenText]) -> Documents:
+    config = DocumentConfig(
+        formats={language_model.habits.speak_format or "speech": 1.0},
+        text_loss_weight=1.0,
+        voice_tag_probability=1.0,
+        min_words=language_model.habits.words_per_span,
+        max_words=language_model.habits.words_per_span,
+    ).without_noise()
+    vocabulary = language_model.vocabulary
+    return Documents([_Recordings(recordings, vocabulary.codec)], vocabulary, config, seed=0)
 
 
 class _Recordings:

@@ -51,6 +51,7 @@ class SpeechSummary:
     character_error_rate: Interval
     ended: Interval  # share that ended by itself
     plausible: float  # share that ended by itself within half to twice the reference's length
+    at_length: Interval  # the same share of those with a reference, with its interval
     duration_ratio: float  # median over sentences
     longest_ratio: float
     shortest_ratio: float
@@ -64,6 +65,7 @@ class SpeechSummary:
 def summarize_speech(sentences: Sequence[SpokenSentence]) -> SpeechSummary:
     """Corpus error rates with bootstrap intervals over sentences, and what else can be said of them together."""
     ratios = [sentence.duration_ratio for sentence in sentences if not math.isnan(sentence.duration_ratio)]
+    plausible = sum(sentence.plausible for sentence in sentences)
     seconds = sum(sentence.seconds for sentence in sentences)
     computing = sum(sentence.computing_seconds for sentence in sentences)
     nothing = float("nan")
@@ -76,7 +78,8 @@ def summarize_speech(sentences: Sequence[SpokenSentence]) -> SpeechSummary:
         word_error_rate=_error_rate([sentence.words for sentence in sentences]),
         character_error_rate=_error_rate([sentence.characters for sentence in sentences]),
         ended=wilson_interval(sum(sentence.ended for sentence in sentences), len(sentences)),
-        plausible=sum(sentence.plausible for sentence in sentences) / len(ratios) if ratios else nothing,
+        plausible=plausible / len(ratios) if ratios else nothing,
+        at_length=wilson_interval(plausible, len(ratios)),
         duration_ratio=median(ratios) if ratios else nothing,
         longest_ratio=max(ratios, default=nothing),
         shortest_ratio=min(ratios, default=nothing),
@@ -85,16 +88,16 @@ def summarize_speech(sentences: Sequence[SpokenSentence]) -> SpeechSummary:
             np.array([sentence.text_characters for sentence in timed], float),
             np.array([sentence.sounding_seconds for sentence in timed], float),
         ),
-        repeated=mean_of(repetition.repeated for repetition in repetitions),
+        repeated=mean_of((repetition.repeated for repetition in repetitions), at_most=1.0),
         longest_run=float(max((r.longest_run for r in repetitions), default=nothing)),
         values={key: mean_of(s.values.get(key, nothing) for s in sentences) for key in keys},
     )
 
 
-def mean_of(values: Iterable[float]) -> Interval:
-    """Mean of what is not NaN, with its bootstrap interval over the values; NaN of nothing."""
+def mean_of(values: Iterable[float], at_most: float = math.inf) -> Interval:
+    """Mean of what is not NaN and not above `at_most`, with its bootstrap interval over the values; NaN of nothing."""
     there = np.array(list(values), float)
-    return bootstrap_mean(there[~np.isnan(there)])
+    return bootstrap_mean(there[~np.isnan(there)], at_most=at_most)
 
 
 def _error_rate(counts: Sequence[EditCounts | None]) -> Interval:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from codec.metrics import Interval, wilson_interval
+from codec.metrics import Interval, clustered_share
 from codec.runs import UserError
 from slm.evaluation.reading import token_log_probabilities
 from slm.vocabulary import Vocabulary
@@ -34,12 +34,20 @@ class StreamLikelihood:
 
 @dataclass(frozen=True)
 class ScoredPair:
-    """A pair as a model sees it."""
+    """A pair as a model sees it. Raises ValueError for an empty recording, which nothing can be said of."""
 
     id: str
     category: str
     good: StreamLikelihood
     bad: StreamLikelihood
+    cluster: str | None = (
+        None  # pairs that hang together have one name, such as those of a word in several voices
+    )
+    same: bool = False  # both have the same codes: no model can tell them apart
+
+    def __post_init__(self) -> None:
+        if not (self.good.tokens and self.bad.tokens):
+            raise ValueError(f"pair {self.id}: a recording without tokens is neither likely nor unlikely")
 
     def score(self, normalized: bool) -> float:
         """1 where the good one is likelier, 0 where the bad one is, 0.5 where the model cannot tell."""
@@ -56,17 +64,30 @@ class PairAccuracy:
     pairs: int
     normalized: Interval  # by log-likelihood a token: recordings differ in length
     total: Interval  # by log-likelihood
+    clusters: int = 0  # what intervals are over: pairs that do not hang together
+    same: int = 0  # pairs of the same codes twice
+
+    @property
+    def ceiling(self) -> float:
+        """What a model that knows everything would reach with these codes: of pairs of the same codes half."""
+        return 1.0 - 0.5 * self.same / self.pairs if self.pairs else math.nan
 
     @classmethod
     def of(cls, pairs: Sequence[ScoredPair]) -> "PairAccuracy":
-        """Over all of them; NaN for none."""
-        return cls(
-            len(pairs),
-            *(
-                wilson_interval(sum(pair.score(normalized) for pair in pairs), len(pairs))
-                for normalized in (True, False)
-            ),
-        )
+        """Over all of them, with intervals over their clusters; NaN for none."""
+        clusters: dict[tuple[bool, str], list[ScoredPair]] = {}
+        for number, pair in enumerate(pairs):
+            alone = pair.cluster is None
+            clusters.setdefault((alone, str(number) if pair.cluster is None else pair.cluster), []).append(
+                pair
+            )
+        trials = np.array([len(own) for own in clusters.values()], float)
+
+        def share(normalized: bool) -> Interval:
+            scores = [sum(pair.score(normalized) for pair in own) for own in clusters.values()]
+            return clustered_share(np.array(scores, float), trials)
+
+        return cls(len(pairs), share(True), share(False), len(clusters), sum(pair.same for pair in pairs))
 
 
 def stream_likelihoods(

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from codec.metrics import Interval, normalize_transcript, wilson_interval
+from codec.metrics import Interval, clustered_share, normalize_transcript
 from slm.documents import TokenRows
 from slm.evaluation.reading import token_log_probabilities
 from slm.generation.bounds import cut_text
@@ -48,10 +48,11 @@ class RetrievalAccuracy:
 
     @classmethod
     def of(cls, trials: Sequence[RetrievalTrial], candidates: int) -> "RetrievalAccuracy":
-        """Over trials of one kind; with a Wilson interval."""
-        return cls(
-            len(trials), candidates, wilson_interval(sum(trial.score for trial in trials), len(trials))
-        )
+        """Over trials of one kind, with an interval over groups: rows tried against each other hang together."""
+        numbers, places = np.unique([trial.group for trial in trials], return_inverse=True)
+        scores = np.bincount(places, [trial.score for trial in trials], minlength=len(numbers))
+        found = clustered_share(scores, np.bincount(places, minlength=len(numbers)))
+        return cls(len(trials), candidates, found)
 
 
 def retrieval_groups(

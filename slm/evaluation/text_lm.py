@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp
+from math import exp, inf
 from typing import Any
 
 import numpy as np
@@ -83,4 +83,6 @@ def perplexity(likelihoods: Sequence[Sequence[TextLikelihood]]) -> Interval:
     nats = np.array([sum(text.nats for text in group) for group in likelihoods])
     tokens = np.array([sum(text.tokens for text in group) for group in likelihoods])
     rate = bootstrap_ratio(nats, tokens)
-    return Interval(exp(rate.value), exp(rate.low), exp(rate.high), rate.level)
+    # Student's interval over very few texts may be wider than what can be written down
+    high = inf if rate.high > 700.0 else exp(rate.high)
+    return Interval(exp(rate.value), exp(rate.low), high, rate.level)

@@ -3,6 +3,8 @@
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,13 @@ from torch import Tensor
 from recipes.benchmark.bigvgan import BigVGANTiming
 from recipes.benchmark.budgets import Budget, budgets
 from recipes.benchmark.codecs import CodecTiming
-from recipes.benchmark.generation import GenerationTiming, GreedyTiming, StreamTiming
+from recipes.benchmark.generation import (
+    GenerationTiming,
+    GreedyTiming,
+    StreamRound,
+    StreamTiming,
+    time_generation,
+)
 from recipes.benchmark.hybrid import HybridTiming
 from recipes.benchmark.measured import Machine, Measured
 from recipes.benchmark.report import as_json, tables
@@ -40,10 +48,20 @@ def timing(name: str, *seconds: float) -> Timing:
 
 
 def test_ratios_of_given_times() -> None:
-    ours, theirs = timing("ours", 1.0, 4.0, 2.0), timing("theirs", 3.0, 8.0, 10.0)
+    ours, theirs = timing("ours", 1.0, 4.0, 2.0), timing("theirs", 4.0, 8.0, 6.0)
     assert ours.fastest == 1.0 and ours.median == 2.0
-    assert ours.faster_than(theirs) == 3.0
-    assert ours.faster_round_by_round(theirs) == 3.0  # of 3, 2 and 5
+    assert ours.faster_round_by_round(theirs) == 3.0  # of 4, 2 and 3; of the fastest rounds it would be 4
+    tiny = CodecTiming("hh-codec-tiny", "", 12.0, ours, theirs)
+    mimi = CodecTiming("MimiModel", "", 12.0, theirs, theirs)
+    codecs = {"MimiModel": mimi, "hh-codec": tiny, "hh-codec-tiny": tiny}
+    rows = {row.what: row.measured for row in budgets(Measured(codecs=codecs))}
+    assert rows["hh-codec encode"] == 3.0
+    assert rows["hh-codec-tiny encode + decode"] == 12.0 / (2.0 + 6.0)  # by the medians
+    table = tables(Measured(codecs=codecs), []).splitlines()
+    assert "| hh-codec |  | 6.0 × | 2.0 × | 3.00 × | 1.00 × |" in table[3]
+    assert "the median over rounds of each round's own ratio" in "\n".join(table)
+    ratios = as_json(Measured(codecs=codecs), [], {})["codecs"]["hh-codec"]["ratios"]
+    assert ratios == {"encode": 3.0, "decode": 1.0}
 
 
 def test_contestants_take_turns_and_the_warm_up_does_not_count() -> None:
@@ -74,8 +92,19 @@ def test_a_race_goes_by_the_clocks_of_those_who_run() -> None:
 
         return Runner(name, work)
 
-    found = race([runner("a", [99.0, 4.0, 6.0, 20.0], 2.0), runner("b", [99.0, 1.0, 3.0, 2.0], 1.0)], 3, "")
-    assert called == ["a", "b"] * 4
+    held: list[Tensor] = []
+
+    def hungry() -> Stretch:  # what it takes at first stays; then it takes 64 MiB a turn
+        held.append(torch.ones(2**20)) if not held else None
+        taken = [torch.ones(2**12) for _ in range(2**12)]
+        time.sleep(0.2)
+        return Stretch(len(taken), 1.0)
+
+    eating = race([Runner("hungry", hungry)], 1, CPU, "")["hungry"]
+    assert eating.peak_bytes is None or 0.9 * 2**26 < eating.peak_bytes < 1.5 * 2**26
+    runners = [runner("a", [99.0, 99.0, 4.0, 6.0, 20.0], 2.0), runner("b", [99.0, 99.0, 1.0, 3.0, 2.0], 1.0)]
+    found = race(runners, 3, CPU, "")
+    assert called == ["a", "b"] * 5  # a warm-up, a look at the memory, three rounds
     assert found["a"].rates == [2.0, 3.0, 10.0] and found["a"].median == 3.0
     assert found["a"].faster_round_by_round(found["b"]) == 2.0  # of 2, 1 and 5
 
@@ -113,7 +142,7 @@ def test_budgets_of_given_measurements() -> None:
             "hh-codec-tiny": codec("hh-codec-tiny", 0.05, 0.05),
         },
         tokenize=[TokenizeTiming("tiny", 60.0, timing("whole", 1.0, 1.25), timing("bare", 0.95, 1.15))],
-        memory=TokenizeMemory("tiny", 600.0, 3 * 2**30),
+        memory=TokenizeMemory("tiny", 3 * 3_600.0, 3 * 2**30),
     )
     rows = {row.what: row for row in budgets(measured)}
     assert (rows["hh-codec encode"].measured, rows["hh-codec encode"].passed) == (2.0, False)
@@ -126,10 +155,17 @@ def test_budgets_of_given_measurements() -> None:
         3.0,
         False,
         1.5,
-    ) and memory.note == "10 min of audio"
+    ) and memory.note == "180 min of audio"
     assert rows["generation, codec included"].passed is None
     text = tables(measured, list(rows.values()))
     assert "misses by 1.25 ×" in text and "PASS" in text and "not measured" in text
+    # ten minutes say nothing of three hours, well though they are kept
+    part = {row.what: row for row in budgets(Measured({}, memory=TokenizeMemory("tiny", 600.0, 2**30)))}
+    memory = part["memory of tokenize, 3-hour file"]
+    assert (memory.measured, memory.passed, memory.gap) == (1.0, None, None)
+    assert "| 1.00 | on 10 min |" in tables(Measured({}), [memory])
+    entry = as_json(Measured({}), [memory], {})["budgets"][0]
+    assert (entry["passed"], entry["instead"]) == (None, "on 10 min")
     assert Budget("x", "", 1.0, 1.0).passed and Budget("x", "", 1.0, 1.0, at_most=True).passed
 
 
@@ -144,7 +180,10 @@ def everything() -> Measured:
             parameters=1_000,
             parameter_bytes=4_000,
             rounds=(3.0, 5.0, 4.0),
-            streams=(StreamTiming(0.3, 0.5, 5.0, 1.0), StreamTiming(0.6, -0.1, 5.0, 6.0)),
+            streams=(
+                StreamTiming((StreamRound(0.9, 0.5, 5.0, 1.0), *[StreamRound(0.3, 0.5, 5.0, 1.0)] * 2)),
+                StreamTiming((StreamRound(0.6, -0.1, 5.0, 6.0),) * 3),
+            ),
             greedy=greedy,
         ),
         training=TrainingTiming(
@@ -181,8 +220,8 @@ def test_budgets_beside_others() -> None:
         "generation": (2.0, True),
         "generation, the same tokens as generate": (0.75, False),
         "generation, codec included": (4.0, True),
-        "first audio of a stream": (0.6, False),  # the slowest
-        "a stream ahead of its listener": (-0.1, False),  # the worst
+        "first audio of a stream": (0.6, False),  # the slowest text, not the slowest round
+        "a stream ahead of its listener": (-0.1, False),  # the worst text
     }
     assert rows["a stream ahead of its listener"].gap is None  # no factor leads from below 0 to 0
     assert "the paper" in rows["hybrid-codec encode"].note and "0.125" in rows["hybrid-codec encode"].note
@@ -193,14 +232,53 @@ def test_budgets_beside_others() -> None:
     assert nothing["BigVGAN v2"].note == "it is not here"
 
 
+class Speaker:
+    """Speaks faster every round, each text as long as it is."""
+
+    def __init__(self) -> None:
+        self.model = torch.nn.Linear(2, 2)
+        self.said: list[str] = []
+
+    def warm_up(self) -> None:
+        pass
+
+    def speak(self, text: str, seed: int) -> Any:
+        self.said.append(text)
+        computing = [2.0, 1.0, 0.5][self.said.count(text) - 1]
+        return SimpleNamespace(seconds=2.0, generation_seconds=computing / 2, decoding_seconds=computing / 2)
+
+    def stream(self, text: str, seed: int) -> Any:
+        self.said.append(f"stream of {text}")
+        first = [0.5, 0.1, 0.2][self.said.count(f"stream of {text}") - 1] * (1 + seed)
+
+        class Stream:
+            first_audio_seconds, smallest_lead, seconds, working_seconds = first, 1.0, 2.0, 1.0
+
+            def __iter__(self) -> Any:
+                return iter([])
+
+        return Stream()
+
+
+def test_speaking_has_rounds_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    speaker = Speaker()
+    monkeypatch.setattr("slm.SpeechLM.from_pretrained", lambda *_, **__: speaker)
+    monkeypatch.setattr("recipes.benchmark.generation._time_greedy", lambda *_: None)
+    found = time_generation("a model", tokens=3, rounds=3, device="cpu")
+    assert found.rounds == (1.0, 2.0, 4.0) and found.real_time == 2.0
+    assert len(found.streams) == 4 and all(len(stream.rounds) == 3 for stream in found.streams)
+    assert [stream.first_audio for stream in found.streams] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert found.first_audio == pytest.approx(0.8)  # the slowest text, by the median of its rounds
+
+
 def test_shares_of_the_machine() -> None:
     found = {share.what: share for share in shares(everything())}
     encode = found["hybrid-codec encode"]
-    assert encode.flops == pytest.approx(3e9) and encode.of_flops == pytest.approx(0.1)
-    assert encode.bytes_per_second == pytest.approx(2e9) and encode.of_memory == pytest.approx(0.2)
-    training = found["SLM training"]  # at its own precision's peak, by the fastest round
-    assert training.of_flops == pytest.approx(1e7 * 300 / 6e10) and training.of_memory is None
-    assert found["greedy generation"].of_memory == pytest.approx(4_000 * 100 / 0.1 / 1e10)
+    assert encode.flops == pytest.approx(2.4e9) and encode.of_flops == pytest.approx(0.08)  # by the median
+    assert encode.bytes_per_second == pytest.approx(1.6e9) and encode.of_memory == pytest.approx(0.16)
+    training = found["SLM training"]  # at its own precision's peak
+    assert training.of_flops == pytest.approx(1e7 * 275 / 6e10) and training.of_memory is None
+    assert found["greedy generation"].of_memory == pytest.approx(4_000 * 100 / 0.15 / 1e10)
     assert "DacModel's encoder" not in found  # whose work nobody counted
     assert shares(Measured({})) == []
 

@@ -55,13 +55,14 @@ def test_the_same_tokens_as_transformers_draws(tmp_path: Path) -> None:
     timing = time_generation(str(model), tokens=12, rounds=1, device="cpu")
     assert timing.greedy.tokens == 3 * 12 and timing.greedy.same == 1.0
     assert len(timing.streams) == 4 and timing.first_audio == max(s.first_audio for s in timing.streams)
-    assert all(0 < stream.first_audio <= stream.working for stream in timing.streams)
+    rounds = [found for stream in timing.streams for found in stream.rounds]
+    assert len(rounds) == 4 and all(0 < found.first_audio <= found.working for found in rounds)
     assert timing.parameter_bytes == WORD * timing.parameters
 
 
 def test_training_counts_real_tokens_on_both_sides() -> None:
     timing = time_training(length=512, blocks=1, rounds=1, device="cpu")
-    assert timing.fill > 0.9 and 0.2 < timing.padded_fill < 0.8
+    assert timing.fill > 0.9 and 0.2 < timing.padded_fill < 0.95
     ours, theirs = timing.ours.stretches[0].amount, timing.transformers.stretches[0].amount
     assert 0.9 * 2 * 512 < ours <= 2 * 512  # of two steps
     assert 0.4 < theirs / ours < 2.5  # as many documents as have so many tokens on average

@@ -15,13 +15,20 @@ from torch import Tensor, nn
 from torchaudio.functional import resample
 
 from codec import HHCodecModel, export_codec, load_codec, preset_config
-from codec.metrics import DEV_LOG_MEL, Column, log_mel, log_mel_l1, usable_metrics
+from codec.metrics import DEV_LOG_MEL, Column, EditCounts, log_mel, log_mel_l1, usable_metrics
 from codec.runs import UserError
-from data import open_corpus, read_audio, write_audio
+from data import Utterance, open_corpus, read_audio, write_audio
 from recipes.cli import main
-from recipes.evaluation.codec_evaluation import RECORDING, NamedCodec, evaluate, vocoder_of
+from recipes.evaluation.codec_evaluation import (
+    RECORDING,
+    CodecEvaluation,
+    NamedCodec,
+    UtteranceRow,
+    evaluate,
+    vocoder_of,
+)
 from recipes.evaluation.codec_report import results_table, summary
-from recipes.evaluation.scoring import Scorer, ScoringTask
+from recipes.evaluation.scoring import Scorer, Scores, ScoringTask
 from tests.codec.small_adapters import save_small
 
 RATE = 24_000
@@ -112,6 +119,16 @@ def test_workers_change_nothing_and_keep_the_order() -> None:
     assert [key for key, _ in results[0]] == list(range(6))
     assert all(scores.values["stoi"] > 0 for _, scores in results[0])
     assert [scores.words is not None for _, scores in results[0]] == [i == 3 for i in range(6)]
+
+
+def test_a_single_recording_has_a_rate_and_no_interval() -> None:
+    scores = Scores(words=EditCounts(1, 0, 0, 4), characters=EditCounts(2, 0, 0, 20))
+    row = UtteranceRow(Utterance("u", "u.wav"), RECORDING, None, 1.0, None, scores)
+    evaluation = CodecEvaluation([], [], {}, [row])
+    written = json.dumps(summary(evaluation, {"codecs": {}}), allow_nan=False)
+    rate = json.loads(written)["systems"][RECORDING]["word_error_rate"]
+    assert rate == {"value": 0.25, "low": None, "high": None, "level": 0.95}
+    assert "| 25.0 % | 10.0 % |" in results_table(evaluation)
 
 
 def test_error_rates_are_those_of_the_corpus(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,3 +327,29 @@ def test_a_dead_worker_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
         task = ScoringTask(tone(1.0, 100.0).numpy(), RATE, tone(1.0, 100.0).numpy())
         with pytest.raises(UserError, match="--processes 1"):
             list(scorer.run([(i, task) for i in range(20)]))
+
+
+def test_odd_recordings_without_transcripts(tmp_path: Path) -> None:
+    """Silence, and less than a shift, spoil no result; error rates that nobody could measure are named."""
+    (tmp_path / "corpus").mkdir()
+    write_audio(tmp_path / "corpus" / "silent.wav", torch.zeros(RATE // 2), RATE)
+    write_audio(tmp_path / "corpus" / "short.wav", tone(1.0, 120.0)[-200:], RATE)
+    arguments = ["evaluate-codec", str(tmp_path / "corpus"), "--codec", "hh-codec-tiny", "--split", "train"]
+    arguments += [
+        "--output",
+        str(tmp_path / "out"),
+        "--processes",
+        "1",
+        "--stability",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    assert main([*arguments, "--metrics", "[log_mel_l1, multi_resolution_stft, stoi]"]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    found = results["systems"]["hh-codec-tiny"]
+    assert found["log_mel_l1"]["utterances"] == 1  # the other has no frame
+    assert found["multi_resolution_stft"]["utterances"] == 1  # the other has nothing to relate a distance to
+    assert "no transcripts" in results["skipped"]["word and character error rate"]
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "Not measured: word and character error rate (" in page and "pocketsphinx, with" not in page

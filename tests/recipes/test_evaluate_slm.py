@@ -2,19 +2,26 @@
 
 import json
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from codec.metrics import EditCounts
+from codec.metrics import EditCounts, wilson_interval
 from codec.runs import UserError
-from data import Utterance, write_audio
+from data import Utterance, Word, align_corpus, open_corpus, read_audio, write_audio
+from data.alignment import Alignment
 from recipes.cli import main
 from recipes.evaluation.sentences import References, Sentence, read_sentences
-from slm.evaluation.likelihood import SpokenText, bits_for
+from recipes.evaluation.slm_evaluation import REFERENCE, SLMEvaluation, SpokenRow
+from recipes.evaluation.slm_parts import measure_parts
+from recipes.evaluation.slm_tables import results_table
+from slm.evaluation.likelihood import SpokenText, bits_for, in_own_format
 from slm.evaluation.metrics import SpokenSentence, summarize_speech
 from slm.generation.speech_lm import SpeechLM
 from slm.models.checkpoint import SpeakingHabits
@@ -38,6 +45,8 @@ def test_summary_of_sentences_by_hand() -> None:
     alone = summarize_speech([SpokenSentence(1.0, True, 0.0)])
     assert math.isnan(alone.word_error_rate.value) and math.isnan(alone.duration_ratio)
     assert math.isnan(alone.plausible) and math.isnan(alone.real_time)
+    # of three with a reference one ended at a plausible length
+    assert summary.at_length == wilson_interval(1, 3) and math.isnan(alone.at_length.value)
 
 
 def test_sentences_and_their_references(tmp_path: Path) -> None:
@@ -107,6 +116,63 @@ def test_bits_are_those_of_every_token_by_itself(model_directory: Path) -> None:
     assert bits["text/bits_per_byte"] == pytest.approx(text_bits / text_bytes, rel=1e-4)
     assert bits["speech/bits_per_token"] == pytest.approx(speech_bits / 47, rel=1e-4)
     assert bits["speech/bits_per_second"] == pytest.approx(24 * speech_bits / 47, rel=1e-4)
+
+
+def test_bits_are_of_recordings_that_can_be_put_as_the_model_speaks(tmp_path: Path) -> None:
+    """Without word times there is no aligned document: another kind, which the model never saw, says nothing."""
+    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), ["slt"], SpeakingHabits(["aligned"], 2))
+    language_model = SpeechLM.from_pretrained(slm)
+    rng = np.random.default_rng(0)
+    codes = [rng.integers(0, 2_048, frames).astype(np.uint16) for frames in (30, 30, 600, 0, 30)]
+    words = [("It", 0.0, 0.5), ("rains", 0.5, 1.2)]
+    placed, unplaced, long, empty, mute = [
+        SpokenText(codes[0], "It rains", "slt", words),
+        SpokenText(codes[1], "It rains", "slt"),
+        SpokenText(codes[2], "It rains", "slt", words),
+        SpokenText(codes[3], "It rains", "slt", words),
+        SpokenText(codes[4], "", "slt", []),
+    ]
+    assert in_own_format(language_model, [unplaced, placed, long, empty, mute, placed]) == [1, 5]
+    assert bits_for(language_model, [unplaced, placed, long, mute]) == bits_for(language_model, [placed])
+    assert bits_for(language_model, [unplaced]) == bits_for(language_model, []) == {}
+
+
+def test_the_model_is_compared_on_the_same_sentences() -> None:
+    def row(identity: str, system: str, errors: int, audio: str | None) -> SpokenRow:
+        spoken = SpokenSentence(1.0, True, 0.5, words=EditCounts(errors, 0, 0, 10))
+        return SpokenRow(Sentence(identity, "text"), system, None, spoken, audio=audio)
+
+    rows = [row("a", REFERENCE, 1, None), row("a", "model", 2, "a.wav"), row("b", "model", 8, "b.wav")]
+    partial = SLMEvaluation(rows, unreferenced=["b"])
+    assert partial.summary("model").word_error_rate.value == 0.5
+    assert list(partial.compared) == ["model"]
+    assert partial.compared["model"].word_error_rate.value == 0.2 and partial.compared["model"].sentences == 1
+    table = results_table(partial).splitlines()
+    assert [line.split(" | ")[:2] for line in table[2:]] == [
+        ["| reference recordings", "1"],
+        ["| model", "2"],
+        ["| model, sentences with a reference", "1"],
+    ]
+    assert "| 20.0 % |" in table[4]  # of one sentence there is no interval
+    assert (
+        SLMEvaluation(rows[:2]).compared == {} and SLMEvaluation(rows, unreferenced=["a", "b"]).compared == {}
+    )
+
+
+def test_parts_that_fail_take_nothing_with_them() -> None:
+    def fail(_: SLMEvaluation) -> SLMEvaluation:
+        raise UserError("nothing there")
+
+    def succeed(so_far: SLMEvaluation) -> SLMEvaluation:
+        return replace(so_far, bits={"x": so_far.bits.get("x", 0.0) + 1.0})
+
+    start = SLMEvaluation(skipped={"UTMOS": "no weights"})
+    states = list(measure_parts(start, {"a": fail, "b": succeed, "c": fail, "d": succeed}))
+    assert [state.unfinished for state in states] == [["c", "d"], ["d"], []]
+    assert states[-1].bits == {"x": 2.0}
+    assert states[-1].skipped == {"UTMOS": "no weights", "a": "nothing there", "c": "nothing there"}
+    with pytest.raises(UserError, match="nothing there; nothing there"):
+        list(measure_parts(start, {"a": fail, "c": fail}))
 
 
 class Parrot:
@@ -181,6 +247,136 @@ def test_the_command_on_an_untrained_model(
     page = (output / "report.md").read_text()
     assert "**plain** | 3 |" in page
     assert "the ceiling" in page and "1 sentences have no reference" in page
+    assert [results["systems"][system]["sentences"] for system in systems] == [3, 3, 3, 3]
+    # the model on the sentences of the recordings: 0 and 2 errors in 4 words
+    compared = results["with_reference"]["model, voice slt"]
+    assert compared["sentences"] == 2 and compared["word_error_rate"]["value"] == 0.5
+    assert "model, voice slt, sentences with a reference" in page
+    assert 0 <= results["systems"]["model, voice slt"]["at_length"]["low"] < 1
+    assert "beside 1 sentences: none of the recordings" in page and "There are but 3 sentences" in page
+    assert results["unfinished"] == [] and results["bits_of"] == 3
+
+
+class EvenAligner:
+    """Words share the recording evenly."""
+
+    in_processes, name, sampling_rate, rejects_low_scores = True, "even", RATE, False
+
+    def align(self, utterance: Utterance, blocks: Iterator[torch.Tensor]) -> Alignment:
+        words = (utterance.text or "").split()
+        each = sum(map(len, blocks)) / RATE / len(words)
+        return Alignment(
+            tuple(Word(word, number * each, (number + 1) * each) for number, word in enumerate(words)), -1.0
+        )
+
+
+def test_gain_and_word_times_of_references(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Quiet recordings with gain are the loud ones; an alignment gives a model its own documents of them."""
+    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), ["slt"], SpeakingHabits(["aligned"], 2))
+    (tmp_path / "sentences.txt").write_text("It rains.\n")
+    quiet_sound = 0.25 * speech(1.2, 120.0)
+    for name, factor in (("quiet", 1.0), ("loud", 2.0)):
+        (tmp_path / name).mkdir()
+        write_audio(tmp_path / name / "a.wav", factor * quiet_sound, RATE)
+        quiet_sound = read_audio(tmp_path / name / "a.wav", RATE)  # as it was rounded
+        entry = {"id": "a", "audio": "a.wav", "text": "It rains.", "speaker": "slt", "split": "validation"}
+        (tmp_path / name / "manifest.jsonl").write_text(json.dumps(entry) + "\n")
+    align_corpus(
+        open_corpus(tmp_path / "quiet" / "manifest.jsonl"), EvenAligner(), tmp_path / "times", workers=1
+    )
+
+    def results(name: str, *more: str) -> dict[str, Any]:
+        references = ["--references", str(tmp_path / name / "manifest.jsonl")]
+        arguments = ["evaluate-slm", "--model", str(slm), "--sentences", str(tmp_path / "sentences.txt")]
+        arguments += [
+            "--output",
+            str(tmp_path / "out"),
+            *references,
+            "--asr",
+            "none",
+            "--metrics",
+            "[]",
+            *more,
+        ]
+        assert main(arguments) == 0
+        return dict(json.loads((tmp_path / "out" / "results.json").read_text()))
+
+    without = results("quiet")
+    assert without["bits"] == {} and without["bits_of"] == 0
+    assert "words without times (--alignment)" in without["skipped"]["bits of 1 of 1 references"]
+    times = ["--alignment", str(tmp_path / "times")]
+    quiet, doubled, loud = (
+        results("quiet", *times),
+        results("quiet", *times, "--gain", "2"),
+        results("loud", *times),
+    )
+    key = "speech/bits_per_token"
+    assert quiet["bits_of"] == 1 and doubled["gain"] == 2.0
+    assert doubled["bits"][key] == loud["bits"][key] != quiet["bits"][key]
+
+
+def test_what_was_measured_is_kept(
+    model_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sentences.txt").write_text("...\nHello there.\n")
+    (tmp_path / "pairs.jsonl").write_text(
+        '{"good": [1, 2], "bad": [2, 1]}\n{"id": "far", "good": "missing.wav", "bad": [1, 2]}\n'
+    )
+    (tmp_path / "none.jsonl").write_text('{"good": "missing.wav", "bad": [1, 2]}\n')
+    output = tmp_path / "out"
+    arguments = [
+        "evaluate-slm",
+        "--model",
+        str(model_directory),
+        "--output",
+        str(output),
+        "--voices",
+        "[slt]",
+    ]
+    arguments += ["--sentences", str(tmp_path / "sentences.txt"), "--asr", "none", "--metrics", "[]"]
+    # nothing is spoken for a test that has nothing to compare
+    assert main([*arguments, "--pairs", str(tmp_path / "none.jsonl")]) == 2
+    assert "no pair can be compared" in capsys.readouterr().err and not (output / "audio").exists()
+
+    assert main([*arguments, "--pairs", str(tmp_path / "pairs.jsonl")]) == 0
+    shown = capsys.readouterr().out
+    assert "left out: 1 pairs of pairs" in shown and "left out: 1 sentences and references" in shown
+    results = json.loads((output / "results.json").read_text())
+    assert results["pairs"]["pairs"]["pairs"] == 1 and list(results["pairs"]["pairs"]["failures"]) == ["far"]
+    assert results["systems"]["model, voice slt"]["sentences"] == 1
+    assert list(results["failures"]) == ["sentence 0001 in voice slt"]
+    # nothing stands beside what the model reads, and the page says so
+    (beside,) = (name for name in results["skipped"] if "ceiling" in name)
+    assert results["skipped"][beside] == "no recordings of the sentences: --references"
+    page = (output / "report.md").read_text()
+    assert f"{beside}: no recordings" in page and "pairs: 1 pairs left out, the first far" in page
+
+    # killed, or worse, in a later part: what came before is there
+    def die(*_: object) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr("recipes.evaluation.pairs.evaluate_pairs", die)
+    arguments[arguments.index(str(output))] = str(tmp_path / "killed")
+    with pytest.raises(RuntimeError, match="no memory"):
+        main([*arguments, "--pairs", str(tmp_path / "pairs.jsonl")])
+    results = json.loads((tmp_path / "killed" / "results.json").read_text())
+    assert list(results["systems"]) == ["model, voice slt"] and results["unfinished"] == ["pairs of pairs"]
+    assert "pairs of pairs: still to be done" in (tmp_path / "killed" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--pairs", "x", "--text_lm", "gpt2"], "--text_lm does nothing without --continuations"),
+        (["--pairs", "x", "--references", "x"], "--references does nothing without --sentences"),
+        (["--sentences", "x", "--alignment", "x"], "--alignment does nothing without --references"),
+    ],
+)
+def test_flags_that_would_do_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], complaint: str
+) -> None:
+    assert main(["evaluate-slm", "--output", str(tmp_path / "out"), *flags]) == 2
+    assert complaint in capsys.readouterr().err
 
 
 def test_a_voice_that_is_not_there(
@@ -211,3 +407,38 @@ def test_pairs_alone(model_directory: Path, tmp_path: Path, capsys: pytest.Captu
     assert not (output / "sentences.parquet").exists() and "reading" not in (output / "report.md").read_text()
     assert main(arguments) == 2
     assert "nothing to evaluate: give --sentences" in capsys.readouterr().err
+
+
+def test_tests_of_one_name_stay_two(model_directory: Path, tmp_path: Path) -> None:
+    tests = []
+    for folder, pairs in (("lexical", 1), ("syntactic", 2)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "dev.jsonl").write_text('{"good": [1, 2], "bad": [2, 1]}\n' * pairs)
+        tests += ["--pairs", str(tmp_path / folder / "dev.jsonl")]
+    output = tmp_path / "out"
+    assert main(["evaluate-slm", "--model", str(model_directory), "--output", str(output), *tests]) == 0
+    results = json.loads((output / "results.json").read_text())
+    assert {name: test["pairs"] for name, test in results["pairs"].items()} == {
+        "lexical/dev": 1,
+        "syntactic/dev": 2,
+    }
+    assert set(pd.read_parquet(output / "pairs.parquet").test) == {"lexical/dev", "syntactic/dev"}
+    assert results["not_trained_on"] == []
+
+
+def test_speech_alone_may_be_strange(tmp_path: Path) -> None:
+    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), ["slt"], SpeakingHabits(["tts"]))
+    (tmp_path / "dev.jsonl").write_text('{"good": [1, 2], "bad": [2, 1]}\n')
+    output = tmp_path / "out"
+    arguments = [
+        "evaluate-slm",
+        "--model",
+        str(slm),
+        "--output",
+        str(output),
+        "--pairs",
+        str(tmp_path / "dev.jsonl"),
+    ]
+    assert main(arguments) == 0
+    assert json.loads((output / "results.json").read_text())["not_trained_on"] == ["speech alone"]
+    assert "speech without its text is strange to it" in (output / "report.md").read_text()

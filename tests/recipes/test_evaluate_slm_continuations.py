@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMForXVector
 
-from codec.metrics import SpeakerEmbedder
+from codec.metrics import MissingDependency, SpeakerEmbedder, clustered_share
 from codec.runs import UserError
 from data import Utterance, read_audio, write_audio
 from recipes.cli import main
@@ -23,6 +23,7 @@ from recipes.evaluation.slm_continuations import (
     Continuation,
     ContinuationSummary,
     evaluate_continuations,
+    fitting_prompts,
 )
 from recipes.evaluation.slm_settings import ContinuationConfig
 from recipes.evaluation.slm_voices import VoiceLikeness
@@ -92,7 +93,10 @@ def test_samples_of_a_prompt_count_as_one() -> None:
     assert summary.self_bleu.value == pytest.approx((0.5 + 0.3) / 2)
     assert summary.vert == pytest.approx(math.sqrt(0.4 * 0.4))
     assert summary.perplexity.value == pytest.approx(math.exp(15.0 / 10))
-    assert summary.perplexity.low == pytest.approx(math.exp(1.0))  # the second prompt alone
+    # between each prompt alone, and wider: there are but two
+    assert 1.0 <= summary.perplexity.low <= math.exp(1.0) and summary.perplexity.high >= math.exp(2.0)
+    assert summary.prompts == 2 and summary.ended == clustered_share(np.ones(2), np.full(2, 2.0))
+    assert math.isnan(summary.heard.value)  # nobody listened
     assert summary.ended.value == 0.5 and summary.values["x"].value == pytest.approx((2.0 + 5.0) / 2)
     assert summary.repeated.value == pytest.approx(0.1) and summary.longest_run == 3
 
@@ -134,6 +138,79 @@ def test_what_follows_a_prompt(folder: Path, tmp_path: Path, monkeypatch: pytest
         pytest.raises(UserError, match="no recording to go on from"),
     ):
         evaluate_continuations(language_model, utterances[2:], config, scorer, tmp_path, SamplingConfig())
+
+
+def test_who_says_nothing_is_counted() -> None:
+    """Else a model that is mute after most prompts looks as good as its few words."""
+    texts = {"a": ["hello there", "", " ..."], "b": ["hello", "hello you", "x"], "c": ["", "", ""]}
+    rows = [
+        Continuation(prompt, MODEL, sample, 1.0, True, None, None, transcript=text)
+        for prompt, said in texts.items()
+        for sample, text in enumerate(said)
+    ]
+    heard = ContinuationSummary.of(rows).heard
+    assert heard == clustered_share(np.array([1.0, 3.0, 0.0]), np.full(3, 3.0)) and heard.value == 4 / 9
+
+
+def test_a_model_that_ends_at_once(
+    folder: Path, speaker_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing follows, and nothing is measured of it, at a codec's rate that no judge shares."""
+    monkeypatch.setattr("recipes.evaluation.scoring.open_recognizer", lambda *_: Listener())
+    monkeypatch.setattr("recipes.evaluation.slm_continuations.generate", lambda *_: None)
+    language_model = SpeechLM.from_pretrained(folder / "slm")
+    config = ContinuationConfig(prompt_seconds=0.5, seconds=1.0, samples=1)
+    with Scorer(["prosody"], "some/listener", processes=1) as scorer:
+        result = evaluate_continuations(
+            language_model, [Utterance("r0", folder / "0.wav")], config, scorer, tmp_path, SamplingConfig(),
+            embedder=SpeakerEmbedder(str(speaker_model)),
+        )  # fmt: skip
+    (row,) = (row for row in result.rows if row.system == MODEL)
+    assert (row.seconds, row.ended, row.transcript) == (0.0, True, "")
+    assert row.values and all(math.isnan(value) for value in row.values.values())
+    assert result.summary(MODEL).heard.value == 0 and result.summary(RECORDING).heard.value == 1
+
+
+def test_recordings_that_are_too_short_are_known_beforehand(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.wav").write_bytes(b"no audio")
+    utterances = [Utterance(f"r{number}", folder / f"{number}.wav") for number in range(3)]
+    utterances.append(Utterance("broken", tmp_path / "broken.wav"))
+    found = fitting_prompts(utterances, ContinuationConfig(prompt_seconds=1.5))
+    assert [utterance.id for utterance in found.utterances] == ["r0"]
+    assert list(found.failures) == ["r1", "r2", "broken"]
+    with pytest.raises(UserError, match=r"the longest has 3\.0 s: shorten --continuation.prompt_seconds"):
+        fitting_prompts(utterances, ContinuationConfig())
+
+
+def test_gain_comes_before_the_prompt(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    language_model = SpeechLM.from_pretrained(folder / "slm")
+    encode, heard = language_model.encode, []
+    monkeypatch.setattr(language_model, "encode", lambda waveform: heard.append(waveform) or encode(waveform))
+    config = ContinuationConfig(prompt_seconds=0.5, seconds=1.0, samples=1)
+    for gain in (1.0, 2.0):
+        with Scorer([], "none", processes=1) as scorer:
+            evaluate_continuations(
+                language_model, [Utterance("r", folder / "0.wav")], config, scorer, tmp_path, SamplingConfig(),
+                gain=gain,
+            )  # fmt: skip
+    plain, doubled = heard[:2], heard[2:]  # the prompt, and the recording through the codec
+    assert len(plain) == len(doubled) == 2 and len(plain[0]) == RATE // 2
+    assert all(torch.equal(2.0 * one, two) for one, two in zip(plain, doubled, strict=True))
+
+
+def test_why_nobody_listened(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lack(package: str, purpose: str) -> None:
+        raise MissingDependency(f"{purpose} needs the package {package}")
+
+    monkeypatch.setattr("recipes.evaluation.scoring.require", lack)
+    language_model = SpeechLM.from_pretrained(folder / "slm")
+    config = ContinuationConfig(prompt_seconds=0.5, seconds=1.0, samples=1)
+    with Scorer([], "pocketsphinx", processes=1) as scorer:
+        result = evaluate_continuations(
+            language_model, [Utterance("r0", folder / "0.wav")], config, scorer, tmp_path, SamplingConfig()
+        )
+    reason = result.skipped["perplexity, auto-BLEU and self-BLEU of continuations"]
+    assert "needs the package jiwer" in reason and "--asr none" not in reason
 
 
 @pytest.fixture(scope="module")

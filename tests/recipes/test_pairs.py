@@ -9,7 +9,8 @@ import torch
 
 from codec.runs import UserError
 from data import read_audio, write_audio
-from recipes.evaluation.pairs import evaluate_pairs, open_pairs, pair_rows
+from recipes.evaluation.file_names import distinct_names
+from recipes.evaluation.pairs import PairTest, check_pairs, evaluate_pairs, open_pairs, pair_rows
 from slm.evaluation.pair_likelihood import stream_likelihoods
 from slm.generation.speech_lm import SpeechLM
 from slm.models.checkpoint import SpeakingHabits
@@ -46,6 +47,7 @@ def test_layouts(tmp_path: Path) -> None:
         "id,filename,voice,frequency,word,phones,length_phones,correct\n"
         "7,aA,v1,0,brick,b r,2,1\n8,cC,v1,0,blort,b l,2,0\n7,bB,v1,0,blick,b l,2,0\n8,dD,v1,0,short,s h,2,1\n"
     )
+    assert [pair.cluster for pair in open_pairs(lexical).pairs] == ["7", "8"]
     pairs = {pair.id: (pair.good, pair.bad) for pair in open_pairs(lexical).pairs}
     assert pairs == {
         "7 v1": (lexical / "aA.wav", lexical / "bB.wav"),
@@ -82,6 +84,7 @@ def test_spoken_story_cloze(tmp_path: Path) -> None:
             recording(speakers / speaker / f"7_{side}.wav", number)
     pairs = open_pairs(speakers).pairs
     assert [(pair.id, pair.category) for pair in pairs] == [("p1/7", "p1"), ("p2/7", "p2")]
+    assert [pair.cluster for pair in pairs] == ["7", "7"]  # one story
     assert pairs[0].opening == speakers / "p1" / "7_mutual.wav"
     slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), [], SpeakingHabits(["speech"]))
     language_model = SpeechLM.from_pretrained(slm)
@@ -123,6 +126,68 @@ def test_what_is_not_a_pair(tmp_path: Path) -> None:
     (lexical / "gold.csv").write_text("id,filename,voice,correct\n1,a,v,1\n1,gone,v,0\n")
     with pytest.raises(UserError, match="gone: no such recording"):
         open_pairs(lexical)
+
+
+def test_names_tell_tests_apart(tmp_path: Path) -> None:
+    for name in ("lexical/dev", "syntactic/dev", "b/syntactic/test"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("mine.jsonl", "lexical/mine.jsonl", "lexical/mine.csv"):
+        (tmp_path / name).touch()
+    dev = [tmp_path / "lexical/dev", tmp_path / "syntactic/dev", tmp_path / "b/syntactic/test"]
+    assert distinct_names(dev) == ["lexical/dev", "syntactic/dev", "test"]
+    assert distinct_names(dev[:1]) == ["dev"] and distinct_names([]) == []
+    mine = [tmp_path / "mine.jsonl", tmp_path / "lexical/mine.jsonl"]
+    assert distinct_names(mine) == [f"{tmp_path.name}/mine", "lexical/mine"]
+    endings = [tmp_path / "lexical/mine.jsonl", tmp_path / "lexical/mine.csv"]
+    assert distinct_names(endings) == [str(path) for path in endings]
+    with pytest.raises(UserError, match="is given twice"):
+        distinct_names([mine[0], mine[1], mine[0]])
+
+
+def test_pairs_that_cannot_be_compared_are_left_out(tmp_path: Path) -> None:
+    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), [], SpeakingHabits(["speech"]))
+    language_model = SpeechLM.from_pretrained(slm)
+    recording(tmp_path / "good.wav", 0)
+    write_audio(tmp_path / "empty.wav", torch.zeros(0), RATE)
+    (tmp_path / "broken.wav").write_bytes(b"no audio")
+    write_audio(tmp_path / "long.wav", torch.randn(24_000 * 25) * 0.1, RATE)
+    rows = {
+        "gone": "gone.wav",
+        "empty": "empty.wav",
+        "broken": "broken.wav",
+        "long": "long.wav",
+        "codes": [9_999],
+    }
+    lines = [json.dumps({"id": "fine", "good": "good.wav", "bad": [1, 2], "cluster": "c"})]
+    lines += [json.dumps({"id": name, "good": side, "bad": [1, 2]}) for name, side in rows.items()]
+    (tmp_path / "test.jsonl").write_text("\n".join(lines))
+    test = open_pairs(tmp_path / "test.jsonl")
+    check_pairs(language_model, test)
+    result = evaluate_pairs(language_model, test)
+    assert [(pair.id, pair.cluster, pair.same) for pair in result.pairs] == [("fine", "c", False)]
+    assert list(result.failures) == list(rows)
+    assert (
+        "empty.wav" in result.failures["empty"]
+        and "600 tokens, the model reads 511" in result.failures["long"]
+    )
+
+    unusable = PairTest("bad", [pair for pair in test.pairs if pair.id in ("gone", "codes")])
+    with pytest.raises(UserError, match="bad: no pair can be compared; pair gone"):
+        check_pairs(language_model, unusable)
+    with pytest.raises(UserError, match="no pair can be compared"):
+        evaluate_pairs(language_model, unusable)
+
+
+def test_gain_comes_before_the_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), [], SpeakingHabits(["speech"]))
+    language_model = SpeechLM.from_pretrained(slm)
+    encode, heard = language_model.encode, []
+    monkeypatch.setattr(language_model, "encode", lambda waveform: heard.append(waveform) or encode(waveform))
+    sound = read_audio(recording(tmp_path / "a.wav", 0), RATE)
+    (tmp_path / "test.jsonl").write_text(json.dumps({"good": "a.wav", "bad": [1]}))
+    for gain in (1.0, 2.0):
+        evaluate_pairs(language_model, open_pairs(tmp_path / "test.jsonl"), gain)
+    assert torch.equal(heard[0], sound) and torch.equal(heard[1], 2.0 * sound)
 
 
 def test_scores_are_those_of_the_recordings_codes(tmp_path: Path) -> None:

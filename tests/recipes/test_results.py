@@ -128,7 +128,10 @@ def test_tables_say_what_the_files_say() -> None:
     assert speaking.splitlines()[3] == "| slt | 50.0 % (40.0–60.0) | 90.0 % (80.0–100.0) | 1.04 | 9.0 |"
     assert pairs.splitlines()[2] == "| sWUGGY | 1,000 | 70.0 % (60.0–80.0) | 60.0 % (50.0–70.0) |"
 
-    codecs, budgets, machine = bench_part(BENCH)
+    codecs, how, budgets, machine = bench_part(BENCH)
+    assert "Ratios: the median over rounds of each round's own ratio" in how
+    small = {**BENCH["budgets"][1], "passed": None, "instead": "on 10 min"}
+    assert "| c | 1.00 GiB | ≤ 2 | on 10 min |  |" in bench_part({**BENCH, "budgets": [small]})[2]
     assert codecs.splitlines()[2] == "| MimiModel | random weights | 15.0 | 1.00 × | 42 % | 18.0 | 1.00 × |"
     assert budgets.splitlines()[2:] == [
         "| a | 1.25 × b | ≥ 1.5 | missed | n |",
@@ -137,6 +140,109 @@ def test_tables_say_what_the_files_say() -> None:
     assert machine == (
         "The machine: 200 GFLOP/s in float32 (measured); 30.0 GB/s of memory. Of its FLOP/s are reached: "
         "SLM training 80 %."
+    )
+
+
+def test_every_part_of_a_language_models_results_has_its_table() -> None:
+    content = {
+        **MODELS,
+        "asr": "a recogniser",
+        "continuation": {
+            "prompt_seconds": 1.0,
+            "split": "validation",
+            "corpus": "/data/kathleen",
+            "samples": 4,
+        },
+        "continuations": {
+            "systems": {
+                "recordings go on": {
+                    "prompts": 12,
+                    "heard": interval(0.9),
+                    "values": {"utmos": interval(3.5)},
+                },
+                "model": {
+                    "prompts": 12,
+                    "heard": interval(0.5),
+                    "ended": {"value": 0.25, "low": None, "high": None, "level": 0.95},  # of a single prompt
+                    "perplexity": interval(150.0),
+                    "vert": 0.2,
+                    "values": {"utmos": interval(2.5), "prompt_similarity": interval(0.6)},
+                    "repeated": interval(0.3),
+                },
+            },
+            "failures": {},
+        },
+        "cross_modal": {
+            "tokens": {
+                "rows": 40,
+                "left_out": 2,
+                "not_trained_on": ["text alone"],
+                "bits": {
+                    "speech alone": interval(8.5),
+                    "speech after its text": interval(7.5),
+                    "text alone": interval(3.0),
+                },
+                "speech_saved": interval(1.0),
+                "retrieval": [
+                    {
+                        "reading": "speech after text",
+                        "find": "text for speech",
+                        "trials": 40,
+                        "chance": 0.1,
+                        "accuracy": interval(0.6),
+                    }
+                ],
+            }
+        },
+        "with_reference": {"slt": {"word_error_rate": interval(0.4), "ended": interval(0.9)}},
+    }
+    content["systems"] = {
+        **MODELS["systems"],
+        "slt": {
+            **MODELS["systems"]["slt"],
+            "at_length": interval(0.8),
+            "speaking_rate": interval(12.0),
+            "values": {"dnsmos_overall": interval(2.0)},
+            "repeated": interval(0.2),
+        },
+    }
+    content["pairs"] = {
+        "sWUGGY": {
+            **MODELS["pairs"]["sWUGGY"],
+            "ceiling": 0.95,
+            "categories": {
+                "rare": {"pairs": 10, "normalized": interval(0.5), "total": interval(0.4), "ceiling": 1.0}
+            },
+        }
+    }
+    about, reading, sound, going_on, continuations, how, pairs, bits, strange, found = model_part(content)
+    assert about == "`slm-tiny` reading 20 sentences. Error rates by a recogniser."
+    assert "| 80.0 % (70.0–90.0) |" in reading and "| slt, sentences with a reference | 40.0 %" in reading
+    assert sound.splitlines()[0] == "|  | characters a second | DNSMOS overall ↑ | repeated pairs of frames |"
+    assert sound.splitlines()[3] == "| slt | 12.0 (11.9–12.1) | 2.00 (1.90–2.10) | 20.0 % (10.0–30.0) |"
+    assert (
+        "going on from the first 1 s of recordings (validation split of kathleen), 4 samples each" in going_on
+    )
+    assert (
+        continuations.splitlines()[0]
+        == "|  | prompts | ended by itself | with words ↑ | perplexity ↓ | VERT ↓ |"
+    )
+    assert (
+        continuations.splitlines()[3]
+        == "| model | 12 | 25.0 % | 50.0 % (40.0–60.0) | 150 (150–150) | 20.0 % |"
+    )
+    assert "UTMOS ↑" in how and "speaker similarity to the prompt ↑" in how
+    assert pairs.splitlines()[2:] == [
+        "| sWUGGY | 1,000 | 70.0 % (60.0–80.0) | 60.0 % (50.0–70.0) | 95.0 % |",
+        "| … rare | 10 | 50.0 % (40.0–60.0) | 40.0 % (30.0–50.0) | 100.0 % |",
+    ]
+    assert bits.splitlines()[2] == (
+        "| tokens | speech, bits a token | 40 | 8.500 (8.400–8.600) | 7.500 (7.400–7.600) | 1.000 (0.900–1.100) |"
+    )
+    assert "| 3.000 (2.900–3.100)* | – | – |" in bits and "no such documents" in strange
+    assert (
+        found.splitlines()[2]
+        == "| tokens | text for speech | speech after text | 40 | 60.0 % (50.0–70.0) | 10.0 % |"
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from codec.metrics import clustered_share, wilson_interval
 from slm.documents import DocumentConfig
 from slm.evaluation.cross_modal import CrossModalBits, cross_modal_rows, formats_of, unfamiliar_views
 from slm.evaluation.retrieval import (
@@ -174,6 +175,18 @@ def test_a_trained_model_finds_what_belongs_together(tmp_path: Path) -> None:
     # the four kinds of trials of a model that knows nothing are one large sample
     chance = RetrievalAccuracy.of(guessed, 6)
     assert chance.accuracy.low < 1 / 6 < chance.accuracy.high
+
+
+def test_trials_of_a_group_hang_together() -> None:
+    trials = [
+        RetrievalTrial(number, number // 10, "speech after text", "text for speech", float(number < 50))
+        for number in range(100)
+    ]
+    found = RetrievalAccuracy.of(trials, 10)
+    assert found.accuracy.value == 0.5
+    assert found.accuracy == clustered_share(np.repeat([10.0, 0.0], 5), np.full(10, 10.0))
+    assert found.accuracy.low < wilson_interval(50, 100).low - 0.1
+    assert not RetrievalAccuracy.of(trials[:10], 10).accuracy.bounded  # one group
 
 
 def test_aligned_documents_are_told_apart_without_word_times(vocabulary: Vocabulary) -> None:

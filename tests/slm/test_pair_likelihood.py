@@ -66,6 +66,34 @@ def test_accuracy_by_hand() -> None:
     assert accuracy.pairs == 4 and math.isnan(PairAccuracy.of([]).total.value)
 
 
+def test_pairs_that_hang_together_count_as_one() -> None:
+    """A word that is known is known in four voices: the share of 100 words is no surer for it."""
+    random, held = np.random.default_rng(0), 0
+    likely, unlikely = StreamLikelihood(-5.0, 5), StreamLikelihood(-6.0, 5)
+    for _ in range(200):
+        pairs = []
+        for word, known in enumerate(random.beta(0.6, 0.6, 100)):
+            for right in random.random(4) < known:
+                sides = (likely, unlikely) if right else (unlikely, likely)
+                pairs.append(ScoredPair(f"{word}", "", *sides, cluster=str(word)))
+        found = PairAccuracy.of(pairs)
+        held += found.total.low <= 0.5 <= found.total.high
+    assert held / 200 > 0.9 and (found.pairs, found.clusters) == (400, 100)
+
+
+def test_codes_that_are_the_same_are_a_ceiling() -> None:
+    side = StreamLikelihood(-5.0, 5)
+    found = PairAccuracy.of([ScoredPair("", "", side, side, same=number < 3) for number in range(10)])
+    assert (found.same, found.ceiling) == (3, 0.85)
+
+
+def test_an_empty_recording_is_no_side_of_a_pair() -> None:
+    nothing, something = StreamLikelihood(0.0, 0), StreamLikelihood(-5.0, 5)
+    for sides in ((nothing, something), (something, nothing)):
+        with pytest.raises(ValueError, match="pair x: a recording without tokens"):
+            ScoredPair("x", "", *sides)
+
+
 def wandering(count: int, seed: int) -> list[np.ndarray]:
     """Codes that go up by one or two: what comes next can be learnt, what is where cannot."""
     random = np.random.default_rng(seed)
