@@ -1,0 +1,1 @@
+"""Losses of codec training, and the discriminators."""

@@ -1,0 +1,1 @@
+"""Vocoders: mel to waveform (Vocos, BigVGAN v2)."""

@@ -1,0 +1,1 @@
+"""Applications around the models: the web page and the HTTP service."""
