@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from codec.configuration import CodecConfig
-from codec.layers import ConvNeXtBlock
-from codec.masks import lengths_from_mask, mask_from_lengths
+from codec.nn.blocks import ConvNeXtBlock
+from codec.nn.masks import lengths_from_mask, mask_from_lengths
+from codec.nn.precision import at_least_float32
+from codec.nn.streaming import StreamState
+from codec.nn.windows import Window, join_windows, windows_over
 from codec.outputs import CodecDecoderOutput, CodecEncoderOutput, CodecLatentOutput, CodecOutput
-from codec.precision import at_least_float32
-from codec.streaming import StreamState
-from codec.windows import Window, join_windows, windows_over
 
 DRAWS = 3  # random numbers that a row of a training batch comes with, for codecs that draw
 STREAM_SECONDS = 10.0  # of audio in one step where a recording of any length is coded: bounds the memory

@@ -9,12 +9,12 @@ from torch import nn
 from codec.base import CodecModel
 from codec.configuration import plain
 from codec.families import CODECS, model_of
+from codec.foundation import UserError, whole_directory
+from codec.foundation.quiet import quiet_transformers
 from codec.identity import fingerprint
-from codec.mel import MelConfig
-from codec.quiet import quiet_transformers
-from codec.runs import UserError, whole_directory
-from codec.vocoders import Vocoder
-from codec.weight_norm import fit_weight_norm
+from codec.nn.mel import MelConfig
+from codec.nn.weight_norm import fit_weight_norm
+from codec.vocoders.directories import Vocoder
 
 STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from transformers import PreTrainedModel
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from codec.quiet import quiet_transformers
-from codec.runs import UserError
+from codec.foundation import UserError
+from codec.foundation.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from codec.adapters import CodecAdapter

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from codec.streaming import StreamState
+from codec.nn.streaming import StreamState
 
 if TYPE_CHECKING:
     from codec import Codec

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.resampling import Resampler, resampling_kernel
 
 if TYPE_CHECKING:

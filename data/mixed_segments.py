@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch.utils.data import Dataset
 
-from codec.runs import UserError, generator
+from codec.foundation import UserError, generator
 from data.segments import Segment, SegmentDataset
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from codec.runs import UserError, generator
+from codec.foundation import UserError, generator
 from data.audio import AudioError
 from data.corpora import Utterance
 from data.segment_labels import Labeller

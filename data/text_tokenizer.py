@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, get_args
 
-from codec.runs import UserError, write_bytes
+from codec.foundation import UserError, write_bytes
 
 TokenizerKind = Literal["char", "bpe", "unigram"]
 

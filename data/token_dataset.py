@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from codec import CodecInfo
-from codec.runs import UserError, first_line
+from codec.foundation import UserError, first_line
 from data.corpora import Word
 from data.tokenization.directory import METADATA, missing_shards
 from data.tokenization.headers import HEADERS

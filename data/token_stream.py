@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codec import CodecInfo
-from codec.runs import UserError, first_line, remove_leftovers
+from codec.foundation import UserError, first_line, remove_leftovers
 from data.token_dataset import TokenDataset
 from data.tokenization.directory import METADATA
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codec.runs import Progress, UserError
+from codec.foundation import Progress, UserError
 from data.audio import AudioError, audio_info, read_audio, read_segment
 from data.corpora import Utterance
 

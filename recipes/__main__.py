@@ -2,6 +2,6 @@
 
 import sys
 
-from recipes.cli import main
+from recipes.cli.main import main
 
 sys.exit(main())

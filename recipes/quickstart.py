@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codec.runs import UserError, duration
+from codec.foundation import UserError, duration
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -161,7 +161,7 @@ def tokenize(output: Path, codec: Any, corpus: "Corpus") -> Tokenized:
 
 def train(output: Path, corpus: "Corpus", seconds: float) -> Trained:
     """Train a character tokenizer and a small language model; a run that was interrupted goes on."""
-    from codec.runs import RunDirectory
+    from codec.foundation import RunDirectory
     from data import train_text_tokenizer
     from slm import train_slm
 
@@ -184,7 +184,7 @@ def train(output: Path, corpus: "Corpus", seconds: float) -> Trained:
 
 def training_config(output: Path, seconds: float) -> "SLMTrainingConfig":
     """A language model that two CPU cores can teach something in two minutes."""
-    from codec.runs import Schedule
+    from codec.foundation import Schedule
     from slm import (
         BatchConfig,
         DatasetConfig,

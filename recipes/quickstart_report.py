@@ -4,9 +4,15 @@ import math
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from codec.foundation import duration, write_text
 from codec.metrics import log_mel_l1
-from codec.runs import duration, write_text
-from recipes.report import Curve, curves_picture, markdown_table, spectrogram_picture, waveform_row
+from recipes.reporting.pictures import (
+    Curve,
+    curves_picture,
+    markdown_table,
+    spectrogram_picture,
+    waveform_row,
+)
 
 if TYPE_CHECKING:
     from recipes.quickstart import Quickstart, Trained

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 

@@ -16,7 +16,7 @@ import numpy as np
 from tokenizers import AddedToken, Encoding, Tokenizer
 
 from codec import CodecInfo
-from codec.runs import UserError, first_line, write_json
+from codec.foundation import UserError, first_line, write_json
 from slm.text.tokenizer import SPACE, tokenizer_from_sentencepiece
 from slm.text.words import split_words
 

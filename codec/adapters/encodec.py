@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from codec.adapters.base import CodecAdapter
-from codec.runs import UserError
+from codec.foundation import UserError
 
 
 class EncodecAdapter(CodecAdapter):

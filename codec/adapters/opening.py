@@ -10,8 +10,8 @@ from codec.adapters.dac import DacAdapter
 from codec.adapters.encodec import EncodecAdapter
 from codec.adapters.mimi import MimiAdapter
 from codec.adapters.xcodec2 import XCodec2Adapter
-from codec.quiet import quiet_transformers
-from codec.runs import UserError
+from codec.foundation import UserError
+from codec.foundation.quiet import quiet_transformers
 
 _ADAPTERS: tuple[type[CodecAdapter], ...] = (MimiAdapter, EncodecAdapter, DacAdapter, XCodec2Adapter)
 ADAPTERS: dict[str, type[CodecAdapter]] = {adapter.model_type: adapter for adapter in _ADAPTERS}

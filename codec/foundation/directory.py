@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from codec.runs.errors import UserError
-from codec.runs.files import (
+from codec.foundation.errors import UserError
+from codec.foundation.files import (
     remove_directory,
     remove_leftovers,
     whole_directory,
@@ -27,7 +27,7 @@ from codec.runs.files import (
     write_json,
     write_text,
 )
-from codec.runs.launcher import rank
+from codec.foundation.launcher import rank
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

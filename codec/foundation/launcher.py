@@ -5,7 +5,7 @@
 
 import os
 
-from codec.runs.errors import UserError
+from codec.foundation.errors import UserError
 
 # SLURM_NTASKS is not used: inside an sbatch script it speaks of the whole job although one process is
 # running.

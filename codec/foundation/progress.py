@@ -7,7 +7,7 @@ from typing import Self, TextIO
 
 from tqdm import tqdm
 
-from codec.runs.launcher import rank
+from codec.foundation.launcher import rank
 
 _LINE_EVERY_SECONDS = 30.0
 _SHARE_FOR_A_FORECAST = 0.01  # of the total: the first step of anything is slow

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from codec.runs.errors import UserError
+from codec.foundation.errors import UserError
 
 
 @dataclass(frozen=True)

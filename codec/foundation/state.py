@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from codec.runs.errors import UserError
-from codec.runs.files import write_json
+from codec.foundation.errors import UserError
+from codec.foundation.files import write_json
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor

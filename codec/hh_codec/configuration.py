@@ -1,22 +1,12 @@
-"""Configurations of codecs: one typed part a module, one `PreTrainedConfig` around them; that of HH-Codec."""
+"""Configuration of HH-Codec: a typed part for each module."""
 
 import math
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from transformers import PreTrainedConfig
-
-from codec.mel import MelConfig
-from codec.windows import Window
-
-PARTS = (
-    "encoder",
-    "quantizer",
-    "decoder",
-    "vocoder",
-)  # of every model: what can be frozen, and taken from elsewhere
-
-Part = TypeVar("Part")
+from codec.configuration import CodecConfig, part_from, plain
+from codec.nn.mel import MelConfig
+from codec.vocoders.configuration import BigVGANConfig, VocosConfig, vocoder_from
 
 
 @dataclass(frozen=True)
@@ -130,176 +120,6 @@ class MelDecoderConfig:
         return self.lookahead is not None and self.attention_window is not None
 
 
-@dataclass(frozen=True)
-class VocosConfig:
-    """Vocos (arXiv 2306.00814): ConvNeXt on mel frames, then an inverse STFT."""
-
-    kind: Literal["vocos"] = "vocos"
-    mel: MelConfig = field(default_factory=MelConfig)
-    dim: int = 512
-    hidden_dim: int = 1_536
-    blocks: int = 8
-    kernel_size: int = 7
-    # mel frames, in the first convolution; None: half the kernel, in every convolution
-    lookahead: int | None = None
-    layer_scale: float | None = None  # None: 1 / blocks, as published
-    mel_mean: float = 0.0  # what enters the first layer is (mel - mean) / std
-    mel_std: float = 1.0
-
-    @property
-    def streams(self) -> bool:
-        """Whether chunked equals whole."""
-        return self.lookahead is not None and self.mel.alignment == "same"
-
-    @property
-    def lookahead_samples(self) -> int:
-        """Samples that a stream's audio waits for behind the mel frames that are there."""
-        return (self.lookahead or 0) * self.mel.hop_length + self.mel.right_padding
-
-
-@dataclass(frozen=True)
-class BigVGANConfig:
-    """BigVGAN v2 (arXiv 2206.04658), as published for 24 kHz and 100 bands: `nvidia/bigvgan_v2_24khz_100band_256x`."""
-
-    kind: Literal["bigvgan"] = "bigvgan"
-    mel: MelConfig = field(default_factory=lambda: MelConfig(n_fft=1_024, hop_length=256, power_offset=1e-9))
-    dim: int = 1_536  # before the first upsampling; each halves it
-    upsample_rates: tuple[int, ...] = (4, 4, 2, 2, 2, 2)  # their product is the mel's hop
-    upsample_kernel_sizes: tuple[int, ...] = (8, 8, 4, 4, 4, 4)
-    block_kernel_sizes: tuple[int, ...] = (3, 7, 11)  # of the AMP blocks behind each upsampling
-    block_dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5),) * 3  # of each of them
-
-    def __post_init__(self) -> None:
-        if math.prod(self.upsample_rates) != self.mel.hop_length:
-            raise ValueError(
-                f"BigVGAN's upsample_rates multiply to {math.prod(self.upsample_rates)}: "
-                f"they have to make the mel's hop of {self.mel.hop_length} samples"
-            )
-
-    @property
-    def streams(self) -> bool:
-        """Whether chunked equals whole: not with look-ahead in every layer."""
-        return False
-
-
-class CodecConfig(PreTrainedConfig):
-    """What the configurations of all codecs have: windows, rates, codebooks, and what of them decides a code's meaning.
-
-    A subclass sets `encoder` and its other parts, as plain dictionaries with every field filled in, so that config.json
-    says everything; then it calls this `__init__`, which ends with the subclass's `_check`.
-
-    Args:
-        name: what the codec calls itself in datasets and checkpoints.
-        chunk_seconds, overlap_seconds: audio longer than `chunk_seconds` is coded in windows of that length, of
-            which `overlap_seconds` on each side are context; None for codecs that stream, where chunked equals
-            whole.
-        exported: what only training needs is gone, and what it needed apart is worked together.
-        fingerprint: 16 hex digits that name the meaning of a code; set by `export`.
-    """
-
-    if TYPE_CHECKING:  # `PreTrainedConfig` makes what is annotated here an argument
-        encoder: dict[str, Any]  # fields of the part, by name
-
-    def __init__(
-        self,
-        name: str = "codec",
-        chunk_seconds: float | None = None,
-        overlap_seconds: float | None = None,
-        exported: bool = False,
-        fingerprint: str | None = None,
-        **kwargs: Any,
-    ):
-        self.name = name
-        self.chunk_seconds = chunk_seconds
-        self.overlap_seconds = overlap_seconds
-        self.exported = exported
-        self.fingerprint = fingerprint
-        super().__init__(**kwargs)
-        self._check()
-
-    def _check(self) -> None:
-        """Raise ValueError, naming what does not fit together."""
-        raise NotImplementedError
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Names of the model's parts."""
-        return PARTS
-
-    @property
-    def sampling_rate(self) -> int:
-        """Samples a second, in and out."""
-        raise NotImplementedError
-
-    @property
-    def hop_length(self) -> int:
-        """Samples a frame."""
-        raise NotImplementedError
-
-    @property
-    def codebook_sizes(self) -> list[int]:
-        """Codes of each quantizer."""
-        raise NotImplementedError
-
-    @property
-    def streams(self) -> bool:
-        """Whether chunked equals whole."""
-        raise NotImplementedError
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames a second."""
-        return self.sampling_rate / self.hop_length
-
-    @property
-    def num_quantizers(self) -> int:
-        """Codes a frame."""
-        return len(self.codebook_sizes)
-
-    @property
-    def window(self) -> Window | None:
-        """The windows in which long audio is coded; None for a codec that streams."""
-        if self.chunk_seconds is None or self.overlap_seconds is None:
-            return None
-        rate = self.frame_rate
-        return Window(frames=round(self.chunk_seconds * rate), overlap=round(self.overlap_seconds * rate))
-
-    @property
-    def meaning(self) -> dict[str, Any]:
-        """The fields that, with encoder and quantizer weights, decide what a code means."""
-        return {
-            "encoder": _without_later_fields(self.encoder),
-            "codebook_sizes": self.codebook_sizes,
-            "sampling_rate": self.sampling_rate,
-            "hop_length": self.hop_length,
-            "chunk_seconds": self.chunk_seconds,
-            "overlap_seconds": self.overlap_seconds,
-        }
-
-    def _check_mel_parts(self, encoder: object, upsample: int) -> None:
-        """Raise ValueError unless an encoder that starts from log-mel, and a decoder ending there, fit the frames."""
-        if isinstance(encoder, LogMelEncoderConfig) and (
-            encoder.mel.alignment != "same" or encoder.mel.sampling_rate != self.sampling_rate
-        ):
-            raise ValueError(
-                f"the encoder's mel must have alignment 'same' and the output's sampling rate, {self.sampling_rate}"
-            )
-        if self.hop_length % upsample:
-            raise ValueError(
-                f"the decoder cannot upsample {upsample} times: the hop is {self.hop_length} samples"
-            )
-
-    def _check_windows(self) -> None:
-        """Raise ValueError unless there are windows exactly where there is no streaming."""
-        if self.streams:
-            if self.chunk_seconds is not None or self.overlap_seconds is not None:
-                raise ValueError(
-                    "a codec that streams needs no windows: set chunk_seconds and overlap_seconds to null"
-                )
-        elif self.window is None:
-            raise ValueError("a codec that does not stream needs chunk_seconds and overlap_seconds")
-
-
 class HHCodecConfig(CodecConfig):
     """Configuration of `HHCodecModel`: waveform -> VQ -> mel -> waveform (arXiv 2507.18897).
 
@@ -343,7 +163,7 @@ class HHCodecConfig(CodecConfig):
                 f"the encoder's latent has {encoder.dim} dimensions, "
                 f"the quantizer's codebook {self.quantizer_config.dim}"
             )
-        self._check_mel_parts(encoder, upsample)
+        check_mel_parts(self, encoder, upsample)
         mel = self.vocoder_config.mel
         straight = mel.alignment == "same" and mel.hop_length * upsample == self.hop_length
         if self.decoder_config.fine_dim is None and not straight:
@@ -398,49 +218,15 @@ class HHCodecConfig(CodecConfig):
         return self.encoder_config.streams and decoder.streams and vocoder.streams and not interpolates
 
 
-def _without_later_fields(encoder: dict[str, Any]) -> dict[str, Any]:
-    """An encoder's fields less those that came after codecs had been published, where they change nothing."""
-    mel = encoder.get("mel")
-    if mel is None or mel["power_offset"] != 0:
-        return encoder
-    return {**encoder, "mel": {key: value for key, value in mel.items() if key != "power_offset"}}
-
-
-def vocoder_from(values: dict[str, Any] | None) -> VocosConfig | BigVGANConfig:
-    """A vocoder's configuration of the `kind` that a dictionary names, Vocos unless it does.
-
-    Raises ValueError for an unknown kind or field.
-    """
-    kind = (values or {}).get("kind", "vocos")
-    if kind == "bigvgan":
-        return part_from(BigVGANConfig, values)
-    if kind == "vocos":
-        return part_from(VocosConfig, values)
-    raise ValueError(f"unknown vocoder kind {kind!r}: expected 'vocos' or 'bigvgan'")
-
-
-def part_from(cls: type[Part], values: dict[str, Any] | None) -> Part:
-    """Build the dataclass `cls` from a dictionary as read from JSON; ValueError names fields it does not have."""
-    values = dict(values or {})
-    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - known):
+def check_mel_parts(config: CodecConfig, encoder: object, upsample: int) -> None:
+    """Raise ValueError unless an encoder that starts from log-mel, and a decoder ending there, fit the frames."""
+    if isinstance(encoder, LogMelEncoderConfig) and (
+        encoder.mel.alignment != "same" or encoder.mel.sampling_rate != config.sampling_rate
+    ):
         raise ValueError(
-            f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+            f"the encoder's mel must have alignment 'same' and the output's sampling rate, {config.sampling_rate}"
         )
-    if isinstance(values.get("mel"), dict):
-        values["mel"] = part_from(MelConfig, values["mel"])
-    return cls(**{key: _tuples(value) for key, value in values.items()})
-
-
-def _tuples(value: Any) -> Any:
-    """Lists, as JSON has them, as tuples, however deep."""
-    return tuple(_tuples(entry) for entry in value) if isinstance(value, list | tuple) else value
-
-
-def plain(part: Any) -> dict[str, Any]:
-    """A part's fields as JSON writes them."""
-
-    def lists(value: Any) -> Any:
-        return [lists(entry) for entry in value] if isinstance(value, tuple) else value
-
-    return {key: lists(value) for key, value in asdict(part).items()}
+    if config.hop_length % upsample:
+        raise ValueError(
+            f"the decoder cannot upsample {upsample} times: the hop is {config.hop_length} samples"
+        )

@@ -3,10 +3,10 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.configuration import LogMelEncoderConfig
-from codec.layers import ConvNeXtBlock, FrameConv, RowLSTM
-from codec.mel import LogMel
-from codec.streaming import StreamState, windows_input
+from codec.hh_codec.configuration import LogMelEncoderConfig
+from codec.nn.blocks import ConvNeXtBlock, FrameConv, RowLSTM
+from codec.nn.mel import LogMel
+from codec.nn.streaming import StreamState, windows_input
 
 
 class LogMelEncoder(nn.Module):

@@ -5,13 +5,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from codec.configuration import MelDecoderConfig
-from codec.layers import ConvNeXtBlock, FrameAttention, FrameConv, ResidualBlock, block_norm
-from codec.masks import lengths_from_mask, mask_from_lengths
-from codec.mel import MelConfig
-from codec.pointwise import Pointwise
-from codec.precision import at_weights_precision
-from codec.streaming import StreamState
+from codec.hh_codec.configuration import MelDecoderConfig
+from codec.nn.blocks import ConvNeXtBlock, FrameAttention, FrameConv, ResidualBlock, block_norm
+from codec.nn.masks import lengths_from_mask, mask_from_lengths
+from codec.nn.mel import MelConfig
+from codec.nn.pointwise import Pointwise
+from codec.nn.precision import at_weights_precision
+from codec.nn.streaming import StreamState
 
 Frames = TypeVar("Frames", int, Tensor)
 

@@ -4,13 +4,13 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
 from codec.base import SingleCodebookModel, standardize, weights_without_norm
-from codec.configuration import HHCodecConfig, LogMelEncoderConfig, SEANetConfig
-from codec.log_mel_encoder import LogMelEncoder
-from codec.mel_decoder import MelDecoder
+from codec.hh_codec.configuration import HHCodecConfig, LogMelEncoderConfig, SEANetConfig
+from codec.hh_codec.log_mel_encoder import LogMelEncoder
+from codec.hh_codec.mel_decoder import MelDecoder
+from codec.hh_codec.seanet import SEANetEncoder
+from codec.hh_codec.slm_vq import SLMVQ, SLMVQOutput
 from codec.outputs import CodecOutput
-from codec.seanet import SEANetEncoder
-from codec.slm_vq import SLMVQ, SLMVQOutput
-from codec.vocoders import build_vocoder
+from codec.vocoders.directories import build_vocoder
 
 
 class HHCodecModel(SingleCodebookModel):

@@ -1,11 +1,28 @@
-"""The codecs by name."""
+"""The HH-Codecs by name."""
 
 from typing import Any
 
-from codec.configuration import CodecConfig, HHCodecConfig
-from codec.hybrid.configuration import HybridCodecConfig
-from codec.hybrid.presets import HYBRID_PRESETS
-from codec.preset_parts import TINY_MEL_DECODER, TINY_VOCODER
+# Parts that the small presets share: of two codecs with like parts, one can start from what the other has learned.
+TINY_MEL_DECODER: dict[str, Any] = {
+    "dim": 288,
+    "lookahead": 2,
+    "attention_window": 48,
+    "residual_blocks": 0,
+    "dropout": 0.0,
+    "blocks": 4,
+    "layer_scale": 0.3,
+    "fine_dim": 192,
+    "fine_blocks": 2,
+}
+TINY_VOCODER: dict[str, Any] = {
+    "kind": "vocos",
+    "dim": 256,
+    "hidden_dim": 512,
+    "blocks": 5,
+    "lookahead": 2,
+    "mel_mean": -5.9,
+    "mel_std": 1.8,
+}
 
 VOCOS_MEL_24KHZ: dict[str, Any] = {
     # charactr/vocos-mel-24khz was trained on these
@@ -17,7 +34,7 @@ VOCOS_MEL_24KHZ: dict[str, Any] = {
     "alignment": "center",
 }
 
-PRESETS: dict[str, dict[str, Any]] = {
+HH_PRESETS: dict[str, dict[str, Any]] = {
     # the published geometry, layer for layer (arXiv 2507.18897). Its frames are 23.4375 a second: the paper's 24 is
     # rounded. mel_mean and mel_std undo nothing there, so they undo nothing here.
     "hh-codec": {
@@ -54,13 +71,3 @@ PRESETS: dict[str, dict[str, Any]] = {
         "overlap_seconds": None,
     },
 }
-
-PRESETS |= HYBRID_PRESETS
-
-
-def preset_config(name: str) -> CodecConfig:
-    """The configuration of the preset `name`; KeyError lists the names when there is none."""
-    if name not in PRESETS:
-        raise KeyError(f"no preset {name!r}; there are {', '.join(sorted(PRESETS))}")
-    config_class = HybridCodecConfig if name in HYBRID_PRESETS else HHCodecConfig
-    return config_class(name=name, **PRESETS[name])

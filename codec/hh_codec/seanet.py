@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from codec.configuration import SEANetConfig
-from codec.layers import RowLSTM
-from codec.masks import lengths_from_mask, mask_from_lengths
-from codec.streaming import StreamState, windows_input
+from codec.hh_codec.configuration import SEANetConfig
+from codec.nn.blocks import RowLSTM
+from codec.nn.masks import lengths_from_mask, mask_from_lengths
+from codec.nn.streaming import StreamState, windows_input
 
 
 class CausalConv(nn.Module):

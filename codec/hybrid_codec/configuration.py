@@ -4,17 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from codec.configuration import (
-    PARTS,
-    BigVGANConfig,
-    CodecConfig,
-    LogMelEncoderConfig,
-    MelDecoderConfig,
-    VocosConfig,
-    part_from,
-    plain,
-    vocoder_from,
-)
+from codec.configuration import PARTS, CodecConfig, part_from, plain
+from codec.hh_codec.configuration import LogMelEncoderConfig, MelDecoderConfig, check_mel_parts
+from codec.vocoders.configuration import BigVGANConfig, VocosConfig, vocoder_from
 
 
 @dataclass(frozen=True)
@@ -131,7 +123,7 @@ class HybridCodecConfig(CodecConfig):
             raise ValueError(
                 f"the encoder's latent has {encoder.dim} dimensions, the quantizer's {quantizer.dim}"
             )
-        self._check_mel_parts(encoder, 1 if isinstance(decoder, DACDecoderConfig) else decoder.upsample)
+        check_mel_parts(self, encoder, 1 if isinstance(decoder, DACDecoderConfig) else decoder.upsample)
         if isinstance(decoder, DACDecoderConfig) and math.prod(decoder.ratios) != self.hop_length:
             raise ValueError(
                 f"the decoder's ratios multiply to {math.prod(decoder.ratios)}: "

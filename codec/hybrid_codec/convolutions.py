@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from codec.hybrid.snake import Snake
-from codec.masks import zero_beyond
-from codec.pointwise import linear
-from codec.precision import is_plain_inference
-from codec.toom_cook import MIN_DIM, pays, toom_cook_convolve
+from codec.hybrid_codec.snake import Snake
+from codec.nn.masks import zero_beyond
+from codec.nn.pointwise import linear
+from codec.nn.precision import is_plain_inference
+from codec.nn.toom_cook import MIN_DIM, pays, toom_cook_convolve
 
 DILATIONS = (1, 3, 9)  # of the residual units of one stage
 KERNEL = 7  # of a residual unit

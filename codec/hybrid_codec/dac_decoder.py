@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from codec.hybrid.configuration import DACDecoderConfig
-from codec.hybrid.convolutions import DILATIONS, ResidualUnit, SampleConv, SampleConvTranspose
-from codec.hybrid.snake import Snake
-from codec.precision import at_weights_precision
+from codec.hybrid_codec.configuration import DACDecoderConfig
+from codec.hybrid_codec.convolutions import DILATIONS, ResidualUnit, SampleConv, SampleConvTranspose
+from codec.hybrid_codec.snake import Snake
+from codec.nn.precision import at_weights_precision
 
 
 class DecoderStage(nn.Module):

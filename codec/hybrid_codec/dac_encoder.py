@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from codec.hybrid.configuration import DACEncoderConfig
-from codec.hybrid.convolutions import DILATIONS, UNIT_CONTEXT, ResidualUnit, SampleConv
-from codec.hybrid.snake import Snake
-from codec.streaming import StreamState
+from codec.hybrid_codec.configuration import DACEncoderConfig
+from codec.hybrid_codec.convolutions import DILATIONS, UNIT_CONTEXT, ResidualUnit, SampleConv
+from codec.hybrid_codec.snake import Snake
+from codec.nn.streaming import StreamState
 
 # A stage whose input has more samples than this runs in stretches of so many, which stay in a core's cache through
 # all of its layers; on the CPU alone, and without gradients

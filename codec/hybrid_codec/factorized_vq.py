@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.masks import masked_mean
-from codec.nearest import nearest
-from codec.precision import at_least_float32
+from codec.nn.masks import masked_mean
+from codec.nn.nearest import nearest
+from codec.nn.precision import at_least_float32
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from codec.preset_parts import TINY_MEL_DECODER, TINY_VOCODER
+from codec.hh_codec.presets import TINY_MEL_DECODER, TINY_VOCODER
 
 # The encoder is that of hh-codec-tiny, so that training can start from it.
 _TINY_MEL = {"n_fft": 1_000, "hop_length": 240}

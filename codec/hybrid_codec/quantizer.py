@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from codec.hybrid.configuration import HybridQuantizerConfig
-from codec.hybrid.residual_vq import FoldedResidualVQ, ResidualVQ
-from codec.hybrid.semantic_stream import SemanticStream
-from codec.precision import at_least_float32
-from codec.streaming import StreamState
+from codec.hybrid_codec.configuration import HybridQuantizerConfig
+from codec.hybrid_codec.residual_vq import FoldedResidualVQ, ResidualVQ
+from codec.hybrid_codec.semantic_stream import SemanticStream
+from codec.nn.precision import at_least_float32
+from codec.nn.streaming import StreamState
 
 
 @dataclass

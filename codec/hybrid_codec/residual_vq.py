@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.hybrid.configuration import HybridQuantizerConfig
-from codec.hybrid.factorized_vq import FactorizedVQ
-from codec.nearest import nearest
-from codec.precision import at_least_float32
+from codec.hybrid_codec.configuration import HybridQuantizerConfig
+from codec.hybrid_codec.factorized_vq import FactorizedVQ
+from codec.nn.nearest import nearest
+from codec.nn.precision import at_least_float32
 
 
 @dataclass

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from codec.hybrid.configuration import HybridQuantizerConfig
-from codec.hybrid.factorized_vq import FactorizedVQ
-from codec.layers import ConvNeXtBlock
-from codec.precision import at_least_float32
-from codec.streaming import StreamState
+from codec.hybrid_codec.configuration import HybridQuantizerConfig
+from codec.hybrid_codec.factorized_vq import FactorizedVQ
+from codec.nn.blocks import ConvNeXtBlock
+from codec.nn.precision import at_least_float32
+from codec.nn.streaming import StreamState
 
 
 @dataclass

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from codec.bigvgan import BigVGAN
-from codec.configuration import BigVGANConfig
+from codec.foundation import UserError
 from codec.importing.foreign import count, shape_of, take_over
-from codec.mel import MelConfig
-from codec.runs import UserError
+from codec.nn.mel import MelConfig
+from codec.vocoders.bigvgan import BigVGAN
+from codec.vocoders.configuration import BigVGANConfig
 
 NOT_NEEDED = re.compile(r"\.filter$")  # the low-pass filters are constants
 

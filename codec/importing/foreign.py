@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codec.runs import UserError
-from codec.runs.errors import first_line
-from codec.weight_norm import fit_weight_norm, fold_weight_norm
+from codec.foundation import UserError
+from codec.foundation.errors import first_line
+from codec.nn.weight_norm import fit_weight_norm, fold_weight_norm
 
 _NAMED = 3  # names in an error message; the rest is counted
 

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from codec.configuration import HHCodecConfig, SEANetConfig, plain
+from codec.configuration import plain
+from codec.families import PRESETS
+from codec.foundation import UserError
+from codec.hh_codec.configuration import HHCodecConfig, SEANetConfig
+from codec.hh_codec.modeling import HHCodecModel
 from codec.importing import bigvgan
 from codec.importing.foreign import count, prefix_of, shape_of, take_over, tensors_of
-from codec.modeling import HHCodecModel
-from codec.presets import PRESETS
-from codec.runs import UserError
 
 Weights = Literal["average", "raw"]
 

@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from codec.configuration import CodecConfig
 from codec.export import save_codec, save_trainable
+from codec.foundation import UserError
 from codec.importing.bigvgan import import_bigvgan
 from codec.importing.foreign import read_foreign, tensors_of
 from codec.importing.hh_codec import Weights, import_hh_codec
 from codec.importing.vocos import import_vocos
-from codec.runs import UserError
-from codec.vocoders import save_vocoder
+from codec.vocoders.directories import save_vocoder
 
 Kind = Literal["hh-codec", "bigvgan", "vocos"]
 KINDS: tuple[Kind, ...] = ("hh-codec", "bigvgan", "vocos")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from codec.configuration import VocosConfig
+from codec.foundation import UserError
+from codec.hh_codec.presets import VOCOS_MEL_24KHZ
 from codec.importing.foreign import count, shape_of, take_over
-from codec.mel import MelConfig
-from codec.presets import VOCOS_MEL_24KHZ
-from codec.runs import UserError
-from codec.vocos import Vocos
+from codec.nn.mel import MelConfig
+from codec.vocoders.configuration import VocosConfig
+from codec.vocoders.vocos import Vocos
 
 # the mel's window and filter bank and the inverse STFT's window are constants
 NOT_NEEDED = re.compile(r"^feature_extractor\.|^head\.istft\.window$")

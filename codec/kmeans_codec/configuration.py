@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from codec.configuration import BigVGANConfig, CodecConfig, VocosConfig, part_from, plain, vocoder_from
-from codec.mel import MelConfig
+from codec.configuration import CodecConfig, part_from, plain
+from codec.nn.mel import MelConfig
+from codec.vocoders.configuration import BigVGANConfig, VocosConfig, vocoder_from
 
 
 @dataclass(frozen=True)

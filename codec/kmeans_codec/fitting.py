@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from codec.configuration import plain
-from codec.kmeans.configuration import KMeansCodecConfig, PatchConfig
-from codec.kmeans.modeling import KMeansCodecModel
-from codec.nearest import nearest
-from codec.runs import UserError
-from codec.runs.random import generator
+from codec.foundation import UserError
+from codec.foundation.random import generator
+from codec.kmeans_codec.configuration import KMeansCodecConfig, PatchConfig
+from codec.kmeans_codec.modeling import KMeansCodecModel
+from codec.nn.nearest import nearest
 
 if TYPE_CHECKING:
     from codec.loading import Codec

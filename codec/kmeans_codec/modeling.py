@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from codec.base import SingleCodebookModel
-from codec.kmeans.configuration import CentroidConfig, KMeansCodecConfig, PatchConfig
-from codec.mel import LogMel
-from codec.nearest import nearest
+from codec.kmeans_codec.configuration import CentroidConfig, KMeansCodecConfig, PatchConfig
+from codec.nn.mel import LogMel
+from codec.nn.nearest import nearest
+from codec.nn.streaming import StreamState, windows_input
 from codec.outputs import CodecOutput
-from codec.streaming import StreamState, windows_input
-from codec.vocoders import build_vocoder
+from codec.vocoders.directories import build_vocoder
 
 
 class PatchEncoder(nn.Module):
@@ -111,7 +111,7 @@ class KMeansCodecModel(SingleCodebookModel):
         draws: Tensor | None = None,
     ) -> CodecOutput:
         """There is no training pass: raises RuntimeError."""
-        raise RuntimeError("centroids are fitted by codec.kmeans.fit_kmeans, not trained by gradients")
+        raise RuntimeError("centroids are fitted by codec.kmeans_codec.fit_kmeans, not trained by gradients")
 
 
 AutoConfig.register(KMeansCodecConfig.model_type, KMeansCodecConfig, exist_ok=True)

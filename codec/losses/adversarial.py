@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from codec.discriminators import DiscriminatorOutput, Game
-from codec.precision import at_least_float32
+from codec.losses.discriminators import DiscriminatorOutput, Game
+from codec.nn.precision import at_least_float32
 
 Outputs = Sequence[DiscriminatorOutput]
 

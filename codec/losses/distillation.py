@@ -10,11 +10,11 @@ import torchaudio
 from torch import Tensor, nn
 from transformers import AutoFeatureExtractor, AutoModel, PreTrainedModel
 
-from codec.kaldi_filterbank import RECEPTIVE_FIELD, STRIDE, stacked_filterbank
-from codec.masks import lengths_from_mask, mask_from_lengths, masked_mean, zero_beyond
-from codec.precision import at_least_float32
-from codec.quiet import quiet_transformers
-from codec.runs import UserError
+from codec.foundation import UserError
+from codec.foundation.quiet import quiet_transformers
+from codec.nn.kaldi_filterbank import RECEPTIVE_FIELD, STRIDE, stacked_filterbank
+from codec.nn.masks import lengths_from_mask, mask_from_lengths, masked_mean, zero_beyond
+from codec.nn.precision import at_least_float32
 
 TEACHER_RATE = 16_000  # Hz: every public speech SSL model's sampling rate
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from codec.masks import masked_mean
-from codec.mel import LogMel, MelConfig
-from codec.runs import UserError
+from codec.foundation import UserError
+from codec.nn.masks import masked_mean
+from codec.nn.mel import LogMel, MelConfig
 
 # FFT size and mel bands of each scale; short windows teach the phase, long ones the harmonics
 SCALES = ((64, 8), (128, 16), (256, 32), (512, 64), (1024, 100), (2048, 160))

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.masks import masked_mean
-from codec.precision import at_least_float32
+from codec.nn.masks import masked_mean
+from codec.nn.precision import at_least_float32
 
 
 class FeatureRegression(nn.Module):

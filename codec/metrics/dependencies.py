@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-from codec.runs.errors import UserError
+from codec.foundation.errors import UserError
 
 
 class MissingDependency(UserError):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from codec.foundation.random import generator
 from codec.metrics.intervals import Interval, bootstrap_ratio, wilson_interval
-from codec.runs.random import generator
 
 _STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # of the prior, in frames a code
 

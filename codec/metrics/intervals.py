@@ -13,8 +13,8 @@ from typing import Self
 
 import numpy as np
 
+from codec.foundation.random import generator
 from codec.metrics.student import student_quantile
-from codec.runs.random import generator
 
 FEW = 20  # utterances: below, intervals are rough
 _DRAWS_AT_ONCE = 4_000_000  # 32 MB, however large the corpus

@@ -6,7 +6,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from codec.mel import LogMel, MelConfig
+from codec.nn.mel import LogMel, MelConfig
 
 # Every "dev log-mel L1" of this project is measured with this definition, whatever mel a codec uses inside.
 DEV_LOG_MEL = MelConfig(

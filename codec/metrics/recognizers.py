@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from codec.foundation.errors import UserError, first_line
 from codec.metrics.dependencies import require
 from codec.metrics.mel import resampled
-from codec.runs.errors import UserError, first_line
 
 POCKETSPHINX = "pocketsphinx"
 _SHORTEST_SECONDS = 0.025  # below, wav2vec 2.0 and its like have not one frame to hear

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from codec.foundation.errors import UserError, first_line
+from codec.foundation.quiet import quiet_transformers
 from codec.metrics.columns import Column
 from codec.metrics.mel import check_pair, resampled
-from codec.quiet import quiet_transformers
-from codec.runs.errors import UserError, first_line
 
 SHORTEST_SECONDS = 0.5  # below, there is less than the frames that such models look at together
 

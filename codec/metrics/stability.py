@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from codec.foundation.random import generator
 from codec.metrics.mel import resampled
-from codec.runs.random import generator
 
 SHIFTS = (0.25, 0.5, 0.75)  # of a frame
 GAINS_DB = (-6.0, -12.0)

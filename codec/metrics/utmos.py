@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from codec.foundation.errors import UserError
 from codec.metrics.columns import Column
 from codec.metrics.mel import resampled
-from codec.runs.errors import UserError
 
 SAMPLING_RATE = 16_000
 SHORTEST_SAMPLES = 400  # of the first frame

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.masks import zero_beyond
-from codec.pointwise import Pointwise, linear, linear_gelu
-from codec.precision import is_plain_inference
-from codec.streaming import StreamState, windows_input
+from codec.nn.masks import zero_beyond
+from codec.nn.pointwise import Pointwise, linear, linear_gelu
+from codec.nn.precision import is_plain_inference
+from codec.nn.streaming import StreamState, windows_input
 
 
 class FrameConv(nn.Conv1d):

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
 
-from codec.precision import at_least_float32
-from codec.streaming import StreamState, windows_input
+from codec.nn.precision import at_least_float32
+from codec.nn.streaming import StreamState, windows_input
 
 
 @dataclass(frozen=True)

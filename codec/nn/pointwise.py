@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.precision import is_plain_inference
+from codec.nn.precision import is_plain_inference
 
 # Multiplications; oneDNN prepares itself for every new shape, which takes a millisecond and must be worth it
 MIN_PRODUCTS = 2**27

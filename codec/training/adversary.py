@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from codec.adversarial import Rows, discriminator_losses, generator_losses
-from codec.discriminators import Discriminator
-from codec.losses import DiscriminatorWeights
+from codec.losses.adversarial import Rows, discriminator_losses, generator_losses
+from codec.losses.discriminators import Discriminator
+from codec.losses.reconstruction import DiscriminatorWeights
 
 
 @dataclass

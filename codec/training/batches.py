@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from codec.semantic_losses import Transcripts
+from codec.losses.semantic import Transcripts
 from codec.training.validation import ValidationSet
 
 STAGE_STRIDE = 10**9  # segments of different stages never share a number

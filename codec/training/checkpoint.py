@@ -15,8 +15,7 @@ from torch import Tensor
 
 from codec.base import CodecModel
 from codec.families import model_of, read_config
-from codec.loading import CHECKPOINTS, bundled_codecs, read_model
-from codec.runs import (
+from codec.foundation import (
     RunDirectory,
     UserError,
     load_training_state,
@@ -24,6 +23,7 @@ from codec.runs import (
     restore_optimizer,
     save_training_state,
 )
+from codec.loading import CHECKPOINTS, bundled_codecs, read_model
 from codec.training.adversary import Adversary
 from codec.training.ema import WeightAverage
 from codec.training.step import CodecTrainingStep

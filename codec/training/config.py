@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from codec.configuration import PARTS
-from codec.discriminators import DISCRIMINATORS
-from codec.losses import LossWeights
-from codec.runs import Schedule, UserError
+from codec.foundation import Schedule, UserError
+from codec.losses.discriminators import DISCRIMINATORS
+from codec.losses.reconstruction import LossWeights
 from codec.training.overrides import overridden
 
 

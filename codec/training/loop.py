@@ -11,11 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from codec.base import CodecModel
-from codec.discriminators import build_discriminators
-from codec.distillation import SSLTeacher
-from codec.precision import has_bfloat16
-from codec.quiet import quiet_transformers
-from codec.runs import (
+from codec.foundation import (
     Progress,
     RunDirectory,
     StopSignal,
@@ -26,7 +22,11 @@ from codec.runs import (
     whole_directory,
     world_size,
 )
-from codec.semantic_losses import FeatureRegression
+from codec.foundation.quiet import quiet_transformers
+from codec.losses.discriminators import build_discriminators
+from codec.losses.distillation import SSLTeacher
+from codec.losses.semantic import FeatureRegression
+from codec.nn.precision import has_bfloat16
 from codec.training.adversary import Adversary
 from codec.training.batches import SegmentNumbers, TrainingData, collate, open_batches
 from codec.training.checkpoint import Checkpoint, TrainedState, save_checkpoint

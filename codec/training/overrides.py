@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 Config = TypeVar("Config")
 

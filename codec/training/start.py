@@ -6,14 +6,13 @@ from torch import nn
 
 from codec.base import CodecModel
 from codec.configuration import PARTS, CodecConfig
-from codec.families import CODECS, model_of, read_config
-from codec.mel import MelConfig
-from codec.presets import PRESETS, preset_config
-from codec.runs import UserError
+from codec.families import CODECS, PRESETS, model_of, preset_config, read_config
+from codec.foundation import UserError
+from codec.nn.mel import MelConfig
+from codec.nn.weight_norm import fit_weight_norm
 from codec.training.checkpoint import load_trained
 from codec.training.config import CodecTrainingConfig
-from codec.vocoders import holds_vocoder, load_vocoder
-from codec.weight_norm import fit_weight_norm
+from codec.vocoders.directories import holds_vocoder, load_vocoder
 
 
 def build_model(config: CodecTrainingConfig) -> CodecModel:

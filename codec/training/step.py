@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from codec.base import CodecModel
-from codec.distillation import DistillationHead, SSLTeacher, distillation_centres
-from codec.losses import MultiScaleSpectralLoss, WaveformMelLoss, mel_l1
-from codec.masks import lengths_from_mask, mask_from_lengths
-from codec.mel import LogMel, MelConfig
+from codec.losses.distillation import DistillationHead, SSLTeacher, distillation_centres
+from codec.losses.reconstruction import MultiScaleSpectralLoss, WaveformMelLoss, mel_l1
+from codec.losses.semantic import CharacterCTC, FeatureRegression, Transcripts
+from codec.nn.masks import lengths_from_mask, mask_from_lengths
+from codec.nn.mel import LogMel, MelConfig
+from codec.nn.precision import at_least_float32
 from codec.outputs import CodecOutput
-from codec.precision import at_least_float32
-from codec.semantic_losses import CharacterCTC, FeatureRegression, Transcripts
 from codec.training.config import Stage
 
 

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from codec.base import DRAWS
-from codec.runs import Schedule, UserError, generator, seed_globals
+from codec.foundation import Schedule, UserError, generator, seed_globals
 from codec.training.adversary import Adversary, Judged, judged_stretch
 from codec.training.batches import transcripts
 from codec.training.config import CodecTrainingConfig, OptimizerConfig, Stage

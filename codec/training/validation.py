@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from codec.masks import mask_from_lengths
+from codec.nn.masks import mask_from_lengths
 from codec.training.config import Stage
 from codec.training.step import CodecTrainingStep
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
-from codec.configuration import BigVGANConfig
-from codec.masks import zero_beyond
-from codec.precision import at_weights_precision, is_plain_inference
-from codec.snake import AntiAliasedSnake
-from codec.streaming import StreamState
-from codec.toom_cook import pays, toom_cook_convolve
+from codec.nn.masks import zero_beyond
+from codec.nn.precision import at_weights_precision, is_plain_inference
+from codec.nn.streaming import StreamState
+from codec.nn.toom_cook import pays, toom_cook_convolve
+from codec.vocoders.configuration import BigVGANConfig
+from codec.vocoders.snake import AntiAliasedSnake
 
 
 class BigVGAN(nn.Module):

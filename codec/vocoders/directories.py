@@ -7,11 +7,12 @@ from typing import TypeAlias
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from codec.bigvgan import BigVGAN
-from codec.configuration import BigVGANConfig, VocosConfig, plain, vocoder_from
-from codec.runs import UserError, whole_directory
-from codec.vocos import Vocos
-from codec.weight_norm import fold_weight_norm
+from codec.configuration import plain
+from codec.foundation import UserError, whole_directory
+from codec.nn.weight_norm import fold_weight_norm
+from codec.vocoders.bigvgan import BigVGAN
+from codec.vocoders.configuration import BigVGANConfig, VocosConfig, vocoder_from
+from codec.vocoders.vocos import Vocos
 
 Vocoder: TypeAlias = Vocos | BigVGAN
 

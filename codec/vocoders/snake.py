@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.masks import lengths_from_mask, zero_beyond
-from codec.precision import is_plain_inference
+from codec.nn.masks import lengths_from_mask, zero_beyond
+from codec.nn.precision import is_plain_inference
 
 TAPS = 12  # of the low-pass filter, at the doubled rate
 REACH = TAPS // 4  # frames on each side of a frame that either filter sees

@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.configuration import VocosConfig
-from codec.layers import ConvNeXtBlock, FrameConv
-from codec.pointwise import Pointwise
-from codec.precision import at_least_float32, at_weights_precision
-from codec.streaming import StreamState
+from codec.nn.blocks import ConvNeXtBlock, FrameConv
+from codec.nn.pointwise import Pointwise
+from codec.nn.precision import at_least_float32, at_weights_precision
+from codec.nn.streaming import StreamState
+from codec.vocoders.configuration import VocosConfig
 
 MAX_MAGNITUDE = 100.0  # as published: keeps an early exponential from exploding
 

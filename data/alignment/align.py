@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from codec.runs import Progress, StopSignal, UserError, rank, world_size
+from codec.foundation import Progress, StopSignal, UserError, rank, world_size
 from data.alignment.aligner import Aligner, AlignmentError
 from data.alignment.stored import AlignedRow, AlignmentDirectory, AlignmentShard
 from data.audio import AudioError, read_blocks

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.corpora import Utterance, Word
 
 _SPOKEN = re.compile(r"[^\W_]")

@@ -10,7 +10,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor
 
-from codec.runs import UserError, first_line
+from codec.foundation import UserError, first_line
 from data.alignment.aligner import Alignment, AlignmentError
 from data.alignment.ctc import Spelling, align_words
 from data.alignment.spelling import spell

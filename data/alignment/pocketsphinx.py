@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.alignment.aligner import Alignment, AlignmentError, is_spoken
 from data.corpora import Utterance, Word
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from codec.runs import UserError, first_line, remove_leftovers, write_bytes, write_json, write_text
+from codec.foundation import UserError, first_line, remove_leftovers, write_bytes, write_json, write_text
 from data.alignment.aligner import is_spoken
 from data.corpora import Corpus, Utterance, Word
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 # The long form differs from the short one in names around the values ("xmin = 0.0", "intervals [1]:"); what is left
 # without them is the same row of numbers, quoted texts and flags. A quote in a text is doubled.

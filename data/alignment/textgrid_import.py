@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.alignment.aligner import Alignment, AlignmentError
 from data.alignment.textgrid import Interval, word_intervals
 from data.corpora import Utterance, Word

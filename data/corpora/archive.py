@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.audio import AudioError
 
 

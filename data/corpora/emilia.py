@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.audio import AUDIO_EXTENSIONS, AudioSource
 from data.corpora.archive import archived_files
 from data.corpora.utterance import Utterance

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.corpora.manifest import parse_words
 from data.corpora.utterance import Utterance, split_name
 

@@ -7,7 +7,7 @@ Subsets are train-clean-100, dev-clean, test-other and the like, which name the 
 
 from pathlib import Path
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.audio import AUDIO_EXTENSIONS
 from data.corpora.utterance import Utterance, split_name
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.corpora.utterance import Utterance, Word, split_name
 
 AUDIO_FIELDS = ("audio", "path", "audio_filepath", "file_name")

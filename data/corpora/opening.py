@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.corpora.emilia import is_emilia, read_emilia
 from data.corpora.folder import audio_files, read_folder
 from data.corpora.huggingface import read_huggingface

@@ -7,7 +7,7 @@ are given by name. All of it is for testing.
 
 from pathlib import Path
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.corpora.utterance import Prompt, Utterance
 
 _LIST = "meta.lst"

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.audio import AudioSource
 
 

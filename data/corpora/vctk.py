@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.audio import AUDIO_EXTENSIONS
 from data.corpora.utterance import Utterance
 

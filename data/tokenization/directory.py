@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from codec import CodecInfo
-from codec.runs import UserError, remove_leftovers, write_bytes, write_json, write_text
+from codec.foundation import UserError, remove_leftovers, write_bytes, write_json, write_text
 from data.tokenization.card import dataset_card
 from data.tokenization.headers import HEADERS, stored_identity
 from data.tokenization.plan import Shard

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from codec import CodecInfo
-from codec.memory import return_free_memory
-from codec.runs import UserError
+from codec.foundation import UserError
+from codec.foundation.memory import return_free_memory
 
 _TIDY_SECONDS = 600.0  # of a long recording between two times that free memory is given back
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from codec.runs import Progress, UserError, rank, write_bytes
+from codec.foundation import Progress, UserError, rank, write_bytes
 from data.audio import AudioError, AudioInfo, audio_info
 from data.corpora import Utterance
 

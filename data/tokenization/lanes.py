@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from codec.runs import world_size
+from codec.foundation import world_size
 from data.audio import AudioError
 from data.tokenization.encoding import BatchEncoder, PendingCodes
 from data.tokenization.reading import AudioBatch, BatchReader, Request, read_batches

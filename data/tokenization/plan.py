@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from codec import CodecInfo
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.audio import AudioInfo
 from data.corpora import Corpus
 from data.tokenization.variants import PLAIN, Variant, training_variants

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from codec import CodecInfo
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.corpora import Word
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from codec import CodecInfo
-from codec.runs import Progress, StopSignal, rank, world_size
+from codec.foundation import Progress, StopSignal, rank, world_size
 from data.corpora import Corpus
 from data.tokenization.directory import TokenDirectory
 from data.tokenization.encoding import BatchEncoder

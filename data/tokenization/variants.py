@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.corpora import Word
 
 

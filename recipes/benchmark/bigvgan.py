@@ -13,8 +13,8 @@ from torch import Tensor
 from recipes.benchmark.timing import Case, Timing, take_turns
 
 if TYPE_CHECKING:
-    from codec.bigvgan import BigVGAN
-    from codec.configuration import BigVGANConfig
+    from codec.vocoders.bigvgan import BigVGAN
+    from codec.vocoders.configuration import BigVGANConfig
 
 OURS, THEIRS = "codec-slm", "bigvgan"
 _SEED = 0
@@ -42,9 +42,9 @@ def is_installed() -> bool:
 
 def time_bigvgan(seconds: float, rounds: int, device: str, counts_work: bool = False) -> BigVGANTiming:
     """Time both on one mel."""
-    from codec.bigvgan import BigVGAN
-    from codec.configuration import BigVGANConfig
-    from codec.runs import seed_globals, torch_generator
+    from codec.foundation import seed_globals, torch_generator
+    from codec.vocoders.bigvgan import BigVGAN
+    from codec.vocoders.configuration import BigVGANConfig
 
     config, where = BigVGANConfig(), torch.device(device)
     seed_globals(_SEED, "bigvgan")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codec.runs import seed_globals
+from codec.foundation import seed_globals
 
 MIMI, ENCODEC, DAC = "MimiModel", "EncodecModel", "DacModel"
 _SEED = 0
@@ -30,7 +30,7 @@ class Contestant:
 def contestant_names() -> list[str]:
     """All that there are: the reference codecs, then ours."""
     from codec import bundled_codecs
-    from codec.presets import PRESETS
+    from codec.families import PRESETS
 
     return [MIMI, ENCODEC, DAC, *dict.fromkeys([*sorted(PRESETS), *bundled_codecs()])]
 

@@ -98,7 +98,7 @@ def time_generation(model: str, tokens: int, rounds: int, device: str) -> Genera
 
     All of it `rounds` times. Raises UserError for a model that was not trained to speak, or says nothing.
     """
-    from codec.runs import Progress, UserError
+    from codec.foundation import Progress, UserError
     from slm import SpeechLM
 
     speaker = SpeechLM.from_pretrained(model, device=device)
@@ -154,7 +154,7 @@ def _stream(speaker: "SpeechLM", text: str, seed: int) -> StreamRound:
 
 def _time_greedy(speaker: "SpeechLM", name: str, tokens: int, rounds: int) -> GreedyTiming:
     """Both on the same weights, but not on the same tensors: our decoder lays them out anew."""
-    from codec.quiet import quiet_transformers
+    from codec.foundation.quiet import quiet_transformers
     from slm.bundled import find_slm
     from slm.models.checkpoint import load_checkpoint
 

@@ -11,16 +11,16 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
-from codec.distillation import TEACHER_RATE
-from codec.hybrid.configuration import DACEncoderConfig
-from codec.kaldi_filterbank import stacked_filterbank
+from codec.hybrid_codec.configuration import DACEncoderConfig
+from codec.losses.distillation import TEACHER_RATE
+from codec.nn.kaldi_filterbank import stacked_filterbank
 from recipes.benchmark.contestants import speech_like
 from recipes.benchmark.timing import Case, Timing, take_turns
 
 if TYPE_CHECKING:
     from transformers import Wav2Vec2BertModel
 
-    from codec.hybrid import HybridCodecModel
+    from codec.hybrid_codec import HybridCodecModel
 
 _PRESET = "hybrid-codec"
 _TEACHER_LAYER = 16  # hidden state that the semantic stream is taught by
@@ -113,7 +113,7 @@ def time_hybrid(seconds: float, rounds: int, device: str, counts_work: bool = Fa
     from transformers import AutoModel
 
     from codec import export_codec, preset_config
-    from codec.runs import seed_globals
+    from codec.foundation import seed_globals
 
     seed_globals(_SEED, "hybrid")
     where = torch.device(device)

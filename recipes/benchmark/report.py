@@ -11,7 +11,7 @@ from recipes.benchmark.measured import Machine, Measured
 from recipes.benchmark.roofline import Share, shares
 from recipes.benchmark.timing import Pace, Timing
 from recipes.benchmark.tokenization import TokenizeTiming
-from recipes.report import markdown_table
+from recipes.reporting.pictures import markdown_table
 
 HOW_RATIOS = (
     "Speeds: the median over rounds. Ratios: the median over rounds of each round's own ratio, in which both met the "

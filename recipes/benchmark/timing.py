@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from codec.memory import return_free_memory
-from codec.runs import Progress
+from codec.foundation import Progress
+from codec.foundation.memory import return_free_memory
 from recipes.benchmark.work import Work, count_work
 
 _WATCH_SECONDS = 0.002

@@ -46,7 +46,7 @@ class TokenizeTiming:
 
 def time_tokenize(codec: str, seconds: float, rounds: int, device: str) -> TokenizeTiming:
     """Time a codec, or a preset with random weights, on FLAC files of 44.1 kHz, made for this and removed."""
-    from codec.runs import seed_globals
+    from codec.foundation import seed_globals
     from data import TokenizeOptions, open_corpus, tokenize_corpus
     from data.audio import audio_info
     from data.tokenization import BatchEncoder
@@ -87,7 +87,7 @@ def _codec(name: str, device: str) -> Any:
     from transformers import AutoModel
 
     from codec import bundled_codecs, export_codec, load_codec, preset_config
-    from codec.presets import PRESETS
+    from codec.families import PRESETS
 
     if name not in PRESETS or name in bundled_codecs():
         return load_codec(name, device=device)

@@ -203,7 +203,7 @@ class _Padded:
         return counted
 
     def turn(self) -> Stretch:
-        from codec.quiet import quiet_transformers
+        from codec.foundation.quiet import quiet_transformers
 
         count = _STEPS * self.batch
         places = [(self.next + place) % len(self.documents) for place in range(count)]
@@ -241,7 +241,7 @@ class _Examples(torch.utils.data.Dataset[dict[str, Any]]):
 
 def _open_data(folder: Path, length: int, blocks: int, device: str) -> "TrainingData":
     """A token dataset of random codes and texts, written and opened as any other."""
-    from codec.runs import write_bytes
+    from codec.foundation import write_bytes
     from data import TokenDataset
     from data.tokenization.rows import parquet_bytes
     from slm.bundled import find_slm

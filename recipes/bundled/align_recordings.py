@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codec.runs import write_text
+from codec.foundation import write_text
 from data import Corpus, align_corpus, open_corpus, with_alignment
 from data.alignment.pocketsphinx import PocketSphinxAligner
 from recipes.bundled.commands import run

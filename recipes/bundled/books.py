@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 MIN_WORDS, MAX_WORDS = 4, 16
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 
 def run(main: Callable[[], None]) -> None:

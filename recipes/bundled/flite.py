@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 VOICES = ("slt", "rms", "awb", "kal16")
 """Voices that speak US English (awb: Scottish) at 16 kHz. The first three are statistical, kal16 is diphones."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codec.runs import generator
+from codec.foundation import generator
 
 HERE = Path(__file__).parent
 _SLOT = re.compile(r"\{(\w+)(?:\+(\w+))?\}")

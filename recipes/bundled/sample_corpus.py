@@ -8,7 +8,7 @@ Forty sentences of our own (`sample_sentences.txt`) by two Flite voices in turn,
 import argparse
 from pathlib import Path
 
-from codec.runs import whole_directory, write_text
+from codec.foundation import whole_directory, write_text
 from recipes.bundled.commands import run
 from recipes.bundled.flite import FliteVoice
 from recipes.bundled.manifest import manifest_line

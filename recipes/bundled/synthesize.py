@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from codec.runs import UserError, write_text
+from codec.foundation import UserError, write_text
 from recipes.bundled.commands import run
 from recipes.bundled.flite import VOICES, FliteSpeech, FliteVoice, TimedWord
 from recipes.bundled.manifest import manifest_line

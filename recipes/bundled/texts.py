@@ -10,7 +10,7 @@ import re
 from itertools import islice
 from pathlib import Path
 
-from codec.runs import UserError, generator, write_text
+from codec.foundation import UserError, generator, write_text
 from recipes.bundled.books import clauses, read_bible, read_novels
 from recipes.bundled.commands import run
 from recipes.bundled.grammar import Grammar

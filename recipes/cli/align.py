@@ -3,8 +3,8 @@
 import sys
 from typing import TYPE_CHECKING
 
-from recipes.commands.common import resolve_device
-from recipes.commands.data import Format
+from recipes.cli.common import resolve_device
+from recipes.cli.data import Format
 
 if TYPE_CHECKING:
     from data import Aligner, AlignmentResult
@@ -87,7 +87,7 @@ def _aligner(name: str, textgrids: str | None, min_probability: float, device: s
 
 
 def _report(result: "AlignmentResult", output: str) -> None:
-    from codec.runs import rank
+    from codec.foundation import rank
 
     if rank() != 0 and not result.stopped:
         return

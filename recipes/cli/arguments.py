@@ -21,7 +21,7 @@ from typing import Any
 import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from recipes.field_comments import field_comments
+from recipes.cli.field_comments import field_comments
 
 _CONFIG = "config"
 # Said the same way in all commands, whether required or not.
@@ -180,7 +180,7 @@ def _explain(parser: ArgumentParser, comments: dict[str, str]) -> None:
 
 
 def _user_error(error: ArgumentError, parser: ArgumentParser, program: str) -> Exception:
-    from codec.runs.errors import UserError
+    from codec.foundation.errors import UserError
 
     message = _plain_types(error.message or str(error))
     if unknown := re.match(r"unrecognized arguments: (\S+)", message):

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from recipes.benchmark.run import FULL, QUICK, Part, measure
 
 _PARTS: tuple[Part, ...] = get_args(Part)
@@ -44,11 +44,11 @@ def bench(
         model: what generation is timed with.
         device: auto takes a GPU where there is one.
     """
-    from codec.runs import write_json, write_text
+    from codec.foundation import write_json, write_text
     from recipes.benchmark.budgets import budgets
     from recipes.benchmark.contestants import contestant_names
     from recipes.benchmark.report import as_json, tables
-    from recipes.commands.common import resolve_device
+    from recipes.cli.common import resolve_device
     from recipes.provenance import provenance
 
     known = contestant_names()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from codec import save_codec
 from codec.export import with_vocoder
-from codec.runs import UserError, rank
+from codec.foundation import UserError, rank
 from codec.training import (
     CodecTrainingConfig,
     TrainingData,
@@ -21,7 +21,7 @@ from codec.training import (
     model_config,
     train_codec,
 )
-from codec.vocoders import load_vocoder
+from codec.vocoders.directories import load_vocoder
 from data.corpora import CorpusFormat, Utterance
 
 

@@ -14,7 +14,7 @@ def resolve_device(name: str) -> str:
     """
     import torch
 
-    from codec.runs import UserError, local_rank
+    from codec.foundation import UserError, local_rank
 
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None

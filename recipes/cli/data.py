@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from recipes.commands.common import load_codec_on
+from recipes.cli.common import load_codec_on
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,7 +112,7 @@ def encode(audio: list[str], output: str, codec: str = "hh-codec-tiny", device: 
         codec: name of a bundled codec, a model directory, or a hub id.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    from codec.runs import write_bytes
+    from codec.foundation import write_bytes
     from data.tokenization import BatchEncoder, TokenRow, parquet_bytes
 
     files = _audio_files(audio)
@@ -220,7 +220,7 @@ def _texts(corpus: str, format: Format) -> Iterator[str]:
 
 
 def _report(result: "TokenizeResult", output: str) -> None:
-    from codec.runs import duration, rank
+    from codec.foundation import duration, rank
 
     if rank() != 0 and not result.stopped:
         return

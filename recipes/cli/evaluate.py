@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.corpora import CorpusFormat
-from recipes.commands.measuring import (
+from recipes.cli.measuring import (
     MEASURED_WITH,
     NO_SPEAKER_MODEL,
     of_split,
@@ -76,7 +76,7 @@ def evaluate_codec(
     """
     from codec import CodecInfo
     from data import open_corpus, with_alignment
-    from recipes.commands.common import load_codec_on, resolve_device
+    from recipes.cli.common import load_codec_on, resolve_device
     from recipes.evaluation.codec_evaluation import evaluate
     from recipes.evaluation.codec_report import write_codec_report
     from recipes.evaluation.probes import probe
@@ -138,7 +138,7 @@ def _with_prefixes(
 ) -> "tuple[list[NamedCodec], dict[str, str]]":
     """Each codec after those of its first few quantizers; and by name where each is."""
     from codec.loading import split_count
-    from recipes.commands.common import load_codec_on
+    from recipes.cli.common import load_codec_on
     from recipes.evaluation.codec_evaluation import NamedCodec
 
     if any(count < 1 for count in quantizers):

@@ -5,9 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.corpora import CorpusFormat
-from recipes.commands.measuring import (
+from recipes.cli.measuring import (
     MEASURED_WITH,
     NO_SPEAKER_MODEL,
     of_split,
@@ -100,7 +100,7 @@ def evaluate_slm(
     """
     from codec.metrics import WAVEFORM_METRICS, SpeakerEmbedder
     from data import open_corpus, with_alignment
-    from recipes.commands.common import resolve_device
+    from recipes.cli.common import resolve_device
     from recipes.evaluation.file_names import distinct_names
     from recipes.evaluation.pairs import PairTest, check_pairs, evaluate_pairs, open_pairs
     from recipes.evaluation.scoring import ERROR_RATES, Scorer

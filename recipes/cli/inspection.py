@@ -51,8 +51,8 @@ def inspect(
     from codec import CodecInfo, UserError
     from data import TokenDataset
     from data.inspection import describe_row
-    from recipes.commands.common import load_codec_on
-    from recipes.commands.data import decode_row
+    from recipes.cli.common import load_codec_on
+    from recipes.cli.data import decode_row
 
     opened = TokenDataset.open(dataset, split)
     if not 0 <= row < len(opened):

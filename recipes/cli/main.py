@@ -38,45 +38,43 @@ COMMANDS = {
     "quickstart": Command(
         "recipes.quickstart:quickstart", "the whole pipeline on the bundled corpus, in minutes on two cores"
     ),
-    "encode": Command("recipes.commands.data:encode", "audio files to codes"),
-    "decode": Command("recipes.commands.data:decode", "codes to audio files"),
-    "reconstruct": Command("recipes.commands.data:reconstruct", "audio files to codes and back to audio"),
-    "tokenize": Command("recipes.commands.data:tokenize", "a corpus to a token dataset"),
-    "align": Command("recipes.commands.align:align", "when each word of a corpus's transcripts is spoken"),
+    "encode": Command("recipes.cli.data:encode", "audio files to codes"),
+    "decode": Command("recipes.cli.data:decode", "codes to audio files"),
+    "reconstruct": Command("recipes.cli.data:reconstruct", "audio files to codes and back to audio"),
+    "tokenize": Command("recipes.cli.data:tokenize", "a corpus to a token dataset"),
+    "align": Command("recipes.cli.align:align", "when each word of a corpus's transcripts is spoken"),
     "inspect": Command(
-        "recipes.commands.inspection:inspect",
+        "recipes.cli.inspection:inspect",
         "one row of a token dataset, or its training document, as text and audio",
     ),
-    "train-tokenizer": Command(
-        "recipes.commands.data:train_tokenizer", "a text tokenizer from a corpus's text"
-    ),
-    "train-codec": Command("recipes.commands.codec:train_codec_command", "train a codec"),
+    "train-tokenizer": Command("recipes.cli.data:train_tokenizer", "a text tokenizer from a corpus's text"),
+    "train-codec": Command("recipes.cli.codec:train_codec_command", "train a codec"),
     "export": Command(
-        "recipes.commands.codec:export_codec_command", "a codec's training run to a model directory"
+        "recipes.cli.codec:export_codec_command", "a codec's training run to a model directory"
     ),
     "import-weights": Command(
-        "recipes.commands.codec:import_weights_command", "a published file of weights to a model directory"
+        "recipes.cli.codec:import_weights_command", "a published file of weights to a model directory"
     ),
-    "train-slm": Command("recipes.commands.slm:train_slm_command", "train a speech language model"),
-    "merge": Command("recipes.commands.slm:merge_command", "an adapter and its model to a plain checkpoint"),
+    "train-slm": Command("recipes.cli.slm:train_slm_command", "train a speech language model"),
+    "merge": Command("recipes.cli.slm:merge_command", "an adapter and its model to a plain checkpoint"),
     "map-codes": Command(
-        "recipes.commands.slm:map_codes_command", "codes of a new codec in terms of a former one's"
+        "recipes.cli.slm:map_codes_command", "codes of a new codec in terms of a former one's"
     ),
-    "speak": Command("recipes.commands.speak:speak_command", "text to speech"),
-    "continue": Command("recipes.commands.speak:continue_command", "speech to more speech"),
-    "transcribe": Command("recipes.commands.speak:transcribe_command", "speech to text"),
-    "demo": Command("recipes.demo.command:demo_command", "a web page to try codec and model on"),
-    "serve": Command("recipes.serve.command:serve_command", "an HTTP service: encode, decode, speak"),
-    "evaluate-codec": Command("recipes.commands.evaluate:evaluate_codec", "how well a codec keeps speech"),
+    "speak": Command("recipes.cli.speak:speak_command", "text to speech"),
+    "continue": Command("recipes.cli.speak:continue_command", "speech to more speech"),
+    "transcribe": Command("recipes.cli.speak:transcribe_command", "speech to text"),
+    "demo": Command("recipes.apps.demo.command:demo_command", "a web page to try codec and model on"),
+    "serve": Command("recipes.apps.serve.command:serve_command", "an HTTP service: encode, decode, speak"),
+    "evaluate-codec": Command("recipes.cli.evaluate:evaluate_codec", "how well a codec keeps speech"),
     "evaluate-slm": Command(
-        "recipes.commands.evaluate_slm:evaluate_slm", "how well a speech language model speaks"
+        "recipes.cli.evaluate_slm:evaluate_slm", "how well a speech language model speaks"
     ),
     "study": Command(
-        "recipes.commands.study:study_command",
+        "recipes.cli.study:study_command",
         "several tokenizers, one corpus, one language model, one report",
     ),
-    "bench": Command("recipes.commands.bench:bench", "speed here, beside what one would otherwise use"),
-    "results": Command("recipes.commands.results:results", "tables of what was measured, into the README"),
+    "bench": Command("recipes.cli.bench:bench", "speed here, beside what one would otherwise use"),
+    "results": Command("recipes.cli.results:results", "tables of what was measured, into the README"),
 }
 
 
@@ -121,7 +119,7 @@ def _dispatch(words: list[str]) -> int:
         guess = f" Did you mean '{near[0]}'?" if near else ""
         return _complain(f"there is no command '{name}'.{guess} '{_PROGRAM} --help' lists them all.")
 
-    from recipes.arguments import call_with_arguments  # after the cheap answers: it imports jsonargparse
+    from recipes.cli.arguments import call_with_arguments  # after the cheap answers: it imports jsonargparse
 
     outcome = call_with_arguments(COMMANDS[name].load(), rest, program=f"{_PROGRAM} {name}")
     return outcome if type(outcome) is int else 0
@@ -152,8 +150,8 @@ def _version() -> str:
 
 
 def _is_user_error(error: Exception) -> bool:
-    # Importing codec.runs for its UserError would import torch; if nobody has, this is not one.
-    module = sys.modules.get("codec.runs.errors")
+    # Importing codec.foundation for its UserError would import torch; if nobody has, this is not one.
+    module = sys.modules.get("codec.foundation.errors")
     return module is not None and isinstance(error, module.UserError)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 if TYPE_CHECKING:
     from data import Corpus, Utterance

@@ -61,7 +61,7 @@ def map_codes_command(old: Path, new: Path, output: Path = Path("codes.npy")) ->
     """
     import numpy as np
 
-    from codec.runs import write_bytes
+    from codec.foundation import write_bytes
     from data import TokenDataset
     from slm.models.code_map import map_codes
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.commands.common import load_slm_on
+from recipes.cli.common import load_slm_on
 from slm.generation.bounds import SpeechBounds
 from slm.generation.sampling import SamplingConfig
 
@@ -55,7 +55,7 @@ def speak_command(
         seed: the same seed says it the same way.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    from codec.runs import UserError
+    from codec.foundation import UserError
 
     if (text is None) == (texts is None):
         raise UserError("give --text, or a file of --texts")
@@ -159,7 +159,7 @@ def _read_texts(path: Path) -> list[dict[str, Any]]:
     import json
     import re
 
-    from codec.runs import UserError
+    from codec.foundation import UserError
 
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -206,7 +206,7 @@ def _speak_rows(
 ) -> None:
     import json
 
-    from codec.runs import write_text
+    from codec.foundation import write_text
     from data import write_audio
 
     requests = []
@@ -243,7 +243,7 @@ def _speak_rows(
 
 @contextmanager
 def _progress_in_words(text: str) -> "Iterator[Watcher]":
-    from codec.runs import Progress
+    from codec.foundation import Progress
 
     bars: list[Progress] = []  # none before the first word: there may be an error to tell instead
 
@@ -270,7 +270,7 @@ def _request(text: str, voice: str | None, prompt: "Prompt | None") -> "SpeechRe
 
 def _voice(speaker: "SpeechLM", voice: str | None, text: str | None) -> "tuple[str | None, Prompt | None]":
     """A voice as the model's tag or as a prompt, whichever it is."""
-    from codec.runs import UserError
+    from codec.foundation import UserError
 
     if voice is None or voice in speaker.vocabulary.voices:
         if text is not None:
@@ -294,7 +294,7 @@ def _recording(speaker: "SpeechLM", path: Path, text: str | None = None) -> "Pro
 
 def _write(result: "SpokenResult", output: str) -> None:
     from data import write_audio
-    from recipes.wav_stream import wav_bytes
+    from recipes.apps.wav_stream import wav_bytes
 
     if output == _STDOUT:
         sys.stdout.buffer.write(wav_bytes(result.audio, result.sampling_rate))
@@ -314,7 +314,7 @@ def _write(result: "SpokenResult", output: str) -> None:
 def _write_stream(speaker: "SpeechLM", streamed: "SpeechStream", output: str) -> None:
     from codec.streaming_codec import ChunkedDecoder, stream_decoder
     from data import write_audio
-    from recipes.wav_stream import pcm16, wav_header
+    from recipes.apps.wav_stream import pcm16, wav_header
 
     shows = sys.stderr.isatty()
 

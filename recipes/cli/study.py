@@ -15,8 +15,8 @@ def study_command(config: StudyConfig, dry_run: bool = False) -> int:
         config: the study; see recipes/study/ for an example.
         dry_run: only say what there is to do and how long it will take.
     """
-    from codec.runs import duration
-    from recipes.report import markdown_table
+    from codec.foundation import duration
+    from recipes.reporting.pictures import markdown_table
     from recipes.study.cells import Stopped
     from recipes.study.run import Study
 

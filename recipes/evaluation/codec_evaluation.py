@@ -9,10 +9,10 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.mel import MelConfig
+from codec.foundation import Progress
 from codec.metrics import DEV_LOG_MEL, CodebookUse, Column, Interval, bootstrap_ratio
 from codec.metrics.mel import resampled
-from codec.runs import Progress
+from codec.nn.mel import MelConfig
 from data import AudioError, Utterance, audio_info, read_audio
 from recipes.evaluation.code_stability import StabilityTrial
 from recipes.evaluation.reconstruction import Reconstruction, Reconstructor

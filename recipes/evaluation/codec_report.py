@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from codec.mel import MelConfig
+from codec.foundation import write_json, write_text
 from codec.metrics import DEV_LOG_MEL, Column
-from codec.runs import write_json, write_text
+from codec.nn.mel import MelConfig
 from data import write_audio
 from recipes.evaluation.codec_evaluation import (
     SCORING_RATE,
@@ -19,7 +19,7 @@ from recipes.evaluation.codec_evaluation import (
 )
 from recipes.evaluation.probes import CodecProbe, probes_table
 from recipes.evaluation.tables import write_parquet
-from recipes.report import (
+from recipes.reporting.pictures import (
     SpectrogramRow,
     code_histogram,
     markdown_table,

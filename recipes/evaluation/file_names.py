@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 
 def file_name(text: str) -> str:

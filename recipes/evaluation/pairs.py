@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from codec.runs import Progress, UserError
+from codec.foundation import Progress, UserError
 from data import AudioError, read_audio
 from slm.evaluation.pair_likelihood import PairAccuracy, ScoredPair, StreamLikelihood, stream_likelihoods
 from slm.generation.speech_lm import SpeechLM

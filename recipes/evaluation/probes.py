@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from codec.foundation import Progress, UserError
 from codec.metrics.information import Classification, Information, naive_bayes, predictive_information
-from codec.runs import Progress, UserError
 from data import AudioError, Utterance, Word, read_audio
 from recipes.evaluation.codec_evaluation import NamedCodec
 from recipes.evaluation.reconstruction import Reconstructor
-from recipes.report import markdown_table
+from recipes.reporting.pictures import markdown_table
 
 SILENCE = 0  # the label of frames in which no word is spoken
 

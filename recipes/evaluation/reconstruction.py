@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.mel import LogMel, MelConfig
 from codec.metrics import decoded_mel_l1
+from codec.nn.mel import LogMel, MelConfig
 
 
 @dataclass

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from codec.foundation import UserError
 from codec.metrics import (
     WAVEFORM_METRICS,
     Column,
@@ -28,7 +29,6 @@ from codec.metrics import (
 )
 from codec.metrics.dependencies import require
 from codec.metrics.recognizers import POCKETSPHINX
-from codec.runs import UserError
 
 NO_RECOGNIZER = "none"
 ERROR_RATES = "word and character error rate"  # what `skipped` calls them

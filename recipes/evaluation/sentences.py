@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from codec.foundation import UserError
 from codec.metrics import normalize_transcript
-from codec.runs import UserError
 from data import Utterance
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from codec.foundation import Progress, UserError
 from codec.metrics import Column, Interval, SpeakerEmbedder, clustered_share, normalize_transcript
-from codec.runs import Progress, UserError
 from data import AudioError, Utterance, audio_info, read_audio, write_audio
 from recipes.evaluation.file_names import file_name
 from recipes.evaluation.scoring import ERROR_RATES, Scorer, ScoringTask

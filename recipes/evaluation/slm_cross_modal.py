@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codec.runs import Progress, UserError
+from codec.foundation import Progress, UserError
 from data import TokenDataset
 from slm.evaluation.cross_modal import (
     VIEWS,

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from codec.foundation import Progress, UserError
 from codec.metrics import Column, normalize_transcript, sounding_seconds
-from codec.runs import Progress, UserError
 from data import AudioError, Utterance, read_audio, write_audio
 from recipes.evaluation.file_names import file_name
 from recipes.evaluation.pairs import PairResult

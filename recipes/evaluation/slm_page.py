@@ -18,7 +18,7 @@ from recipes.evaluation.slm_tables import (
     retrieval_table,
     sound_table,
 )
-from recipes.report import markdown_table
+from recipes.reporting.pictures import markdown_table
 
 _BIT_NAMES = {
     "text/bits_per_byte": "text, bits a byte",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from recipes.evaluation.slm_evaluation import SLMEvaluation
 
 Part = Callable[[SLMEvaluation], SLMEvaluation]  # what was measured so far -> with its own beside it

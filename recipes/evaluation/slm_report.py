@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from codec.foundation import write_json, write_text
 from codec.metrics import Interval
-from codec.runs import write_json, write_text
 from data import read_audio
 from recipes.evaluation.pairs import PairResult, pair_rows
 from recipes.evaluation.slm_continuations import Continuation, ContinuationResult
@@ -24,7 +24,7 @@ from recipes.evaluation.slm_tables import (
     sound_table,
 )
 from recipes.evaluation.tables import write_parquet
-from recipes.report import spectrogram_picture, waveform_row
+from recipes.reporting.pictures import spectrogram_picture, waveform_row
 from slm.evaluation.pair_likelihood import PairAccuracy
 
 

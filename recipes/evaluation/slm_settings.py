@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.generation.sampling import SamplingConfig
 
 SHORTEST_SECONDS = 1.0  # of what follows a prompt: there has to be something to go on with

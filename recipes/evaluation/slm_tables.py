@@ -8,7 +8,7 @@ from recipes.evaluation.pairs import PairResult
 from recipes.evaluation.slm_continuations import MODEL, ContinuationResult
 from recipes.evaluation.slm_cross_modal import CrossModalResult
 from recipes.evaluation.slm_evaluation import CEILING, REFERENCE, SLMEvaluation
-from recipes.report import markdown_table, rate_with_interval
+from recipes.reporting.pictures import markdown_table, rate_with_interval
 from slm.evaluation.cross_modal import VIEWS
 
 NOTHING = "–"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from codec.runs import write_bytes
+from codec.foundation import write_bytes
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from codec.foundation import write_bytes
 from codec.metrics import Column, Interval, log_mel
 from codec.metrics.mel import DEV_LOG_MEL, resampled
-from codec.runs import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 Kind = Literal["evaluate-codec", "evaluate-slm", "bench"]
 # what only the files of this command have at their top

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from codec.runs import UserError, write_text
+from codec.foundation import UserError, write_text
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 

@@ -9,8 +9,8 @@ from recipes.benchmark.report import HOW_RATIOS
 from recipes.evaluation.codec_evaluation import BEFORE_VOCODER
 from recipes.evaluation.slm_continuations import PROMPT_SIMILARITY
 from recipes.evaluation.slm_tables import COMPARED, with_interval
-from recipes.report import markdown_table, number, rate_with_interval
-from recipes.results.files import ResultFile
+from recipes.reporting.pictures import markdown_table, number, rate_with_interval
+from recipes.reporting.results_files import ResultFile
 from slm.evaluation.cross_modal import VIEWS
 
 NOTHING = "–"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codec.runs import write_json
+from codec.foundation import write_json
 
 _RESULT = "result.json"
 _KEY_DIGITS = 12

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from codec.foundation import Schedule, UserError
 from codec.metrics import WAVEFORM_METRICS
-from codec.runs import Schedule, UserError
 from data.corpora import CorpusFormat
 from slm.documents import DocumentConfig
 from slm.generation.sampling import SamplingConfig

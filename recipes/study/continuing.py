@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from codec.foundation import UserError
 from codec.metrics import wilson_interval
-from codec.runs import UserError
 from data import AudioError, Utterance, read_audio, write_audio
 from recipes.evaluation.file_names import file_name
 from recipes.evaluation.scoring import Scorer, ScoringTask

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from codec import CodecInfo, load_codec
-from codec.kmeans import kmeans_codec
+from codec.kmeans_codec import kmeans_codec
 from codec.metrics import perturbations
-from codec.nearest import nearest
+from codec.nn.nearest import nearest
 from data import AudioError, read_audio
 from recipes.evaluation.reconstruction import Reconstructor
 from recipes.evaluation.scoring import Scorer, ScoringTask

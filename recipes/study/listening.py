@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from codec.foundation import UserError
 from codec.metrics import SpeakerEmbedder, normalize_transcript
-from codec.runs import UserError
 from data import AudioError, Utterance, read_audio, write_audio
 from recipes.evaluation.file_names import file_name
 from recipes.evaluation.scoring import Scorer

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data import Corpus, Utterance, audio_info, open_corpus
 from recipes.study.config import StudyConfig
 

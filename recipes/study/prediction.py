@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from codec.runs import Progress
+from codec.foundation import Progress
 from data import TokenDataset
 from recipes.study.training import ALONE, READ, read_format
 from slm.documents import SPEECH, Document, DocumentConfig, Documents

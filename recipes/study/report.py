@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from codec.runs import duration, write_json, write_text
-from recipes.report import rate_with_interval
+from codec.foundation import duration, write_json, write_text
+from recipes.reporting.pictures import rate_with_interval
 from recipes.study.cells import without_nan
 from recipes.study.comparison import Comparison
 from recipes.study.config import StudyConfig

@@ -7,8 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from codec.runs import duration
-from recipes.report import Curve, bars_picture, code_histogram, curves_picture, number, rate_with_interval
+from codec.foundation import duration
+from recipes.reporting.pictures import (
+    Curve,
+    bars_picture,
+    code_histogram,
+    curves_picture,
+    number,
+    rate_with_interval,
+)
 from recipes.study.comparison import CommonRows, Comparison
 from recipes.study.page import Block, Paragraph, Picture, Points, Section, Table
 from recipes.study.result import Result

@@ -6,7 +6,7 @@ from typing import Any
 
 from codec.metrics import Column
 from recipes.evaluation.slm_evaluation import CEILING, REFERENCE
-from recipes.report import rate_with_interval
+from recipes.reporting.pictures import rate_with_interval
 from recipes.study.config import StudyConfig
 from recipes.study.page import Block, Paragraph, Points, Section
 from recipes.study.result import Result, interval

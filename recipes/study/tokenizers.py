@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from codec import CodecInfo, UserError, load_codec, save_codec
-from codec.kmeans import fit_kmeans, kmeans_codec, patches
+from codec.kmeans_codec import fit_kmeans, kmeans_codec, patches
 from data import AudioError, read_audio
 from recipes.study.cells import Cell, Stage
 from recipes.study.config import KMeansBaseline, StudyConfig

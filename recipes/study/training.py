@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from codec.runs import RunDirectory, plain_config
+from codec.foundation import RunDirectory, plain_config
 from recipes.study.cells import Stopped
 from recipes.study.config import StudyConfig
 from recipes.study.tokenizers import Tokenizer

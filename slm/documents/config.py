@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.documents.spans import InterleavedConfig
 
 

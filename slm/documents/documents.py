@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.documents.config import DocumentConfig
 from slm.documents.document import SPEECH, Document, DocumentWriter
 from slm.documents.draws import Draws, below, numbers, uniform

@@ -1,13 +1,13 @@
 """Random numbers for millions of documents at once: a function of (seed, epoch, row, counter), in any order.
 
-One key comes from `codec.runs.generator`; from there on a number is a hash of its counters (SplitMix64:
+One key comes from `codec.foundation.generator`; from there on a number is a hash of its counters (SplitMix64:
 Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014). A generator object
 for each row would cost 30 us, a thousand times more than the number.
 """
 
 import numpy as np
 
-from codec.runs import generator
+from codec.foundation import generator
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _FACTOR_1 = np.uint64(0xBF58476D1CE4E5B9)

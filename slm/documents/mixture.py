@@ -6,7 +6,7 @@ from math import floor, inf
 
 import numpy as np
 
-from codec.runs import UserError, generator
+from codec.foundation import UserError, generator
 
 
 @dataclass(frozen=True)

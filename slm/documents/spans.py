@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.documents.draws import numbers, uniform
 
 SpanLengths = Literal["poisson", "uniform", "fixed"]

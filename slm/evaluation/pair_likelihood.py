@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from codec.foundation import UserError
 from codec.metrics import Interval, clustered_share
-from codec.runs import UserError
 from slm.evaluation.reading import token_log_probabilities
 from slm.vocabulary import Vocabulary
 

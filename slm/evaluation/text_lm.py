@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from codec.foundation import UserError, first_line
+from codec.foundation.quiet import quiet_transformers
 from codec.metrics import Interval, bootstrap_ratio
-from codec.quiet import quiet_transformers
-from codec.runs import UserError, first_line
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.generation.grammar import Span
 from slm.models.checkpoint import SpeakingHabits
 from slm.text.words import split_words

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from codec.runs import UserError, generator
+from codec.foundation import UserError, generator
 from slm.generation.decoders import Decoder, Reading, TransformersDecoder
 from slm.generation.grammar import Row, TokenSets
 from slm.generation.sampling import SamplingConfig, sample, wide_dtype

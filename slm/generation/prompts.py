@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from codec import CodecInfo
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.generation.spoken import Prompt
 from slm.vocabulary import Vocabulary
 

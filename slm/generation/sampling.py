@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 
 @dataclass(frozen=True)

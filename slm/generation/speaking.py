@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.generation.bounds import SpeechBounds, cut_text
 from slm.generation.grammar import Span, SpeakingRow
 from slm.generation.passages import cut_passages

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from codec import CodecInfo, load_codec
-from codec.runs import UserError
+from codec.foundation import UserError
 from codec.streaming_codec import stream_decoder
 from slm.bundled import find_slm
 from slm.generation.bounds import SpeechBounds

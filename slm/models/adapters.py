@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from codec.runs import UserError, first_line, seed_globals
+from codec.foundation import UserError, first_line, seed_globals
 from slm.models.start_config import TuningConfig
 from slm.vocabulary import Vocabulary
 

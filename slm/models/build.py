@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from codec.runs import UserError, first_line, seed_globals, torch_generator
+from codec.foundation import UserError, first_line, seed_globals, torch_generator
 from slm.models.configuration import ModelConfig, transformers_config
 from slm.training.sharding import decoder_layers
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from codec.quiet import without_progress_bars
-from codec.runs import UserError, first_line, write_json
+from codec.foundation import UserError, first_line, write_json
+from codec.foundation.quiet import without_progress_bars
 from slm.bundled import find_slm
 from slm.models.adapters import ADAPTER_CONFIG, base_of, merge_adapter
 from slm.vocabulary import SPEECH_FILE, Vocabulary

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from codec import CodecInfo
-from codec.runs import UserError
+from codec.foundation import UserError
 
 _PRIOR = 1.0  # frames: how much each code leans on how often the old codes are used at all
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

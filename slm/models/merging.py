@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from codec.runs import UserError, whole_directory
+from codec.foundation import UserError, whole_directory
 from slm.bundled import find_slm
 from slm.models.adapters import ADAPTER_CONFIG
 from slm.models.checkpoint import SpeakingHabits, load_checkpoint, save_checkpoint

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 
 @dataclass

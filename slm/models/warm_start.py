@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from codec import CodecInfo
-from codec.runs import UserError, torch_generator
+from codec.foundation import UserError, torch_generator
 from slm.bundled import find_slm
 from slm.models.checkpoint import load_checkpoint
 from slm.models.configuration import ModelConfig

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from codec.runs import UserError, whole_directory, write_json
+from codec.foundation import UserError, whole_directory, write_json
 
 _FACTS = "facts.json"
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.packing.blocks import Block, PackedBlocks
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from codec.runs import generator
+from codec.foundation import generator
 from slm.documents import CONTROL, Documents
 from slm.packing.plan_cache import plan_blocks
 

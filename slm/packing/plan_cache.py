@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from codec.runs import remove_directory
+from codec.foundation import remove_directory
 from slm.packing.array_cache import cache_root, load_or_make, write_arrays
 from slm.packing.best_fit import PackingPlan, pack
 

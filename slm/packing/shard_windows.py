@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from codec.runs import generator
+from codec.foundation import generator
 from slm.documents import DocumentConfig, Documents, Source, TextRows
 from slm.documents.formats import texts_needed
 from slm.documents.measure import read_sizes

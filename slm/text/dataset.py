@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from codec.runs import Progress, UserError, rank
+from codec.foundation import Progress, UserError, rank
 from slm.documents import TextRows
 from slm.packing.array_cache import cache_root, load_or_make
 from slm.text.config import TextDatasetConfig

@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 ModelProto = Any  # sentencepiece_model_pb2.ModelProto, generated without types
 

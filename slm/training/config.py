@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from codec.runs import Schedule, UserError
+from codec.foundation import Schedule, UserError
 from slm.documents import DocumentConfig
 from slm.models.configuration import ModelConfig
 from slm.models.start_config import StartConfig, TuningConfig

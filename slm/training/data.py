@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.documents import Documents, Source, TextRows, TokenRows
 from slm.documents.measure import speaker_numbers
 from slm.models.checkpoint import SpeakingHabits

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from codec.runs import (
+from codec.foundation import (
     UserError,
     optimizer_tensors,
     rank,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from codec.runs import (
+from codec.foundation import (
     Progress,
     RunDirectory,
     StopSignal,

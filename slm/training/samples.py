@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from codec.runs import UserError, write_bytes
+from codec.foundation import UserError, write_bytes
 from slm.documents import TextRows
 from slm.models.checkpoint import SpeakingHabits
 from slm.training.data import TrainingData

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

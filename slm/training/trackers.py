@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from codec.runs import UserError, plain_config
+from codec.foundation import UserError, plain_config
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

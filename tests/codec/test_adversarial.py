@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from codec.adversarial import Rows, discriminator_losses, generator_losses
-from codec.discriminators import DiscriminatorOutput, Game, build_discriminators
-from codec.losses import DiscriminatorWeights
+from codec.losses.adversarial import Rows, discriminator_losses, generator_losses
+from codec.losses.discriminators import DiscriminatorOutput, Game, build_discriminators
+from codec.losses.reconstruction import DiscriminatorWeights
 from codec.training.adversary import Adversary, Judged, judged_stretch
 from tests.codec.small_codecs import speech_like
 from tests.codec.training_runs import DISCRIMINATORS

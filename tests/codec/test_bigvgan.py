@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.bigvgan import AMPBlock, BigVGAN
-from codec.configuration import BigVGANConfig
 from codec.importing.bigvgan import bigvgan_config, foreign_name
-from codec.mel import LogMel
-from codec.snake import VALUES_AT_ONCE, AntiAliasedSnake
-from codec.toom_cook import toom_cook_convolve
-from codec.weight_norm import fold_weight_norm
+from codec.nn.mel import LogMel
+from codec.nn.toom_cook import toom_cook_convolve
+from codec.nn.weight_norm import fold_weight_norm
+from codec.vocoders.bigvgan import AMPBlock, BigVGAN
+from codec.vocoders.configuration import BigVGANConfig
+from codec.vocoders.snake import VALUES_AT_ONCE, AntiAliasedSnake
 from recipes.benchmark.bigvgan import package_hyperparameters
 from tests.codec.small_codecs import SMALL_BIGVGAN, speech_like
 
@@ -118,7 +118,7 @@ def test_fast_and_plain_inference_round_alike() -> None:
 def test_the_activation_does_not_depend_on_how_it_is_cut(
     frames: int, dim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("codec.snake.VALUES_AT_ONCE", 40 * dim)  # stretches of 40 frames
+    monkeypatch.setattr("codec.vocoders.snake.VALUES_AT_ONCE", 40 * dim)  # stretches of 40 frames
     activation = AntiAliasedSnake(dim).double()
     nn.init.normal_(activation.alpha, std=0.3)
     x = torch.randn(3, frames, dim, dtype=torch.float64)
@@ -133,7 +133,7 @@ def test_the_activation_does_not_depend_on_how_it_is_cut(
 @pytest.mark.parametrize("kernel_size", [3, 5, 7, 11])
 @pytest.mark.parametrize("dilation", [1, 3, 5])
 def test_toom_cook_is_convolution(kernel_size: int, dilation: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codec.toom_cook.VALUES_AT_ONCE", 1_000)  # several tiles of tiles
+    monkeypatch.setattr("codec.nn.toom_cook.VALUES_AT_ONCE", 1_000)  # several tiles of tiles
     weight, bias = torch.randn(6, 5, kernel_size, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
     for frames in (1, 4, 29, 120):
         x = torch.randn(frames, 5, dtype=torch.float64)

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.discriminators import (
+from codec.foundation import UserError
+from codec.losses.discriminators import (
     DACDiscriminator,
     DACDiscriminatorConfig,
     Discriminator,
@@ -17,8 +18,7 @@ from codec.discriminators import (
     MultiResolutionDiscriminator,
     build_discriminators,
 )
-from codec.discriminators.dac import BandDiscriminator, ScaleDiscriminator
-from codec.runs import UserError
+from codec.losses.discriminators.dac import BandDiscriminator, ScaleDiscriminator
 from tests.codec.small_codecs import speech_like
 from tests.codec.training_runs import DISCRIMINATORS
 

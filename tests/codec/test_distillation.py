@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import HubertModel
 
-from codec.distillation import DistillationHead, SSLTeacher, distillation_centres
-from codec.losses import LossWeights
-from codec.runs import UserError
+from codec.foundation import UserError
+from codec.losses.distillation import DistillationHead, SSLTeacher, distillation_centres
+from codec.losses.reconstruction import LossWeights
 from codec.training import train_codec
 from tests.codec.small_codecs import speech_like
 from tests.codec.training_runs import (

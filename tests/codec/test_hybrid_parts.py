@@ -10,14 +10,14 @@ from transformers import DacConfig, DacModel
 from transformers.models.dac.modeling_dac import DacResidualVectorQuantizer, DacVectorQuantize
 
 from codec.base import DRAWS
-from codec.hybrid.configuration import DACDecoderConfig, DACEncoderConfig, HybridQuantizerConfig
-from codec.hybrid.convolutions import ResidualUnit, SampleConv, SampleConvTranspose
-from codec.hybrid.dac_decoder import DACDecoder
-from codec.hybrid.dac_encoder import DACEncoder
-from codec.hybrid.factorized_vq import FactorizedVQ
-from codec.hybrid.quantizer import HybridQuantizer
-from codec.hybrid.residual_vq import FoldedResidualVQ, ResidualVQ
-from codec.hybrid.snake import Snake
+from codec.hybrid_codec.configuration import DACDecoderConfig, DACEncoderConfig, HybridQuantizerConfig
+from codec.hybrid_codec.convolutions import ResidualUnit, SampleConv, SampleConvTranspose
+from codec.hybrid_codec.dac_decoder import DACDecoder
+from codec.hybrid_codec.dac_encoder import DACEncoder
+from codec.hybrid_codec.factorized_vq import FactorizedVQ
+from codec.hybrid_codec.quantizer import HybridQuantizer
+from codec.hybrid_codec.residual_vq import FoldedResidualVQ, ResidualVQ
+from codec.hybrid_codec.snake import Snake
 
 SMALL = HybridQuantizerConfig(
     dim=24,

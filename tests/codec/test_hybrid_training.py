@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import Dataset
 
 from codec import UserError, export_codec
-from codec.losses import DiscriminatorWeights, LossWeights
-from codec.semantic_losses import CharacterCTC
+from codec.losses.reconstruction import DiscriminatorWeights, LossWeights
+from codec.losses.semantic import CharacterCTC
 from codec.training import (
     CodecTrainingConfig,
     OptimizerConfig,

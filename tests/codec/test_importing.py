@@ -12,14 +12,14 @@ from torch import Tensor
 
 from codec import UserError, export_codec, load_codec, preset_config
 from codec.export import with_vocoder
+from codec.hh_codec.modeling import HHCodecModel
 from codec.importing import import_weights
 from codec.importing.foreign import take_over
 from codec.importing.hh_codec import NOT_NEEDED, Names, hh_codec_config
-from codec.modeling import HHCodecModel
+from codec.nn.weight_norm import fold_weight_norm
 from codec.training import CodecTrainingConfig, Stage
 from codec.training.start import build_model
-from codec.vocoders import load_vocoder
-from codec.weight_norm import fold_weight_norm
+from codec.vocoders.directories import load_vocoder
 from tests.codec import original_hh_codec as original
 from tests.codec.reference_keys import parameters, published_shapes, random_state
 from tests.codec.small_codecs import speech_like

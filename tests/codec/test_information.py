@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from codec.foundation.random import generator
 from codec.metrics import naive_bayes, predictive_information
-from codec.runs.random import generator
 
 
 def planted(utterances: int, frames: int, noise: float, codes: int, seed: int = 0) -> tuple[list, list]:

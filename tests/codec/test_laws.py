@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from codec import CodecModel, export_codec, preset_config
-from codec.families import model_of
-from codec.hybrid import HybridCodecModel
-from codec.presets import PRESETS
+from codec.families import PRESETS, model_of
+from codec.hybrid_codec import HybridCodecModel
 from tests.codec.small_codecs import small_codec, speech_like
 
 LENGTHS = [48_000, 31_337, 1_000, 999, 1, 5_001, 40_000]  # samples
@@ -144,7 +143,7 @@ def test_export_folds_what_training_needs(preset: str) -> None:
 
 
 def test_group_norm_of_a_row_is_torch_group_norm() -> None:
-    from codec.layers import MaskedGroupNorm
+    from codec.nn.blocks import MaskedGroupNorm
 
     norm = MaskedGroupNorm(4, 16)
     torch.nn.init.normal_(norm.weight)

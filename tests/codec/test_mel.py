@@ -5,9 +5,9 @@ import pytest
 import torch
 import torchaudio
 
-from codec.losses import MultiScaleSpectralLoss, WaveformMelLoss
-from codec.mel import LogMel, MelConfig
-from codec.mel_decoder import MelDecoder
+from codec.hh_codec.mel_decoder import MelDecoder
+from codec.losses.reconstruction import MultiScaleSpectralLoss, WaveformMelLoss
+from codec.nn.mel import LogMel, MelConfig
 from tests.codec.small_codecs import small_codec, small_config, speech_like
 
 
@@ -46,7 +46,7 @@ def test_vocos_is_that_of_the_vocos_package() -> None:
     from vocos.heads import ISTFTHead
     from vocos.models import VocosBackbone
 
-    from codec.vocos import Vocos
+    from codec.vocoders.vocos import Vocos
 
     config = small_config("hh-codec-24hz-vocos").vocoder_config
     ours = Vocos(config).eval()

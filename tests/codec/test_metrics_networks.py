@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMForXVector
 
+from codec.foundation import UserError
 from codec.metrics import (
     UTMOS,
     PocketSphinxRecognizer,
@@ -23,7 +24,6 @@ from codec.metrics import (
     usable_metrics,
 )
 from codec.metrics.mel import resampled
-from codec.runs import UserError
 from tests.codec.small_codecs import speech_like
 
 RATE = 16_000

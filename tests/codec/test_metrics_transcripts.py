@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codec.foundation.errors import UserError
 from codec.metrics import (
     EditCounts,
     TransformersRecognizer,
@@ -16,7 +17,6 @@ from codec.metrics import (
     open_recognizer,
     word_errors,
 )
-from codec.runs.errors import UserError
 
 jiwer = pytest.importorskip("jiwer")
 

@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 
 from codec import pointwise
-from codec.configuration import VocosConfig
-from codec.hybrid.convolutions import SampleConv
-from codec.layers import ConvNeXtBlock, FrameConv
-from codec.mel import MelConfig
-from codec.pointwise import Pointwise, linear_gelu
-from codec.vocos import ISTFTHead
+from codec.hybrid_codec.convolutions import SampleConv
+from codec.nn.blocks import ConvNeXtBlock, FrameConv
+from codec.nn.mel import MelConfig
+from codec.nn.pointwise import Pointwise, linear_gelu
+from codec.vocoders.configuration import VocosConfig
+from codec.vocoders.vocos import ISTFTHead
 
 
 @pytest.fixture(params=[True, False], ids=["onednn", "plain"])

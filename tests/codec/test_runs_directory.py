@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from codec.runs import RunDirectory, UserError, checkpoint_step
+from codec.foundation import RunDirectory, UserError, checkpoint_step
 
 
 @dataclass

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from codec.runs import files as files_module
-from codec.runs import remove_directory, remove_leftovers, whole_directory, write_json, write_text
+from codec.foundation import files as files_module
+from codec.foundation import remove_directory, remove_leftovers, whole_directory, write_json, write_text
 
 
 def _write_for_ever(root: Path) -> None:

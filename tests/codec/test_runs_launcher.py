@@ -2,7 +2,7 @@
 
 import pytest
 
-from codec.runs import UserError, local_rank, rank, world_size
+from codec.foundation import UserError, local_rank, rank, world_size
 
 _VARIABLES = (
     "RANK",

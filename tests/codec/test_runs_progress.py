@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from codec.runs import Progress, duration
-from codec.runs import progress as progress_module
+from codec.foundation import Progress, duration
+from codec.foundation import progress as progress_module
 
 
 class _Clock:

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import torch
 
-from codec.runs import generator, seed_globals, torch_generator
+from codec.foundation import generator, seed_globals, torch_generator
 
 
 def test_what_a_key_gives_does_not_depend_on_the_order() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.runs import Schedule, UserError
+from codec.foundation import Schedule, UserError
 
 
 def _curve(kind: str, warmup: int, decay: int, final: float, total: int) -> list[float]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from codec.runs import (
+from codec.foundation import (
     UserError,
     load_training_state,
     optimizer_tensors,

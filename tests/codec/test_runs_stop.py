@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from codec.runs import StopSignal
+from codec.foundation import StopSignal
 
 _LOOP = """
 import sys, time
-from codec.runs import StopSignal
+from codec.foundation import StopSignal
 
 with StopSignal() as stop:
     print("ready", flush=True)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
 
-from codec.distillation import SSLTeacher, distillation_centres
-from codec.kaldi_filterbank import stacked_filterbank
-from codec.semantic_losses import CharacterCTC, FeatureRegression, Transcripts
+from codec.losses.distillation import SSLTeacher, distillation_centres
+from codec.losses.semantic import CharacterCTC, FeatureRegression, Transcripts
+from codec.nn.kaldi_filterbank import stacked_filterbank
 from tests.codec.small_codecs import speech_like
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from codec.configuration import SLMVQConfig
-from codec.slm_vq import SLMVQ, nearest, rotate_to
+from codec.hh_codec.configuration import SLMVQConfig
+from codec.hh_codec.slm_vq import SLMVQ, nearest, rotate_to
 
 
 def quantizer(gradient: str = "rotation", layers: int = 1) -> SLMVQ:

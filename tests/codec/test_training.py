@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-import codec.bigvgan
+import codec.vocoders.bigvgan
 from codec import export_codec, save_codec
 from codec.configuration import PARTS
-from codec.losses import DiscriminatorWeights, LossWeights
-from codec.precision import has_bfloat16
-from codec.runs import Schedule, UserError, save_training_state
+from codec.foundation import Schedule, UserError, save_training_state
+from codec.losses.reconstruction import DiscriminatorWeights, LossWeights
+from codec.nn.precision import has_bfloat16
 from codec.training import (
     CodecTrainingConfig,
     OptimizerConfig,
@@ -316,13 +316,13 @@ def test_a_decoder_learns_beside_discriminators_while_codes_keep_their_meaning(
     losses = dataclasses.replace(JOINT.losses, vq=0)
     stage = dataclasses.replace(JOINT, steps=2, train=["decoder", "vocoder"], losses=losses)
     recomputed: list[object] = []
-    checkpointed = codec.bigvgan.checkpoint
+    checkpointed = codec.vocoders.bigvgan.checkpoint
 
     def count(block: object, *arguments: Any, **settings: Any) -> Any:
         recomputed.append(block)
         return checkpointed(block, *arguments, **settings)
 
-    monkeypatch.setattr(codec.bigvgan, "checkpoint", count)
+    monkeypatch.setattr(codec.vocoders.bigvgan, "checkpoint", count)
     logs = {}
     for saving in (False, True):
         config = run_config(

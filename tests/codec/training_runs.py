@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import HubertConfig, HubertModel
 
-from codec.losses import DiscriminatorWeights, LossWeights
+from codec.losses.reconstruction import DiscriminatorWeights, LossWeights
 from codec.training import (
     CodecTrainingConfig,
     OptimizerConfig,

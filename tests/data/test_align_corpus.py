@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data import (
     Corpus,
     TokenDataset,
@@ -23,7 +23,7 @@ from data import (
 )
 from data.alignment import Alignment, AlignmentError
 from data.inspection import describe_row
-from recipes.cli import main
+from recipes.cli.main import main
 from tests.data.fake_codec import FakeCodec
 
 

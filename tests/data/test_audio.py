@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.audio import AudioError, audio_info, read_audio, read_blocks, read_segment, write_audio
 
 

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from data import TokenDataset, read_audio
-from recipes.cli import main
+from recipes.cli.main import main
 from tests.data.fake_codec import HOP, FakeCodec
 
 

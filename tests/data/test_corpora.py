@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data import Utterance, Word, open_corpus, read_audio
 from tests.data.conftest import write_ljspeech
 

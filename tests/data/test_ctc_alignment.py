@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data import Utterance, Word
 from data.alignment import AlignmentError
 from data.alignment.ctc import Spelling, WordSpan, align_words, likeliest_prefix

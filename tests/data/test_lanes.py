@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 from codec import load_codec
-from codec.runs import UserError
+from codec.foundation import UserError
 from data import TokenDataset, TokenizeOptions, open_corpus, read_blocks, tokenize_corpus
 from data.tokenization import BatchEncoder
 from data.tokenization.reading import BLOCK_SECONDS

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec import CodecInfo
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.audio import AudioInfo
 from data.corpora import Utterance, Word
 from data.corpora.utterance import make_corpus

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data import Prompt, Utterance, audio_info, open_corpus, read_audio
 from data.corpora import CorpusFormat
 

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.audio import read_audio
 from data.corpora import Utterance
 from data.segments import SegmentDataset, sampling_weights

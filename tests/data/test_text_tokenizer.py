@@ -8,7 +8,7 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.text_tokenizer import train_text_tokenizer
 
 TEXTS = [

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data import Utterance, Word
 from data.alignment import AlignmentError
 from data.alignment.textgrid import Interval, Tier, read_textgrid, word_intervals

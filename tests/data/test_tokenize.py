@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 from codec import CodecInfo
-from codec.runs import UserError
+from codec.foundation import UserError
 from data import TokenDataset, TokenizeOptions, open_corpus, read_audio, tokenize_corpus
 from tests.data.fake_codec import HOP, FakeCodec
 

@@ -8,7 +8,7 @@ import pytest
 
 from codec import CodecInfo, load_codec
 from data import TokenDataset, read_audio
-from recipes.cli import main
+from recipes.cli.main import main
 from tests.codec.small_adapters import save_small
 from tests.data.conftest import write_ljspeech
 

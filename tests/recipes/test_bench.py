@@ -37,7 +37,7 @@ from recipes.benchmark.timing import (
 from recipes.benchmark.tokenization import TokenizeMemory, TokenizeTiming
 from recipes.benchmark.training import TrainingTiming
 from recipes.benchmark.work import Work
-from recipes.cli import main
+from recipes.cli.main import main
 from slm.training.peak_flops import PeakFlops
 
 CPU = torch.device("cpu")

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.configuration import BigVGANConfig, part_from
-from codec.hybrid.configuration import DACEncoderConfig
-from codec.hybrid.dac_encoder import DACEncoder
+from codec.configuration import part_from
+from codec.hybrid_codec.configuration import DACEncoderConfig
+from codec.hybrid_codec.dac_encoder import DACEncoder
+from codec.vocoders.configuration import BigVGANConfig
 from recipes.benchmark.bigvgan import reference
 from recipes.benchmark.generation import agreement, time_generation
 from recipes.benchmark.hybrid import TaughtEncoder, dac_encoder
@@ -115,7 +116,7 @@ def test_the_teacher_hears_two_features_a_frame() -> None:
 
 def test_bigvgan_of_the_same_weights() -> None:
     pytest.importorskip("bigvgan")
-    from codec.bigvgan import BigVGAN
+    from codec.vocoders.bigvgan import BigVGAN
 
     config = part_from(BigVGANConfig, {**SMALL_BIGVGAN})
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 import recipes.bundled
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.corpora import Word, open_corpus
 
 SAMPLE = Path(recipes.bundled.__file__).parent / "sample_corpus"

@@ -13,10 +13,10 @@ from typing import Literal
 
 import pytest
 
-from codec.runs import RunDirectory, UserError
+from codec.foundation import RunDirectory, UserError
 from recipes import cli
-from recipes.arguments import build_parser
-from recipes.field_comments import field_comments
+from recipes.cli.arguments import build_parser
+from recipes.cli.field_comments import field_comments
 
 calls: list[object] = []
 
@@ -294,14 +294,14 @@ def _run(*words: str, code: str = "") -> subprocess.Popen[str]:
 
 
 def test_the_overview_is_cheap_and_complete() -> None:
-    code = "import sys; from recipes.cli import main; main(['--help']); print(*sys.modules)"
+    code = "import sys; from recipes.cli.main import main; main(['--help']); print(*sys.modules)"
     output, errors = _run(code=code).communicate()
     assert errors == ""
     overview, modules = output.rstrip("\n").rsplit("\n", 1)
     assert not {"torch", "numpy", "jsonargparse", "codec"} & set(modules.split())
     # Read from the source's table, which this test's own table stands in front of.
     names = subprocess.run(
-        [sys.executable, "-c", "from recipes.cli import COMMANDS; print(*COMMANDS)"],
+        [sys.executable, "-c", "from recipes.cli.main import COMMANDS; print(*COMMANDS)"],
         capture_output=True,
         text=True,
     )

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from codec.training import model_config
-from recipes.arguments import build_parser
-from recipes.commands.codec import CodecRecipe, train_codec_command
+from recipes.cli.arguments import build_parser
+from recipes.cli.codec import CodecRecipe, train_codec_command
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "hh_codec"
 FILES = sorted(RECIPES.rglob("*.yaml"))

@@ -16,14 +16,14 @@ pytest.importorskip("gradio")
 
 from fastapi.testclient import TestClient
 
-from codec.runs import UserError
-from recipes.demo.codec_tab import Picture, view_recording
-from recipes.demo.fragments import alignment, facts_table, figure, player, told, trouble
-from recipes.demo.limits import DemoLimits
-from recipes.demo.page import create_app
-from recipes.demo.speech_tabs import LiveShelf, SpeakingView, continue_recording, speak
-from recipes.demo.uploads import read_upload
-from recipes.serve.live import LiveSpeech
+from codec.foundation import UserError
+from recipes.apps.demo.codec_tab import Picture, view_recording
+from recipes.apps.demo.fragments import alignment, facts_table, figure, player, told, trouble
+from recipes.apps.demo.limits import DemoLimits
+from recipes.apps.demo.page import create_app
+from recipes.apps.demo.speech_tabs import LiveShelf, SpeakingView, continue_recording, speak
+from recipes.apps.demo.uploads import read_upload
+from recipes.apps.serve.live import LiveSpeech
 from slm import SamplingConfig, SpeechLM, SpokenSpan
 from tests.recipes.untrained_models import save_speaker
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torchaudio.functional import resample
 
 from codec import HHCodecModel, export_codec, load_codec, preset_config
+from codec.foundation import UserError
 from codec.metrics import DEV_LOG_MEL, Column, EditCounts, log_mel, log_mel_l1, usable_metrics
-from codec.runs import UserError
 from data import Utterance, open_corpus, read_audio, write_audio
-from recipes.cli import main
+from recipes.cli.main import main
 from recipes.evaluation.codec_evaluation import (
     RECORDING,
     CodecEvaluation,

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
+from codec.foundation import UserError
 from codec.metrics import EditCounts, wilson_interval
-from codec.runs import UserError
 from data import Utterance, Word, align_corpus, open_corpus, read_audio, write_audio
 from data.alignment import Alignment
-from recipes.cli import main
+from recipes.cli.main import main
 from recipes.evaluation.sentences import References, Sentence, read_sentences
 from recipes.evaluation.slm_evaluation import REFERENCE, SLMEvaluation, SpokenRow
 from recipes.evaluation.slm_parts import measure_parts

@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMForXVector
 
+from codec.foundation import UserError
 from codec.metrics import MissingDependency, SpeakerEmbedder, clustered_share
-from codec.runs import UserError
 from data import Utterance, read_audio, write_audio
-from recipes.cli import main
+from recipes.cli.main import main
 from recipes.evaluation.scoring import Scorer
 from recipes.evaluation.sentences import References
 from recipes.evaluation.slm_continuations import (

@@ -9,7 +9,7 @@ import torch
 
 from codec import CodecInfo, UserError, load_codec, save_codec
 from data import TokenDataset, read_audio, write_audio
-from recipes.cli import main
+from recipes.cli.main import main
 from slm.documents import DocumentConfig
 from slm.generation.speech_lm import Prompt, SpeechLM
 from slm.models.configuration import ModelConfig

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data import read_audio, write_audio
 from recipes.evaluation.file_names import distinct_names
 from recipes.evaluation.pairs import PairTest, check_pairs, evaluate_pairs, open_pairs, pair_rows

@@ -10,7 +10,7 @@ import torch
 
 from codec import UserError, save_codec
 from data import Utterance, Word, write_audio
-from recipes.cli import main
+from recipes.cli.main import main
 from recipes.evaluation.codec_evaluation import NamedCodec
 from recipes.evaluation.probes import frame_characters, probe, probes_table
 from tests.codec.small_codecs import small_codec, speech_like

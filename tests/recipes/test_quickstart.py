@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from recipes import quickstart as steps
-from recipes.cli import main
+from recipes.cli.main import main
 from slm.models.checkpoint import SpeakingHabits
 from slm.models.configuration import ModelConfig
 from tests.recipes.untrained_models import save_codec, save_slm

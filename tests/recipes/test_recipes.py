@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recipes.arguments import build_parser
-from recipes.commands.codec import train_codec_command
-from recipes.commands.slm import train_slm_command
+from recipes.cli.arguments import build_parser
+from recipes.cli.codec import train_codec_command
+from recipes.cli.slm import train_slm_command
 from slm.training.config import SLMTrainingConfig
 
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -13,8 +13,8 @@ pytest.importorskip("fastapi")
 
 from fastapi.testclient import TestClient
 
-from recipes.serve.app import create_app
-from recipes.serve.limits import ServiceLimits
+from recipes.apps.serve.app import create_app
+from recipes.apps.serve.limits import ServiceLimits
 from slm import SamplingConfig, SpeechLM
 from tests.recipes.malformed import encoded, hum
 from tests.recipes.untrained_models import save_speaker
@@ -95,7 +95,7 @@ def test_the_extra_is_named_where_it_is_missing(
 ) -> None:
     import sys
 
-    from recipes.cli import main
+    from recipes.cli.main import main
 
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve"]) == 2

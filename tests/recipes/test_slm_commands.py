@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from data import read_audio, write_audio
-from recipes.cli import main
+from recipes.cli.main import main
 from slm.generation.speech_lm import SpeechLM
 from slm.models.checkpoint import SpeakingHabits
 from tests.recipes.untrained_models import save_codec, save_slm

@@ -11,9 +11,9 @@ import yaml
 from filelock import FileLock
 
 from codec import save_codec
-from codec.runs import UserError
+from codec.foundation import UserError
 from data import write_audio
-from recipes.cli import main
+from recipes.cli.main import main
 from recipes.study.cells import Cells, Stage
 from recipes.study.config import KMeansBaseline, SpeakingConfig, StudyConfig
 from recipes.study.cost import Forecast, StageCost

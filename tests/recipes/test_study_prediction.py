@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from codec.runs import write_bytes
+from codec.foundation import write_bytes
 from data import TokenDataset
 from data.tokenization.rows import TokenRow, parquet_bytes
 from recipes.study.comparison import Comparison

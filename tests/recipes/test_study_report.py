@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from codec.foundation import UserError
 from codec.metrics import Column, Interval
-from codec.runs import UserError
 from data import Utterance
 from recipes.evaluation.codec_evaluation import BEFORE_VOCODER
 from recipes.study.config import StudyConfig

@@ -7,8 +7,8 @@ from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from codec.runs import UserError
-from recipes.cli import main
+from codec.foundation import UserError
+from recipes.cli.main import main
 from slm.generation.speech_lm import SpeechLM
 from slm.models.configuration import ModelConfig
 from slm.models.start_config import StartConfig, TuningConfig

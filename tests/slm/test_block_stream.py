@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.packing.block_stream import BlockStream, StreamPosition, stack
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from codec import CodecInfo
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.models.code_map import map_codes
 from tests.slm.token_rows import codec_info
 

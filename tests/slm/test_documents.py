@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.documents import CONTROL, SPEECH, Document, DocumentConfig, Documents, Source
 from slm.documents.alignment import cut_frames, match_words
 from slm.documents.draws import Draws, below, numbers, uniform

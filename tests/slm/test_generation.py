@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.documents.formats import FORMATS
 from slm.generation.bounds import SpeechBounds, cut_text
 from slm.generation.cache import growing_cache

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.documents import DocumentConfig, Documents, InterleavedConfig, Source
 from slm.documents.draws import Draws
 from slm.documents.formats import Row

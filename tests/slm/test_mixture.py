@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.documents import DocumentConfig, Documents, Source
 from slm.documents.mixture import limit_shares, rows_of_epoch, rows_per_epoch
 from slm.packing.block_stream import BlockStream

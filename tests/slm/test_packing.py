@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.packing.best_fit import PackingPlan, pack
 from slm.packing.plan_cache import plan_blocks
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.documents import DocumentConfig
 from slm.evaluation.pair_likelihood import PairAccuracy, ScoredPair, StreamLikelihood, stream_likelihoods
 from slm.models.build import build_model

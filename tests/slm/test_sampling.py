@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.generation.sampling import SamplingConfig, draw, sample, warp
 
 

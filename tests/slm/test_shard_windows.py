@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.token_stream import TokenStream
 from data.tokenization.rows import TokenRow, parquet_bytes
 from slm.documents import DocumentConfig, Documents, Source, TextRows

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.generation.bounds import SpeechBounds
 from slm.generation.sampling import SamplingConfig
 from slm.generation.speaking import Planner

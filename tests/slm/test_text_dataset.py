@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.documents import DocumentConfig, Documents, Source, TextRows
 from slm.packing.blocks import PackedBlocks
 from slm.text.config import TextDatasetConfig

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.evaluation.text_lm import TextLM, perplexity
 from tests.slm.text_lm import save_text_lm
 from tests.slm.token_rows import SENTENCES

@@ -3,7 +3,7 @@ import json
 import pytest
 from accelerate import tracking
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.training.trackers import check_trackers
 from tests.slm.toy_training import toy_run
 

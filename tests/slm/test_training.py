@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.documents import DocumentConfig
 from slm.models.build import build_model
 from slm.models.checkpoint import SpeakingHabits

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from codec.runs import Schedule, UserError
+from codec.foundation import Schedule, UserError
 from data.tokenization.rows import TokenRow, parquet_bytes
-from recipes.cli import main
+from recipes.cli.main import main
 from slm.text.config import TextDatasetConfig, ValidationConfig
 from slm.training.config import DatasetConfig
 from slm.training.data import open_training_data, speaking_habits

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data import Word, open_corpus
 from slm.documents.alignment import match_words
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data.text_tokenizer import train_text_tokenizer
 from slm.text.words import split_words
 from slm.vocabulary import Vocabulary

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from slm.models.configuration import ModelConfig
 from slm.models.start_config import StartConfig
 from slm.models.warm_start import Start, start_model

@@ -3,7 +3,7 @@
 Every map that a sub-discriminator makes is laid out (batch, channels, time, rest): `rest` is the phase within a period,
 or frequency. So whoever compares maps can tell which positions belong to a row: of `time` positions over a batch of S
 samples, a row of L samples owns the first ceil(time * L / S). Beyond a row's length the waveform is zero for recording
-and generator alike, and the losses in `codec.adversarial` leave those positions out.
+and generator alike, and the losses in `codec.losses.adversarial` leave those positions out.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from codec.masks import mask_from_lengths
+from codec.nn.masks import mask_from_lengths
 
 Game = Literal["hinge", "least-squares"]
 SLOPE = 0.1  # of the leaky ReLU below zero, in all published discriminators
@@ -34,7 +34,7 @@ class DiscriminatorOutput:
 class Discriminator(nn.Module):
     """Several sub-discriminators that look at the same waveform.
 
-    game: the losses that it was published with, of `codec.adversarial`.
+    game: the losses that it was published with, of `codec.losses.adversarial`.
     """
 
     game: Game

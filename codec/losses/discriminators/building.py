@@ -6,11 +6,11 @@ from typing import Any
 from torch import nn
 
 from codec.configuration import part_from
-from codec.discriminators.base import Discriminator
-from codec.discriminators.dac import DACDiscriminator, DACDiscriminatorConfig
-from codec.discriminators.multi_period import MultiPeriodConfig, MultiPeriodDiscriminator
-from codec.discriminators.multi_resolution import MultiResolutionConfig, MultiResolutionDiscriminator
-from codec.runs import UserError, seed_globals
+from codec.foundation import UserError, seed_globals
+from codec.losses.discriminators.base import Discriminator
+from codec.losses.discriminators.dac import DACDiscriminator, DACDiscriminatorConfig
+from codec.losses.discriminators.multi_period import MultiPeriodConfig, MultiPeriodDiscriminator
+from codec.losses.discriminators.multi_resolution import MultiResolutionConfig, MultiResolutionDiscriminator
 
 DISCRIMINATORS: dict[str, tuple[type[Any], type[Any]]] = {  # name: (class, configuration)
     "multi_period": (MultiPeriodDiscriminator, MultiPeriodConfig),

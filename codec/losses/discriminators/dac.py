@@ -12,15 +12,15 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
-from codec.discriminators.base import (
+from codec.losses.discriminators.base import (
     Discriminator,
     DiscriminatorOutput,
     activate,
     normed_conv1d,
     normed_conv2d,
 )
-from codec.discriminators.multi_period import PeriodDiscriminator
-from codec.precision import at_least_float32
+from codec.losses.discriminators.multi_period import PeriodDiscriminator
+from codec.nn.precision import at_least_float32
 
 _SCALE_KERNEL = 41
 

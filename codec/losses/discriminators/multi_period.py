@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.discriminators.base import Discriminator, DiscriminatorOutput, activate, normed_conv2d
+from codec.losses.discriminators.base import Discriminator, DiscriminatorOutput, activate, normed_conv2d
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from codec.discriminators.base import Discriminator, DiscriminatorOutput, activate, normed_conv2d
-from codec.precision import at_least_float32
+from codec.losses.discriminators.base import Discriminator, DiscriminatorOutput, activate, normed_conv2d
+from codec.nn.precision import at_least_float32
 
 # (time, frequency) of each layer's kernel and stride
 _KERNELS = ((5, 7), (3, 5), (3, 5), (3, 3), (3, 3))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from codec.metrics import CodebookUse, log_mel_l1
-from recipes.report import spectrogram_picture, waveform_row
+from recipes.reporting.pictures import spectrogram_picture, waveform_row
 
 if TYPE_CHECKING:
     from codec import Codec

@@ -3,7 +3,7 @@
 import os
 import tempfile
 
-from recipes.demo.limits import DemoLimits
+from recipes.apps.demo.limits import DemoLimits
 
 _LIMITS = DemoLimits()
 
@@ -24,14 +24,14 @@ def demo_command(
         limits: what the page takes.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    from recipes.serve.running import check_installed, run_application
+    from recipes.apps.serve.running import check_installed, run_application
 
     check_installed("demo", ["gradio", "uvicorn"])
     with tempfile.TemporaryDirectory(prefix="codec-slm-demo-") as folder:
         # before gradio is imported: uploads and results lie here, nothing else is served, and all goes at the end
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        from recipes.demo.page import create_app
+        from recipes.apps.demo.page import create_app
 
         run_application(
             lambda speaker: create_app(speaker, limits),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-_RECORDING = Path(__file__).parents[1] / "bundled" / "sample_corpus" / "wavs" / "slt-0014.flac"
+_RECORDING = Path(__file__).parents[2] / "bundled" / "sample_corpus" / "wavs" / "slt-0014.flac"
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ import base64
 import html
 from collections.abc import Sequence
 
-from recipes.demo.codec_tab import Picture
+from recipes.apps.demo.codec_tab import Picture
 from slm import SpokenSpan
 
 STYLE = """

@@ -9,13 +9,13 @@ import gradio as gr
 import numpy as np
 from torch import Tensor
 
-from codec.runs import UserError
-from recipes.demo.codec_tab import view_recording
-from recipes.demo.examples import example_recording
-from recipes.demo.fragments import alignment, facts_table, figure, player, told, trouble
-from recipes.demo.limits import DemoLimits
-from recipes.demo.speech_tabs import LiveShelf, continue_recording, speak
-from recipes.demo.uploads import read_upload
+from codec.foundation import UserError
+from recipes.apps.demo.codec_tab import view_recording
+from recipes.apps.demo.examples import example_recording
+from recipes.apps.demo.fragments import alignment, facts_table, figure, player, told, trouble
+from recipes.apps.demo.limits import DemoLimits
+from recipes.apps.demo.speech_tabs import LiveShelf, continue_recording, speak
+from recipes.apps.demo.uploads import read_upload
 from slm import SamplingConfig, SpeechLM
 
 # voices that the model has no name for

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import gradio as gr
 from torch import nn
 
-from recipes.demo.fragments import STYLE
-from recipes.demo.layout import Tabs
-from recipes.demo.limits import DemoLimits
-from recipes.demo.speech_tabs import LiveShelf
+from recipes.apps.demo.fragments import STYLE
+from recipes.apps.demo.layout import Tabs
+from recipes.apps.demo.limits import DemoLimits
+from recipes.apps.demo.speech_tabs import LiveShelf
 from slm import SpeechLM
 
 if TYPE_CHECKING:

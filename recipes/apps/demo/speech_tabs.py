@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from codec.runs import UserError
-from recipes.demo.limits import DemoLimits
-from recipes.demo.uploads import read_upload
-from recipes.serve.live import LiveSpeech
-from recipes.wav_stream import pcm16
+from codec.foundation import UserError
+from recipes.apps.demo.limits import DemoLimits
+from recipes.apps.demo.uploads import read_upload
+from recipes.apps.serve.live import LiveSpeech
+from recipes.apps.wav_stream import pcm16
 from slm import Prompt, SamplingConfig, SpeechLM, SpokenResult, SpokenSpan
 
 _LEAST_SECONDS = 1.0  # of a continuation: a recording that sounds finished is gone on from all the same

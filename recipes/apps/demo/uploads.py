@@ -4,10 +4,10 @@ import os
 
 from torch import Tensor
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data import AudioError
-from recipes.demo.limits import DemoLimits
-from recipes.serve.recordings import Upload, read_recording
+from recipes.apps.demo.limits import DemoLimits
+from recipes.apps.serve.recordings import Upload, read_recording
 
 
 def read_upload(path: str | None, sampling_rate: int, limits: DemoLimits) -> tuple[Tensor, str]:

@@ -13,13 +13,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from codec import CodecInfo
-from codec.runs import UserError
-from recipes.serve.desk import Desk
-from recipes.serve.limits import ServiceLimits
-from recipes.serve.live import LiveSpeech
-from recipes.serve.middleware import Guard, Refusal
-from recipes.serve.recordings import Upload, read_recording
-from recipes.wav_stream import wav_bytes
+from codec.foundation import UserError
+from recipes.apps.serve.desk import Desk
+from recipes.apps.serve.limits import ServiceLimits
+from recipes.apps.serve.live import LiveSpeech
+from recipes.apps.serve.middleware import Guard, Refusal
+from recipes.apps.serve.recordings import Upload, read_recording
+from recipes.apps.wav_stream import wav_bytes
 from slm import SamplingConfig, SpeechLM
 
 if TYPE_CHECKING:

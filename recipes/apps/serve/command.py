@@ -1,6 +1,6 @@
 """`codec-slm serve`."""
 
-from recipes.serve.limits import ServiceLimits
+from recipes.apps.serve.limits import ServiceLimits
 
 _LIMITS = ServiceLimits()
 
@@ -21,10 +21,10 @@ def serve_command(
         limits: what is refused.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    from recipes.serve.running import check_installed, run_application
+    from recipes.apps.serve.running import check_installed, run_application
 
     check_installed("serve", ["fastapi", "uvicorn"])
-    from recipes.serve.app import create_app
+    from recipes.apps.serve.app import create_app
 
     run_application(
         lambda speaker: create_app(speaker, limits),

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from recipes.serve.limits import ServiceLimits
-from recipes.serve.middleware import Refusal
+from recipes.apps.serve.limits import ServiceLimits
+from recipes.apps.serve.middleware import Refusal
 
 
 class Desk:

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 
-from recipes.wav_stream import pcm16, wav_header
+from recipes.apps.wav_stream import pcm16, wav_header
 from slm import SpeechStream
 
 

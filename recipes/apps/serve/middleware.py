@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 # What is still taken of a body that was refused, so many times what is allowed and so long: many clients listen only
 # after they have sent it all, and would see a broken connection instead of the answer.

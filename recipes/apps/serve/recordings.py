@@ -7,7 +7,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from codec.runs import UserError
+from codec.foundation import UserError
 from data import read_blocks
 from data.audio import AudioSource
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from codec.runs import UserError
+from codec.foundation import UserError
 
 if TYPE_CHECKING:
     from slm import SpeechLM
@@ -42,7 +42,7 @@ def run_application(
     import torch
     import uvicorn
 
-    from recipes.commands.common import load_slm_on
+    from recipes.cli.common import load_slm_on
 
     speaker = load_slm_on(model, device)
     if "OMP_NUM_THREADS" not in os.environ:
