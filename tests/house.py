@@ -145,14 +145,13 @@ def _targets(node: ast.Import | ast.ImportFrom) -> list[str]:
 
 
 def _docstring_lines(node: ast.AST) -> range:
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
-        first = node.body[0]
-        if (
-            isinstance(first, ast.Expr)
-            and isinstance(first.value, ast.Constant)
-            and isinstance(first.value.value, str)
-        ):
-            return range(first.lineno, (first.end_lineno or first.lineno) + 1)
+    """The lines of a bare string: a docstring of a module, class or function, or of the field above it (PEP 257)."""
+    if (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    ):
+        return range(node.lineno, (node.end_lineno or node.lineno) + 1)
     return range(0)
 
 

@@ -17,10 +17,15 @@ class Schedule:
     """
 
     kind: Literal["warmup-stable-decay", "cosine", "constant"] = "warmup-stable-decay"
-    warmup_steps: int = 0  # linear, reaching the full rate with the last of them
-    decay_steps: int | None = None  # of the stable schedule; unset: `decay_fraction` of the run
+    """Shape of the curve."""
+    warmup_steps: int = 0
+    """Updates of the linear warm-up; the last of them has the full rate."""
+    decay_steps: int | None = None
+    """Updates of the decay in warmup-stable-decay; unset: `decay_fraction` of the run."""
     decay_fraction: float = 0.2
-    final_fraction: float = 0.0  # of the full rate, where the decay ends (one step after the last)
+    """Share of the run that the decay takes."""
+    final_fraction: float = 0.0
+    """Share of the full rate where the decay ends, one step after the last."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("warmup-stable-decay", "cosine", "constant"):

@@ -18,7 +18,9 @@ class DiscriminatorWeights:
     """Weights of what the generator learns from one discriminator (which learns either way, at weight 1)."""
 
     adversarial: float = 1.0
+    """Weight of the adversarial loss."""
     feature_matching: float = 1.0
+    """Weight of the feature matching loss."""
 
     def __post_init__(self) -> None:
         if (
@@ -33,21 +35,22 @@ class DiscriminatorWeights:
 
 @dataclass
 class LossWeights:
-    """Weight of each loss; one that is 0 is not computed.
+    """Weight of each loss. A loss of weight 0 is not computed."""
 
-    discriminators: by name, multi_period, multi_resolution and dac; published: all three at weights of 1.
-    """
-
-    mel: float = 45.0  # L1 log-mel of the mel decoder (arXiv 2507.18897, section 3.4)
-    waveform_mel: float = 0.0  # L1 log-mel of the final waveform; published 45
-    # L1 of log-mels and of log magnitudes of the final waveform over several window lengths
+    mel: float = 45.0
+    """L1 of the mel decoder's log-mel (arXiv 2507.18897, section 3.4)."""
+    waveform_mel: float = 0.0
+    """L1 of the final waveform's log-mel; published: 45."""
     multi_scale: float = 0.0
+    """L1 of log-mels and log magnitudes of the final waveform, over several window lengths."""
     vq: float = 1_000.0
-    distillation: float = 0.0  # against a speech SSL model; published 10
-    ctc: float = (
-        0.0  # of the transcript's characters on the first quantizer's stream, where there is no teacher
-    )
+    """Codebook and commitment loss of the quantizer."""
+    distillation: float = 0.0
+    """Distillation from a speech SSL model; published: 10."""
+    ctc: float = 0.0
+    """CTC loss of the transcript's characters on the first quantizer's stream; it needs no teacher."""
     discriminators: dict[str, DiscriminatorWeights] = field(default_factory=dict)
+    """By name: multi_period, multi_resolution and dac; published: all three at weights of 1."""
 
     def __post_init__(self) -> None:
         # those of an override on the command line come as plain dictionaries

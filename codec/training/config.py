@@ -15,31 +15,42 @@ class OptimizerConfig:
     """AdamW. Gradients are clipped far above their usual size: the losses carry weights of 45 and 1,000."""
 
     learning_rate: float = 1e-4
+    """Peak learning rate."""
     betas: tuple[float, float] = (0.5, 0.9)
+    """Decay of the first and second moment."""
     weight_decay: float = 0.0
+    """Decoupled weight decay."""
     clip_norm: float = 100.0
+    """Largest norm of the whole gradient."""
 
 
 @dataclass
 class Stage:
-    """A stretch of training in which the same parts learn by the same losses; its optimizers start afresh.
-
-    discriminator_optimizer, discriminator_schedule: those of the discriminators, which learn beside the codec in a
-        stage whose losses name some; as the codec's when unset.
-    judged_seconds: they see a stretch of so much of each segment, drawn anew each step; all of it when unset.
-    """
+    """A stretch of training in which the same parts learn by the same losses; its optimizers start afresh."""
 
     steps: int = 100_000
+    """Updates of this stage."""
     train: list[str] = field(default_factory=lambda: ["encoder", "quantizer", "decoder"])
-    vocoder_input: Literal["decoder", "recording"] = "decoder"  # what mel the vocoder hears while it trains
+    """Parts that learn: encoder, quantizer, decoder, vocoder. The others are frozen."""
+    vocoder_input: Literal["decoder", "recording"] = "decoder"
+    """The mel that the vocoder hears while it trains: the decoder's or the recording's own."""
     losses: LossWeights = field(default_factory=LossWeights)
+    """Weight of each loss."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer of the codec."""
     schedule: Schedule = field(default_factory=lambda: Schedule(kind="constant"))
+    """Learning rate schedule of the codec."""
     discriminator_optimizer: OptimizerConfig | None = None
+    """Optimizer of the discriminators; unset: as the codec's."""
     discriminator_schedule: Schedule | None = None
+    """Learning rate schedule of the discriminators; unset: as the codec's."""
     judged_seconds: float | None = None
+    """The discriminators get a stretch of this length of each segment, drawn anew each step; unset: all of
+    it."""
     segment_seconds: float = 2.0
-    batch_size: int = 16  # segments, of one process and one accumulation step
+    """Length of a training segment."""
+    batch_size: int = 16
+    """Segments of one process and one accumulation step."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.segment_seconds <= 0:
@@ -97,47 +108,56 @@ class Stage:
 
 @dataclass
 class CodecTrainingConfig:
-    """A codec training run.
+    """A codec training run."""
 
-    model: preset name, or a directory with a config.json.
-    model_overrides: fields of the model's config to replace, by part.
-    stage_overrides: fields of every stage to replace, e.g. {"losses": {"distillation": 0}}.
-    discriminators: fields of the discriminators' configurations to replace, by discriminator.
-    initialize: start parts from other runs, exported or bundled codecs or imported vocoders, e.g.
-        {"vocoder": "runs/vocoder"}; "all" names all.
-    stages: one after the other; parts that a stage does not train are frozen.
-    teacher: Hugging Face speech SSL model for the distillation loss.
-    teacher_layer: the hidden state to distil from; unset averages all.
-    teacher_loss: "cosine" along time as HH-Codec has it, or "l2" against standardised features as HybridCodec.
-    ema_decay: the average of the weights that is evaluated and exported; 0 switches it off.
-    precision: "bf16" runs all but quantizer, STFT and losses in bfloat16; "auto" does where the device is built for it.
-    """
-
-    output: str = "runs/codec"  # the run directory
-    name: str | None = None  # the codec's own name; the preset's unless given
+    output: str = "runs/codec"
+    """The run directory."""
+    name: str | None = None
+    """The codec's own name; unset: the preset's."""
     model: str = "hh-codec-24hz-vocos"
+    """Name of a preset, or a directory with a config.json."""
     model_overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Fields of the model's config to replace, by part."""
     discriminators: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Fields of the discriminators' configurations to replace, by discriminator."""
     initialize: dict[str, str] = field(default_factory=dict)
+    """Parts to start from other runs, exported or bundled codecs, or imported vocoders, e.g. {"vocoder":
+    "runs/vocoder"}; "all" names all parts."""
     stages: list[Stage] = field(default_factory=lambda: [Stage()])
+    """One after the other."""
     stage_overrides: dict[str, Any] = field(default_factory=dict)
+    """Fields to replace in every stage, e.g. {"losses": {"distillation": 0}}."""
     teacher: str | None = None
+    """Hugging Face speech SSL model for the distillation loss."""
     teacher_layer: int | None = None
+    """Hidden state to distil from; unset: the average of all."""
     teacher_loss: Literal["cosine", "l2"] = "cosine"
-    accumulation_steps: int = 1  # batches of each process that make one update
+    """"cosine": along time, as in HH-Codec; "l2": against standardised features, as in HybridCodec."""
+    accumulation_steps: int = 1
+    """Batches of each process that make one update."""
     ema_decay: float = 0.999
+    """Decay of the weight average that is evaluated and exported; 0: no average."""
     precision: Literal["auto", "no", "bf16"] = "auto"
-    compile: bool = False  # the networks, with torch.compile: minutes at the start, faster steps on a GPU
-    gradient_checkpointing: bool = False  # of a BigVGAN: a fraction of the memory, a third more time
-    log_every: int = 20  # steps
-    evaluate_every: int = 1_000  # steps
-    checkpoint_every: int = 1_000  # steps
-    keep_last: int = 2  # checkpoints, and the best of the last stage
-    max_seconds: float | None = (
-        None  # stop, with a checkpoint, after so much wall clock; the same command goes on
-    )
-    workers: int = 0  # processes that read segments; 0 reads in the training process
-    seed: int = 0  # of the first weights, the segments and dropout
+    """"bf16" runs all but quantizer, STFT and losses in bfloat16; "auto" does so where the device is built
+    for it."""
+    compile: bool = False
+    """Compile the networks with torch.compile: minutes at the start, faster steps on a GPU."""
+    gradient_checkpointing: bool = False
+    """Recompute a BigVGAN's activations: a fraction of the memory, a third more time."""
+    log_every: int = 20
+    """Steps between two lines of the log."""
+    evaluate_every: int = 1_000
+    """Steps between two validations."""
+    checkpoint_every: int = 1_000
+    """Steps between two checkpoints."""
+    keep_last: int = 2
+    """Checkpoints to keep beside the best of the last stage."""
+    max_seconds: float | None = None
+    """Stop with a checkpoint after this much wall-clock time; the same command goes on from it."""
+    workers: int = 0
+    """Processes that read segments; 0: the training process reads them."""
+    seed: int = 0
+    """Seed of the first weights, the segments and dropout."""
 
     def __post_init__(self) -> None:
         if not self.stages:

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import docstring_parser
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
-
-from recipes.cli.field_comments import field_comments
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 _CONFIG = "config"
+set_parsing_settings(
+    docstring_parse_attribute_docstrings=True
+)  # the string below a dataclass's field is its help
 # Said the same way in all commands, whether required or not.
 _NEVER_POSITIONAL = ("codec", "model", "output", "text")
 
@@ -79,12 +80,8 @@ def build_parser(function: Callable[..., Any], program: str) -> ArgumentParser:
     config_type = _config_type(function)
     if config_type is not None:
         parser.add_class_arguments(config_type, nested_key=None)
-        _explain(parser, field_comments(config_type))
         skipped.add(_CONFIG)
     parser.add_function_arguments(function, skip=skipped, as_group=False)
-    for parameter in hints.keys() - skipped:
-        comments = field_comments(hints[parameter])
-        _explain(parser, {f"{parameter}.{name}": comment for name, comment in comments.items()})
     return parser
 
 
@@ -170,13 +167,6 @@ def _positional(function: Callable[..., Any], hints: dict[str, Any]) -> str | No
         if kind in (str, Path) and name not in _NEVER_POSITIONAL:
             return name
     return None
-
-
-def _explain(parser: ArgumentParser, comments: dict[str, str]) -> None:
-    """Give flags without a help text what the source says of their field."""
-    for action in parser._actions:
-        if action.dest in comments and not (action.help or "").strip():
-            action.help = comments[action.dest]
 
 
 def _user_error(error: ArgumentError, parser: ArgumentParser, program: str) -> Exception:

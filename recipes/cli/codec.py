@@ -30,24 +30,31 @@ class CodecCorpus:
     """A corpus that a codec learns from."""
 
     path: str
-    weight: float = 1.0  # share of the training segments, relative to the other corpora's
+    """Where the recordings are."""
+    weight: float = 1.0
+    """Share of the training segments, relative to the other corpora's."""
     format: CorpusFormat = "auto"
-    alignment: str | None = None  # word times that `codec-slm align` made, for losses.ctc
-    gain_db: tuple[float, float] | None = (-6.0, -1.0)  # peak level drawn for training, dB of full scale
-    validation_gain: float = 1.0  # factor on the validation recordings
-    validation_limit: int = 60  # recordings
-    speaker_balance: float = 1.0  # 0: as often as they speak, 1: all equally often
+    """Layout of the corpus."""
+    alignment: str | None = None
+    """Word times that `codec-slm align` made, for losses.ctc."""
+    gain_db: tuple[float, float] | None = (-6.0, -1.0)
+    """Range of the peak level drawn for training, in dB of full scale."""
+    validation_gain: float = 1.0
+    """Factor on the validation recordings."""
+    validation_limit: int = 60
+    """Most validation recordings."""
+    speaker_balance: float = 1.0
+    """0: speakers come as often as they speak; 1: all equally often."""
 
 
 @dataclass
 class CodecRecipe(CodecTrainingConfig):
-    """A codec training run and its corpora.
-
-    preload: decode all audio into memory first (16 bits a sample: 170 MB an hour).
-    """
+    """A codec training run and its corpora."""
 
     corpora: list[CodecCorpus] = field(default_factory=list)
+    """What to train and validate on."""
     preload: bool = True
+    """Decode all audio into memory first (16 bits a sample: 170 MB an hour)."""
 
 
 def train_codec_command(config: CodecRecipe) -> int:

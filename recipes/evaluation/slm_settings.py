@@ -10,13 +10,18 @@ SHORTEST_SECONDS = 1.0  # of what follows a prompt: there has to be something to
 
 @dataclass(frozen=True)
 class ContinuationConfig:
-    """How recordings are gone on with."""
+    """How recordings are continued."""
 
-    prompt_seconds: float = 3.0  # of a recording, that the model is given
-    seconds: float = 10.0  # that it goes on for at most, and no longer than the recording does
-    samples: int = 4  # of each prompt
-    temperature: float | None = None  # of the samples; that of --sampling unless set
-    split: str = "validation"  # of the corpus
+    prompt_seconds: float = 3.0
+    """Length of the prompt: the beginning of a recording."""
+    seconds: float = 10.0
+    """Longest continuation; never longer than the rest of the recording."""
+    samples: int = 4
+    """Continuations of each prompt."""
+    temperature: float | None = None
+    """Temperature of the samples; unset: that of --sampling."""
+    split: str = "validation"
+    """Split of the corpus."""
 
     def __post_init__(self) -> None:
         if self.prompt_seconds <= 0 or self.seconds < SHORTEST_SECONDS:

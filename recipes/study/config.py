@@ -17,11 +17,17 @@ class KMeansBaseline:
     """A k-means tokenizer, fitted to patches of the training recordings' log-mel: what a trained codec must beat."""
 
     name: str = "kmeans"
+    """Its name in tables."""
     codes: int = 2_048
-    stride: int = 4  # frames of the mel in a code: 4 of 10.4 ms are 24 codes a second
-    vocoder: str = "hh-codec-tiny"  # the codec whose mel it codes, and whose vocoder makes its sound
-    frames: int = 60_000  # of the training recordings, drawn at random, to fit to at most
-    iterations: int = 20  # of Lloyd's algorithm at most
+    """Size of the codebook."""
+    stride: int = 4
+    """Mel frames in a code: 4 frames of 10.4 ms give 24 codes a second."""
+    vocoder: str = "hh-codec-tiny"
+    """The codec whose mel is coded, and whose vocoder makes the sound."""
+    frames: int = 60_000
+    """Most mel frames to fit to, drawn at random from the training recordings."""
+    iterations: int = 20
+    """Most iterations of Lloyd's algorithm."""
 
     def __post_init__(self) -> None:
         for name in ("codes", "stride", "frames", "iterations"):
@@ -33,23 +39,30 @@ class KMeansBaseline:
 class ReconstructionConfig:
     """What is measured of the codecs alone, on held-out recordings."""
 
-    utterances: int = 50  # at most, evenly spread over the held-out recordings
-    # log_mel_l1, multi_resolution_stft, stoi, pesq, voicing, prosody, dnsmos
+    utterances: int = 50
+    """Most recordings to measure, spread evenly over the held-out ones."""
     metrics: list[str] = field(default_factory=lambda: ["log_mel_l1", "stoi", "pesq"])
-    stability: int = 20  # recordings that are also coded shifted, turned down, made noisy, resampled
+    """Of log_mel_l1, multi_resolution_stft, stoi, pesq, voicing, prosody, dnsmos."""
+    stability: int = 20
+    """Recordings that are also coded shifted, turned down, made noisy and resampled."""
 
 
 @dataclass(frozen=True)
 class SpeakingConfig:
     """What the language models are asked to say."""
 
-    sentences: int = 20  # held-out sentences to read aloud; 0: none
-    candidates: int = 1  # say each so many times, and take the one that the model itself hears best
-    continuations: int = 3  # held-out recordings to go on from; 0: none
-    prompt_seconds: float = 3.0  # of each
-    seconds: float = 5.0  # how far, at most
-    # of both: those that need no reference
+    sentences: int = 20
+    """Held-out sentences to read aloud; 0: none."""
+    candidates: int = 1
+    """Times to say each sentence; the model itself chooses the one it hears best."""
+    continuations: int = 3
+    """Held-out recordings to continue; 0: none."""
+    prompt_seconds: float = 3.0
+    """Length of each prompt."""
+    seconds: float = 5.0
+    """Longest continuation."""
     metrics: list[str] = field(default_factory=lambda: ["dnsmos", "prosody"])
+    """Metrics of both kinds of speech, of those that need no reference."""
 
     def __post_init__(self) -> None:
         alone = [metric.name for metric in WAVEFORM_METRICS if not metric.needs_reference]
@@ -68,44 +81,67 @@ class StudyConfig:
     corpus's validation split.
     """
 
-    corpus: str  # where the recordings are; it needs a validation split
+    corpus: str
+    """Where the recordings are; it needs a validation split."""
     output: str
-    codecs: list[str] = field(default_factory=list)  # bundled names, directories or hub ids (kyutai/mimi:8)
+    """Directory of the study."""
+    codecs: list[str] = field(default_factory=list)
+    """Bundled names, directories or hub ids (kyutai/mimi:8)."""
     baselines: list[KMeansBaseline] = field(default_factory=list)
+    """k-means tokenizers to compare with."""
     format: CorpusFormat = "auto"
-    gain: float = 1.0  # factor on every recording, for corpora recorded too low
-    limit: int | None = None  # train on so many recordings only, evenly spread over the split
-    # Each training recording is encoded at every speed and with so many shifts of less than a frame.
+    """Layout of the corpus."""
+    gain: float = 1.0
+    """Factor on every recording, for corpora recorded too low."""
+    limit: int | None = None
+    """Train on this many recordings only, spread evenly over the split."""
     speeds: list[float] = field(default_factory=lambda: [1.0])
+    """Encode each training recording at each of these speeds."""
     shifts: int = 1
-    text_model: str | None = None  # a SentencePiece .model; unset: the corpus's characters
-    # The budget, one of the two: a codec of more tokens a second sees less audio in as many steps.
+    """Encode each training recording with this many shifts of less than a frame."""
+    text_model: str | None = None
+    """A SentencePiece .model; unset: the corpus's characters."""
     steps: int | None = None
+    """The budget in updates. A codec with more tokens a second sees less audio in as many steps."""
     audio_hours: float | None = None
+    """The budget in hours of speech; give this or `steps`."""
     model: ModelConfig = field(default_factory=lambda: ModelConfig(size="nano"))
-    voices: list[str] | None = None  # speakers that get a voice tag; unset: all of the corpus
+    """Shape of the language model."""
+    voices: list[str] | None = None
+    """Speakers that get a voice tag; unset: all of the corpus."""
     documents: DocumentConfig = field(
         default_factory=lambda: DocumentConfig(formats={"speech": 0.5, "tts": 0.5})
     )
+    """Training documents."""
     batch: BatchConfig = field(
         default_factory=lambda: BatchConfig(length=1_024, blocks=4, blocks_per_forward=4)
     )
+    """Size of an update."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=2e-3))
+    """Optimizer."""
     schedule: Schedule = field(default_factory=lambda: Schedule(warmup_steps=20))
-    validations: int = 10  # points of a learning curve
+    """Learning rate schedule."""
+    validations: int = 10
+    """Points of a learning curve."""
     reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+    """What is measured of the codecs alone."""
     speaking: SpeakingConfig = field(default_factory=SpeakingConfig)
+    """What the language models are asked to say."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    asr: str = (
-        "pocketsphinx"  # hears recordings, codecs and language models; none, or a Hugging Face recogniser
-    )
-    # a Hugging Face speaker verification model, for the similarity of speakers
+    """How tokens are drawn."""
+    asr: str = "pocketsphinx"
+    """Recogniser for recordings, codecs and language models: pocketsphinx, none, or a Hugging Face
+    recogniser."""
     speaker_model: str | None = None
-    # the file utmos22_strong_step7459_v1.pt of github.com/tarepan/SpeechMOS, for UTMOS
+    """A Hugging Face speaker verification model, for the similarity of speakers."""
     utmos: str | None = None
-    processes: int = 1  # tokenizers that are worked on at a time; on GPUs, one each
-    threads: int = 1  # of each process
+    """The file utmos22_strong_step7459_v1.pt of github.com/tarepan/SpeechMOS, for UTMOS."""
+    processes: int = 1
+    """Tokenizers that are worked on at a time; on GPUs, one each."""
+    threads: int = 1
+    """Threads of each process."""
     seed: int = 0
+    """Seed of the training runs and of sampling."""
 
     def __post_init__(self) -> None:
         if not self.codecs and not self.baselines:

@@ -16,22 +16,19 @@ _TAIL = 1e-12  # probability that a table of lengths leaves out
 
 @dataclass(frozen=True)
 class InterleavedConfig:
-    """The spans of `interleaved` documents.
-
-    Attributes:
-        span_lengths: how the words of a span are distributed: `poisson` (as in SIMS, arXiv 2504.02398; never 0),
-            `uniform` (from 1 to 2 span_words - 1), or `fixed`.
-        span_words: mean number of words in a span of the modality that has the smaller share; spans of the other are
-            longer in proportion.
-        speech_share: the probability that a word of known time is given as speech, the same at every place of a text;
-            a word without a time always stays text.
-        switch_loss_weight: of the token that ends a span and begins one of the other modality.
-    """
+    """The spans of `interleaved` documents."""
 
     span_lengths: SpanLengths = "poisson"
+    """Distribution of the words in a span: `poisson` (as in SIMS, arXiv 2504.02398; never 0), `uniform`
+    (from 1 to 2 span_words - 1), or `fixed`."""
     span_words: float = 10.0
+    """Mean number of words in a span of the modality with the smaller share; spans of the other are longer
+    in proportion."""
     speech_share: float = 0.5
+    """Probability that a word of known time is given as speech, the same at every place of a text. A word
+    without a time always stays text."""
     switch_loss_weight: float = 1.0
+    """Loss weight of the token that ends a span and begins one of the other modality."""
 
     def __post_init__(self) -> None:
         if self.span_lengths not in ("poisson", "uniform", "fixed"):

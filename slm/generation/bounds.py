@@ -16,19 +16,19 @@ _SECONDS_PER_CHARACTER = (0.045, 0.065, 0.1)
 
 @dataclass(frozen=True)
 class SpeechBounds:
-    """Limits on generated speech.
-
-    Speech for a text of n characters may end after `fastest` x n times what the model's fastest speakers take, and
-    has to end after `slowest` x n times what its slowest take, and `pause_seconds` for each span.
-    """
+    """Limits on generated speech."""
 
     fastest: float = 0.6
+    """Speech for n characters may end after `fastest` x n times what the model's fastest speakers take."""
     slowest: float = 1.5
+    """It has to end after `slowest` x n times what the slowest take, plus `pause_seconds` for each span."""
     pause_seconds: float = 1.0
-    stuck_seconds: float = 2.0  # so long of nothing but silence or a loop is cut; 0: no watch
-    # Sentences are said together as long as they take so long at the model's usual pace: about as much as it has heard
-    # in one go. 0: as long as it can read.
+    """Added to the longest duration of each span."""
+    stuck_seconds: float = 2.0
+    """Cut speech after this much of nothing but silence or a loop; 0: never."""
     passage_seconds: float = 12.0
+    """Sentences are said together as long as they take no more than this at the model's usual pace: about
+    as much as it has heard in one go. 0: as long as it can read."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.fastest <= 1 <= self.slowest:

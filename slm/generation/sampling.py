@@ -14,16 +14,20 @@ from codec.foundation import UserError
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How tokens are drawn. A temperature of 0 always takes the likeliest token."""
+    """How tokens are drawn."""
 
     temperature: float = 0.75
-    top_k: int = 0  # 0: all
+    """0: always the likeliest token."""
+    top_k: int = 0
+    """Draw from this many likeliest tokens; 0: all."""
     top_p: float = 0.9
-    # Repetition-aware resampling (VALL-E 2, arXiv 2406.05370, section 4.3): a token that makes up at least
-    # `repetition_threshold` of the last `repetition_window` tokens is drawn again from the model's whole
-    # distribution. A threshold above 1 turns it off.
+    """Draw from the likeliest tokens that together have this probability."""
     repetition_window: int = 10
+    """Repetition-aware resampling (VALL-E 2, arXiv 2406.05370, section 4.3) looks at this many last
+    tokens."""
     repetition_threshold: float = 0.3
+    """A token that makes up at least this share of the window is drawn again from the whole distribution;
+    above 1: never."""
 
     def __post_init__(self) -> None:
         if self.temperature < 0:

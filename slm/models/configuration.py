@@ -31,22 +31,34 @@ class ModelConfig:
     """
 
     family: Literal["llama", "qwen3"] = "llama"
+    """Architecture, as transformers calls it."""
     size: Literal["nano", "tiny", "small", "medium", "large"] | None = None
+    """A named shape; unset: `layers` and `hidden_size` decide."""
     layers: int = 6
-    hidden_size: int | None = None  # unset: 64 x layers
+    """Transformer blocks."""
+    hidden_size: int | None = None
+    """Width; unset: 64 x layers."""
     head_dim: int = 64
-    key_value_heads: int | None = None  # unset: as many as query heads; fewer share keys and values (GQA)
-    intermediate_size: int | None = None  # unset: 8/3 of the width, a multiple of 64
-    max_positions: int = 2048  # the longest document, in tokens, that can be read or spoken
+    """Width of an attention head."""
+    key_value_heads: int | None = None
+    """Heads of keys and values; unset: as many as query heads; fewer share them (GQA)."""
+    intermediate_size: int | None = None
+    """Width of the MLP; unset: 8/3 of the width, a multiple of 64."""
+    max_positions: int = 2048
+    """Longest document, in tokens, that can be read or spoken."""
     rope_theta: float = 10_000.0
+    """Base of the rotary position embedding."""
     tie_embeddings: bool = True
-    # Where the speech tokens' embeddings start: drawn at random, or a random projection of the codec's
-    # effective codebook, so that codes that sound alike start alike.
+    """The output layer shares the input embeddings."""
     speech_embeddings: Literal["random", "codebook"] = "codebook"
-    # Training only: on the embeddings and on what each block adds to the residual stream.
+    """Where the speech tokens' embeddings start: drawn at random, or a random projection of the codec's
+    effective codebook, so that codes that sound alike start alike."""
     dropout: float = 0.0
+    """In training, on the embeddings and on what each block adds to the residual stream."""
     attention_dropout: float = 0.0
+    """In training, on the attention weights."""
     config: dict[str, Any] | None = None
+    """Fields of the family's transformers config; they win over the other settings."""
 
     def __post_init__(self) -> None:
         if self.family not in ("llama", "qwen3"):

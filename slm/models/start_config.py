@@ -14,16 +14,18 @@ class StartConfig:
     knows keep their embeddings. What else it can read it goes on reading: no text token changes its number.
     """
 
-    # A causal language model with a fast tokenizer: directory, hub id, name of a bundled model, or a training run.
     model: str
-    # Where the speech tokens' embeddings start. keep: from the speech model's own; codebook: from a random projection
-    # of the codec's effective codebook, with the mean and scale of the embeddings that are there; mean: from the mean
-    # of those; map: from those of the codes that `code_map` names. Unset: keep where the model speaks the datasets'
-    # codec, else codebook.
+    """A causal language model with a fast tokenizer: directory, hub id, name of a bundled model, or a
+    training run."""
     speech_embeddings: Literal["keep", "codebook", "mean", "map"] | None = None
-    # For a speech model whose codec changed: a .npy file that says for each new code which old one it sounds like,
-    # (codes,) integers, or how much of each, (codes, old codes), rows summing to 1. `codec-slm map-codes` makes it.
+    """Where the speech tokens' embeddings start. keep: from the speech model's own; codebook: from a
+    random projection of the codec's effective codebook, with the mean and scale of the existing
+    embeddings; mean: from the mean of those; map: from those of the codes that `code_map` names. Unset:
+    keep where the model speaks the datasets' codec, else codebook."""
     code_map: str | None = None
+    """For a speech model whose codec changed: a .npy file with the old code that each new code sounds
+    like, (codes,) integers, or the share of each old code, (codes, old codes), rows summing to 1.
+    `codec-slm map-codes` makes it."""
 
     def __post_init__(self) -> None:
         if self.speech_embeddings not in (None, "keep", "codebook", "mean", "map"):
@@ -36,17 +38,20 @@ class StartConfig:
 
 @dataclass
 class TuningConfig:
-    """Which weights of a pretrained model learn; what does not learn all of them saves an adapter (PEFT).
-
-    full: all. lora: low-rank additions to the decoder's matrices (arXiv 2106.09685), and the rows of all tokens that
-    are no text. embeddings: those rows alone, so that the model learns what speech tokens mean before anything else.
-    """
+    """Which weights of a pretrained model learn. Every mode but full saves an adapter (PEFT)."""
 
     mode: Literal["full", "lora", "embeddings"] = "full"
+    """full: all weights. lora: low-rank additions to the decoder's matrices (arXiv 2106.09685), and the
+    embeddings of all tokens that are not text. embeddings: those embeddings alone, so that the model first
+    learns what speech tokens mean."""
     rank: int = 16
-    alpha: int = 32  # what the low-rank product is scaled by, times 1 / rank
-    dropout: float = 0.0  # on what goes into the low-rank additions
-    target_modules: list[str] | None = None  # names of the matrices; unset: all of the decoder's
+    """Rank of the additions."""
+    alpha: int = 32
+    """The low-rank product is scaled by alpha / rank."""
+    dropout: float = 0.0
+    """Dropout on the input of the low-rank additions."""
+    target_modules: list[str] | None = None
+    """Names of the matrices; unset: all of the decoder's."""
 
     def __post_init__(self) -> None:
         if self.mode not in ("full", "lora", "embeddings"):

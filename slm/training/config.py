@@ -14,22 +14,21 @@ from slm.training.samples_config import SamplesConfig
 
 @dataclass
 class DatasetConfig:
-    """One token dataset of the mixture.
-
-    `path` is a directory, or an address such as `hf://datasets/user/name` or `s3://bucket/name`: then shards are
-    fetched as they are needed, `window_shards` at a time, and few of them lie on the disk.
-
-    `weight` is its share of the tokens trained on, in proportion to the other datasets' weights (all or none have
-    one; without, every row comes once an epoch); `decay_weight` the same while the learning rate falls (unset:
-    `weight`). With `max_epochs` its rows come no more often than that in the whole run, and what it then cannot give
-    of its share the others do. `voice` names the voice of rows that have no speaker.
-    """
+    """One token dataset of the mixture."""
 
     path: str
+    """A directory, or an address such as `hf://datasets/user/name` or `s3://bucket/name`. Shards at an
+    address are fetched as they are needed, `window_shards` at a time, and few of them lie on the disk."""
     weight: float | None = None
+    """Share of the tokens trained on, in proportion to the other datasets' weights. All datasets have a
+    weight or none; without, every row comes once an epoch."""
     decay_weight: float | None = None
+    """The same while the learning rate falls; unset: `weight`."""
     voice: str | None = None
+    """Voice of rows without a speaker."""
     max_epochs: float | None = None
+    """Rows come no more often than this in the whole run. The other datasets fill what is then missing of
+    this one's share."""
 
     def __post_init__(self) -> None:
         if min(self.weight or 0, self.decay_weight or 0) < 0:
@@ -40,14 +39,14 @@ class DatasetConfig:
 
 @dataclass
 class BatchConfig:
-    """What one update is computed from: `blocks` rows of `length` tokens, over all processes together.
-
-    A process takes `blocks_per_forward` of them at a time; memory needs decide this, the result does not change.
-    """
+    """Size of one update: `blocks` rows of `length` tokens."""
 
     length: int = 2048
+    """Tokens in a block."""
     blocks: int = 8
+    """Blocks in an update, over all processes together."""
     blocks_per_forward: int = 8
+    """Blocks that a process takes at a time. This decides the memory, not the result."""
 
     def __post_init__(self) -> None:
         if self.length < 2 or self.blocks < 1 or self.blocks_per_forward < 1:
@@ -58,13 +57,18 @@ class BatchConfig:
 
 @dataclass
 class OptimizerConfig:
-    """AdamW; weight decay is for matrices only, so never for norms."""
+    """AdamW. Weight decay is for matrices only, never for norms."""
 
     learning_rate: float = 1e-3
+    """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of the first and second moment."""
     eps: float = 1e-8
+    """Added to the denominator."""
     weight_decay: float = 0.1
-    clip_norm: float = 1.0  # of the whole gradient; 0: none
+    """Decoupled weight decay."""
+    clip_norm: float = 1.0
+    """Largest norm of the whole gradient; 0: no clipping."""
 
     def __post_init__(self) -> None:
         self.betas = (float(self.betas[0]), float(self.betas[1]))
@@ -79,58 +83,85 @@ class SLMTrainingConfig:
     """
 
     datasets: list[DatasetConfig]
+    """Token datasets."""
     output: str
-    text_model: str | None = None  # a SentencePiece .model, or a pretrained fast tokenizer
-    start_from: StartConfig | None = None  # a pretrained model to go on from; it brings its own text model
-    codec: str | None = (
-        None  # where the datasets' codec is: directory, hub id or bundled name; for its codebook
-    )
-    voices: list[str] | None = None  # speakers that get a voice tag; unset: all speakers of the datasets
+    """The run directory."""
+    text_model: str | None = None
+    """A SentencePiece .model, or a pretrained fast tokenizer."""
+    start_from: StartConfig | None = None
+    """A pretrained model to start from; it brings its own text model."""
+    codec: str | None = None
+    """The datasets' codec, for its codebook: directory, hub id or bundled name."""
+    voices: list[str] | None = None
+    """Speakers that get a voice tag; unset: all speakers of the datasets."""
     max_quantizers: int | None = None
+    """Use the codes of this many first quantizers; unset: of all."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    texts: list[TextDatasetConfig] = field(
-        default_factory=list
-    )  # text alone, so that the model keeps its language
-    # What to validate on, by the name that logs call it; unset: the validation split of each token dataset.
+    """Shape of a new model."""
+    texts: list[TextDatasetConfig] = field(default_factory=list)
+    """Datasets of text alone, so that the model keeps its language."""
     validation: dict[str, ValidationConfig] | None = None
+    """What to validate on, by the name that logs use; unset: the validation split of each token dataset."""
     documents: DocumentConfig = field(default_factory=DocumentConfig)
-    decay_documents: DocumentConfig | None = None  # unset: `documents`
+    """Training documents."""
+    decay_documents: DocumentConfig | None = None
+    """Training documents while the learning rate falls; unset: `documents`."""
     batch: BatchConfig = field(default_factory=BatchConfig)
+    """Size of an update."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer."""
     schedule: Schedule = field(default_factory=lambda: Schedule(warmup_steps=100))
+    """Learning rate schedule."""
     tuning: TuningConfig = field(default_factory=TuningConfig)
-    # The run ends with the first of these; tokens are counted as places in blocks.
+    """Which weights learn."""
     max_steps: int | None = None
+    """End after this many updates."""
     max_tokens: int | None = None
+    """End after this many tokens, counted as places in blocks."""
     max_seconds: float | None = None
-    # auto: bfloat16 where the device multiplies it faster than float32. float64 is for checking arithmetic.
+    """End after this much wall-clock time; the schedule follows the clock."""
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    # auto: each document by itself on a CPU, masked blocks elsewhere; or what transformers knows:
-    # sdpa, eager, flash_attention_2, flex_attention.
+    """auto: bfloat16 where the device multiplies it faster than float32. float64 is for checking
+    arithmetic."""
     attention: str = "auto"
-    # Weights, gradients and optimizer state shared out over the processes (FSDP2). auto: as accelerate is configured.
+    """auto: each document by itself on a CPU, masked blocks elsewhere. Or an implementation of
+    transformers: sdpa, eager, flash_attention_2, flex_attention."""
     sharding: Literal["auto", "none", "full"] = "auto"
-    activation_checkpointing: bool = False  # compute the decoder's forward pass twice rather than keep it
-    logits_mib: float = (
-        512.0  # logits that would take more are made and used in chunks: for large vocabularies
-    )
+    """Share weights, gradients and optimizer state out over the processes (FSDP2). auto: as accelerate is
+    configured."""
+    activation_checkpointing: bool = False
+    """Compute the decoder's forward pass twice rather than keep it."""
+    logits_mib: float = 512.0
+    """Logits that would take more memory are made and used in chunks; for large vocabularies."""
     compile: bool = False
-    ema: float = 0.0  # decay of an average of the weights, which is then validated and saved; 0: none
-    workers: int = 0  # processes that build blocks ahead
-    window_shards: int = 8  # of a dataset at an address: shuffled together, and on the disk at a time
+    """Compile the model with torch.compile."""
+    ema: float = 0.0
+    """Decay of the weight average that is validated and saved; 0: no average."""
+    workers: int = 0
+    """Processes that build blocks ahead."""
+    window_shards: int = 8
+    """Shards of a dataset at an address that are shuffled together and lie on the disk at a time."""
     log_every: int = 20
-    # tensorboard is the run directory's; others by the name that accelerate knows: wandb, trackio, mlflow, ...
+    """Steps between two lines of the log."""
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
-    tracker_options: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # what each is begun with, by its name
-    peak_tflops: float | None = None  # of one device, for the MFU; unset: its data sheet's, else measured
+    """tensorboard writes into the run directory; others by the name that accelerate knows: wandb, trackio,
+    mlflow, ..."""
+    tracker_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Arguments that start each tracker, by its name."""
+    peak_tflops: float | None = None
+    """Peak of one device, for the MFU; unset: from its data sheet, else measured."""
     samples: SamplesConfig = field(default_factory=SamplesConfig)
+    """Speech that is made at every evaluation."""
     validate_every: int = 250
-    validation_blocks: int = 64  # of each dataset, at most
+    """Steps between two validations."""
+    validation_blocks: int = 64
+    """Most validation blocks of each dataset."""
     checkpoint_every: int = 250
+    """Steps between two checkpoints."""
     keep_last: int = 2
+    """Checkpoints to keep."""
     seed: int = 0
+    """Seed of weights, documents and dropout."""
 
     def __post_init__(self) -> None:
         if not self.datasets:

@@ -7,14 +7,21 @@ from codec.foundation import UserError
 
 @dataclass(frozen=True)
 class DemoLimits:
-    """Of longer recordings the page takes the beginning, and says so; larger files and longer texts it refuses."""
+    """Limits of the page. It takes the beginning of a longer recording and says so; larger files and
+    longer texts it refuses."""
 
-    megabytes: float = 50.0  # of an upload
-    seconds: float = 60.0  # of a recording
-    characters: int = 1_000  # of a text
+    megabytes: float = 50.0
+    """Largest upload."""
+    seconds: float = 60.0
+    """Longest recording."""
+    characters: int = 1_000
+    """Longest text."""
     continuations: int = 4
-    concurrent: int = 2  # users who are served at once; the others wait
-    waiting: int = 16  # users who may wait
+    """Most continuations of one recording."""
+    concurrent: int = 2
+    """Users who are served at once; the others wait."""
+    waiting: int = 16
+    """Users who may wait."""
 
     def __post_init__(self) -> None:
         if min(self.megabytes, self.seconds, self.characters, self.continuations, self.concurrent) <= 0:

@@ -9,11 +9,16 @@ from codec.foundation import UserError
 class ServiceLimits:
     """Sizes and numbers above which a request is refused."""
 
-    megabytes: float = 20.0  # of a request
-    seconds: float = 120.0  # of a recording, or of what codes stand for
-    characters: int = 2_000  # of a text
-    concurrent: int = 2  # requests that are worked on at once
-    waiting: int = 32  # requests that may wait for that
+    megabytes: float = 20.0
+    """Largest request."""
+    seconds: float = 120.0
+    """Longest recording, and longest audio that codes stand for."""
+    characters: int = 2_000
+    """Longest text."""
+    concurrent: int = 2
+    """Requests that are worked on at once."""
+    waiting: int = 32
+    """Requests that may wait for that."""
 
     def __post_init__(self) -> None:
         if min(self.megabytes, self.seconds, self.characters, self.concurrent) <= 0 or self.waiting < 0:
