@@ -1,54 +1,61 @@
-"""How good codes and decoded speech are: metrics that know nothing of corpora or language models."""
+"""How good codes and decoded speech are. The metrics know nothing of corpora or language models."""
 
-from codec.metrics.codebook import CodebookStatistics, CodebookUse
-from codec.metrics.columns import Column
-from codec.metrics.dependencies import MissingDependency
-from codec.metrics.dnsmos import DNSMOSScore, dnsmos
-from codec.metrics.information import (
+from codec.metrics.codes import (
     Classification,
+    CodebookStatistics,
+    CodebookUse,
+    CodeStability,
     Information,
+    StabilityShare,
+    StabilityTrial,
     naive_bayes,
     predictive_information,
 )
-from codec.metrics.intelligibility import stoi
 from codec.metrics.intervals import (
+    FEW,
     Interval,
     bootstrap_mean,
     bootstrap_ratio,
     clustered_share,
     wilson_interval,
 )
-from codec.metrics.listening import pesq_wide_band
-from codec.metrics.mel import DEV_LOG_MEL, decoded_mel_l1, log_mel, log_mel_l1
-from codec.metrics.pitch import VoicingScore, compare_f0, voicing
-from codec.metrics.prosody import ProsodySpread, prosody, sounding_seconds
-from codec.metrics.recognizers import (
+from codec.metrics.metric import Column, Judge, MissingDependency, WaveformMetric, require
+from codec.metrics.mos import UTMOS, DNSMOSScore, dnsmos
+from codec.metrics.prosody import ProsodySpread, VoicingScore, compare_f0, prosody, sounding_seconds, voicing
+from codec.metrics.recognition import (
+    POCKETSPHINX,
+    EditCounts,
     PocketSphinxRecognizer,
     Recognizer,
     TransformersRecognizer,
+    character_errors,
+    normalize_transcript,
     open_recognizer,
+    word_errors,
 )
 from codec.metrics.speakers import SpeakerEmbedder, SpeakerSimilarity
-from codec.metrics.stability import (
-    CodeStability,
-    Perturbation,
-    StabilityShare,
-    edit_distances,
-    perturbations,
+from codec.metrics.spectral import (
+    DEV_LOG_MEL,
+    STFTDistance,
+    decoded_mel_l1,
+    log_mel,
+    log_mel_l1,
+    multi_resolution_stft,
+    resampled,
 )
-from codec.metrics.stft import STFTDistance, multi_resolution_stft
-from codec.metrics.transcripts import EditCounts, character_errors, normalize_transcript, word_errors
-from codec.metrics.utmos import UTMOS, UTMOSPredictor
 from codec.metrics.waveforms import (
     WAVEFORM_METRICS,
     UsableMetrics,
-    WaveformMetric,
+    pesq_wide_band,
     score_waveforms,
+    stoi,
     usable_metrics,
 )
 
 __all__ = [
     "DEV_LOG_MEL",
+    "FEW",
+    "POCKETSPHINX",
     "UTMOS",
     "WAVEFORM_METRICS",
     "Classification",
@@ -60,8 +67,8 @@ __all__ = [
     "EditCounts",
     "Information",
     "Interval",
+    "Judge",
     "MissingDependency",
-    "Perturbation",
     "PocketSphinxRecognizer",
     "ProsodySpread",
     "Recognizer",
@@ -69,8 +76,8 @@ __all__ = [
     "SpeakerEmbedder",
     "SpeakerSimilarity",
     "StabilityShare",
+    "StabilityTrial",
     "TransformersRecognizer",
-    "UTMOSPredictor",
     "UsableMetrics",
     "VoicingScore",
     "WaveformMetric",
@@ -81,17 +88,17 @@ __all__ = [
     "compare_f0",
     "decoded_mel_l1",
     "dnsmos",
-    "edit_distances",
     "log_mel",
     "log_mel_l1",
     "multi_resolution_stft",
     "naive_bayes",
     "normalize_transcript",
     "open_recognizer",
-    "perturbations",
     "pesq_wide_band",
     "predictive_information",
     "prosody",
+    "require",
+    "resampled",
     "score_waveforms",
     "sounding_seconds",
     "stoi",

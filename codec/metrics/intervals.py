@@ -1,8 +1,8 @@
 """Confidence intervals: by bootstrap over utterances (Bisani and Ney, ICASSP 2004), and of shares by Wilson's score.
 
-Over few utterances the percentiles of a bootstrap are too close together: of three they hold what they claim to hold 75
-times in 100, not 95. So they are taken further out (Hesterberg, arXiv 1411.5279), and below twenty
-utterances the interval holds Student's t interval too. Of a single one there is no interval.
+Over few utterances the percentiles of a bootstrap are too close together: over three utterances a 95 % interval covers
+the true value 75 times in 100. So the percentiles are taken further out (Hesterberg, arXiv 1411.5279), and below twenty
+utterances the interval also covers Student's t interval. A single utterance has no interval.
 """
 
 import math
@@ -12,9 +12,9 @@ from statistics import NormalDist
 from typing import Self
 
 import numpy as np
+from scipy.special import stdtrit
 
 from codec.foundation.random import generator
-from codec.metrics.student import student_quantile
 
 FEW = 20  # utterances: below, intervals are rough
 _DRAWS_AT_ONCE = 4_000_000  # 32 MB, however large the corpus
@@ -83,7 +83,7 @@ def bootstrap_ratio(
         draws = rng.multinomial(count, share, size=min(rows, resamples - start))
         weights = draws @ denominators
         ratios.append((draws @ numerators)[weights > 0] / weights[weights > 0])
-    quantile = student_quantile(0.5 + level / 2.0, count - 1)
+    quantile = float(stdtrit(count - 1, 0.5 + level / 2.0))
     tail = NormalDist().cdf(-quantile * math.sqrt(count / (count - 1)))
     low, high = map(float, np.quantile(np.concatenate(ratios), (tail, 1.0 - tail)))
     if count < FEW:
@@ -141,7 +141,7 @@ def clustered_share(successes: np.ndarray, trials: np.ndarray, level: float = 0.
     # of the share, from cluster to cluster
     variance = count / (count - 1) * float(((successes - share * trials) ** 2).sum()) / total**2
     worth = count if not spread else min(total, spread / variance) if variance else total
-    return _wilson(share, worth, student_quantile(0.5 + level / 2.0, count - 1), level)
+    return _wilson(share, worth, float(stdtrit(count - 1, 0.5 + level / 2.0)), level)
 
 
 def _wilson(share: float, trials: float, z: float, level: float) -> Interval:

@@ -5,11 +5,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
 from codec.foundation.errors import UserError, first_line
 from codec.foundation.quiet import quiet_transformers
-from codec.metrics.columns import Column
-from codec.metrics.mel import check_pair, resampled
+from codec.metrics.metric import Column
+from codec.metrics.spectral import check_pair, resampled
 
 SHORTEST_SECONDS = 0.5  # below, there is less than the frames that such models look at together
 
@@ -24,8 +25,6 @@ class SpeakerEmbedder:
     """
 
     def __init__(self, name: str, device: str | torch.device = "cpu"):
-        from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
-
         self.name = name
         self.device = torch.device(device)
         try:

@@ -1,34 +1,69 @@
-"""The waveform metrics as one table: what each is called, which way is better, and how it is computed."""
+"""The waveform metrics as one table; and the two of them that packages compute whole, STOI and PESQ."""
 
-from collections.abc import Callable, Sequence
+import math
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from codec.metrics.columns import Column
-from codec.metrics.dependencies import MissingDependency, require
-from codec.metrics.dnsmos import dnsmos
-from codec.metrics.intelligibility import stoi
-from codec.metrics.listening import pesq_wide_band
-from codec.metrics.mel import log_mel_l1
-from codec.metrics.pitch import voicing
-from codec.metrics.prosody import prosody
-from codec.metrics.stft import multi_resolution_stft
+from codec.metrics.metric import Column, MissingDependency, WaveformMetric, require
+from codec.metrics.mos import dnsmos
+from codec.metrics.prosody import prosody, voicing
+from codec.metrics.spectral import check_pair, log_mel_l1, multi_resolution_stft, resampled
+
+_PESQ_RATE = 16_000  # of P.862.2
+# The reference code has room for 50 stretches of speech (0.3 s or more each, 0.2 s or more apart); with a
+# hundred the process dies of a segmentation fault.
+_PESQ_SECONDS = 20.0
 
 
-@dataclass(frozen=True)
-class WaveformMetric:
-    """Compares a decoded waveform with its recording, both (samples,) at one rate: one value a column.
+def stoi(reference: Tensor, estimate: Tensor, sampling_rate: int, extended: bool = False) -> float:
+    """Intelligibility of the estimate beside the reference, about 0 to 1.
 
-    Where `needs_reference` is false, the waveform is judged by itself; the recording that it is given counts for
-    nothing, and may be the waveform.
+    Both (samples,); what the estimate has beyond the reference is cut. `extended` is ESTOI (Jensen and Taal,
+    2016). NaN where less than about 0.4 s is left when silence is taken out. Raises MissingDependency without
+    pystoi.
     """
+    package = require("pystoi", "STOI")
+    check_pair(reference, estimate)
+    target = reference.detach().cpu().double().numpy()
+    drawn = estimate[: len(reference)].detach().cpu().double().numpy()
+    if not target.any():
+        return float("nan")
+    with warnings.catch_warnings():
+        # too short: pystoi warns and answers 1e-5, which would pass for a score
+        warnings.filterwarnings("error", message="Not enough STFT frames", category=RuntimeWarning)
+        try:
+            return float(package.stoi(target, drawn, sampling_rate, extended=extended))
+        except RuntimeWarning:
+            return float("nan")
+        except ValueError:  # numpy: not even one frame to stack
+            return float("nan")
 
-    name: str
-    columns: tuple[Column, ...]
-    measure: Callable[[Tensor, Tensor, int], tuple[float, ...]]
-    packages: tuple[str, ...] = ()  # what must be installed for it
-    needs_reference: bool = True
+
+def pesq_wide_band(reference: Tensor, estimate: Tensor, sampling_rate: int) -> float:
+    """Predicted listening quality of the estimate beside the reference, 1 to 4.64.
+
+    Both (samples,), resampled to 16 kHz; what the estimate has beyond the reference is cut. More than 20 s is
+    scored in equal pieces and averaged. NaN where no piece has speech that PESQ finds, or where it is under
+    1/4 s. Raises MissingDependency without the package.
+    """
+    package = require("pesq", "PESQ")
+    check_pair(reference, estimate)
+    target = resampled(reference, sampling_rate, _PESQ_RATE).numpy()
+    drawn = resampled(estimate[: len(reference)], sampling_rate, _PESQ_RATE).numpy()
+    pieces = max(1, math.ceil(len(target) / (_PESQ_SECONDS * _PESQ_RATE)))
+    scores = []
+    for i in range(pieces):
+        piece = slice(i * len(target) // pieces, (i + 1) * len(target) // pieces)
+        if not target[piece].any() or not drawn[piece].any():
+            continue  # the package cannot level digital silence
+        try:
+            scores.append(float(package.pesq(_PESQ_RATE, target[piece], drawn[piece], "wb")))
+        except (package.NoUtterancesError, package.BufferTooShortError):
+            continue
+    return sum(scores) / len(scores) if scores else float("nan")
 
 
 def _voicing_row(reference: Tensor, estimate: Tensor, sampling_rate: int) -> tuple[float, ...]:

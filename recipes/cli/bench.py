@@ -49,7 +49,7 @@ def bench(
     from recipes.benchmark.contestants import contestant_names
     from recipes.benchmark.report import as_json, tables
     from recipes.cli.common import resolve_device
-    from recipes.provenance import provenance
+    from recipes.reporting.provenance import provenance
 
     known = contestant_names()
     if unknown := [name for name in codecs or [] if name not in known]:

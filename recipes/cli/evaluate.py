@@ -13,12 +13,12 @@ from recipes.cli.measuring import (
     spread,
     utmos_judge,
 )
-from recipes.provenance import provenance
+from recipes.reporting.provenance import provenance
 
 if TYPE_CHECKING:
     from codec import Codec
+    from codec.metrics import Judge
     from recipes.evaluation.codec_evaluation import NamedCodec
-    from recipes.evaluation.scoring import Judge
 
 Split = Literal["train", "validation", "test"]
 

@@ -16,7 +16,7 @@ from recipes.cli.measuring import (
     utmos_judge,
 )
 from recipes.evaluation.slm_settings import ContinuationConfig
-from recipes.provenance import provenance
+from recipes.reporting.provenance import provenance
 from slm.generation.sampling import SamplingConfig
 
 if TYPE_CHECKING:

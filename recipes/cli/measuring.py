@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from codec.foundation import UserError
 
 if TYPE_CHECKING:
+    from codec.metrics import Judge
     from data import Corpus, Utterance
-    from recipes.evaluation.scoring import Judge
 
 MEASURED_WITH = ("pystoi", "pesq", "pyworld", "jiwer", "pocketsphinx", "speechmos", "onnxruntime")
 NO_SPEAKER_MODEL = "no model: --speaker_model, such as microsoft/wavlm-base-plus-sv"

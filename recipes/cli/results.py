@@ -22,9 +22,9 @@ def results(
         bench: what bench left: its output directory, or the bench.json in it. May be repeated.
         readme: the file with the lines "<!-- results: begin -->" and "<!-- results: end -->".
     """
+    from recipes.reporting.results import results_section
     from recipes.reporting.results_files import open_results
     from recipes.reporting.results_readme import update_readme
-    from recipes.reporting.results_tables import results_section
 
     if not (codec or slm or bench):
         raise UserError("nothing to write: give --codec, --slm or --bench, with what these commands left")

@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codec.foundation import Progress
-from codec.metrics import DEV_LOG_MEL, CodebookUse, Column, Interval, bootstrap_ratio
-from codec.metrics.mel import resampled
+from codec.metrics import DEV_LOG_MEL, CodebookUse, Column, Interval, StabilityTrial, bootstrap_ratio
+from codec.metrics.spectral import resampled
 from codec.nn.mel import MelConfig
 from data import AudioError, Utterance, audio_info, read_audio
-from recipes.evaluation.code_stability import StabilityTrial
 from recipes.evaluation.reconstruction import Reconstruction, Reconstructor
 from recipes.evaluation.scoring import ERROR_RATES, Scorer, Scores, ScoringTask
 from recipes.evaluation.speed import CodecSpeed, codec_speed

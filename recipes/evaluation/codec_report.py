@@ -18,7 +18,6 @@ from recipes.evaluation.codec_evaluation import (
     UtteranceRow,
 )
 from recipes.evaluation.probes import CodecProbe, probes_table
-from recipes.evaluation.tables import write_parquet
 from recipes.reporting.pictures import (
     SpectrogramRow,
     code_histogram,
@@ -28,6 +27,7 @@ from recipes.reporting.pictures import (
     spectrogram_picture,
     waveform_row,
 )
+from recipes.reporting.tables import write_parquet
 
 
 def summary(evaluation: CodecEvaluation, facts: dict[str, Any]) -> dict[str, Any]:

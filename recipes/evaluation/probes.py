@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from codec.foundation import Progress, UserError
-from codec.metrics.information import Classification, Information, naive_bayes, predictive_information
+from codec.metrics import Classification, Information, naive_bayes, predictive_information
 from data import AudioError, Utterance, Word, read_audio
 from recipes.evaluation.codec_evaluation import NamedCodec
 from recipes.evaluation.reconstruction import Reconstructor

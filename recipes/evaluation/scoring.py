@@ -7,28 +7,27 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from codec.foundation import UserError
 from codec.metrics import (
+    POCKETSPHINX,
     WAVEFORM_METRICS,
-    Column,
     EditCounts,
+    Judge,
     MissingDependency,
     Recognizer,
     WaveformMetric,
     character_errors,
     open_recognizer,
+    require,
     score_waveforms,
     usable_metrics,
     word_errors,
 )
-from codec.metrics.dependencies import require
-from codec.metrics.recognizers import POCKETSPHINX
 
 NO_RECOGNIZER = "none"
 ERROR_RATES = "word and character error rate"  # what `skipped` calls them
@@ -61,17 +60,6 @@ class Scores:
     transcript: str | None = None  # what the recogniser heard
     words: EditCounts | None = None
     characters: EditCounts | None = None
-
-
-class Judge(Protocol):
-    """A metric that is a neural network: it runs in this process, on its own device."""
-
-    column: Column
-    needs_reference: bool
-
-    def __call__(self, reference: Tensor | None, estimate: Tensor, sampling_rate: int) -> float:
-        """One utterance; both (samples,), the estimate not shorter."""
-        ...
 
 
 class Scorer:

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from codec.metrics.intervals import FEW
+from codec.metrics import FEW
 from recipes.evaluation.slm_continuations import ContinuationResult
 from recipes.evaluation.slm_cross_modal import CrossModalResult
 from recipes.evaluation.slm_evaluation import CEILING, SLMEvaluation

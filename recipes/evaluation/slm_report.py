@@ -23,8 +23,8 @@ from recipes.evaluation.slm_tables import (
     retrieval_table,
     sound_table,
 )
-from recipes.evaluation.tables import write_parquet
 from recipes.reporting.pictures import spectrogram_picture, waveform_row
+from recipes.reporting.tables import write_parquet
 from slm.evaluation.pair_likelihood import PairAccuracy
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from codec.foundation import write_bytes
 from codec.metrics import Column, Interval, log_mel
-from codec.metrics.mel import DEV_LOG_MEL, resampled
+from codec.metrics.spectral import DEV_LOG_MEL, resampled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

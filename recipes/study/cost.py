@@ -12,7 +12,7 @@ import torch
 
 from codec import CodecInfo, load_codec
 from codec.kmeans_codec import kmeans_codec
-from codec.metrics import perturbations
+from codec.metrics.codes import perturbations
 from codec.nn.nearest import nearest
 from data import AudioError, read_audio
 from recipes.evaluation.reconstruction import Reconstructor

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from codec.metrics import WAVEFORM_METRICS, usable_metrics
-from codec.metrics.dependencies import MissingDependency, require
-from codec.metrics.recognizers import POCKETSPHINX
+from codec.metrics import POCKETSPHINX, WAVEFORM_METRICS, MissingDependency, require, usable_metrics
 from recipes.evaluation.scoring import NO_RECOGNIZER
 from recipes.study.config import StudyConfig
 

@@ -1,7 +1,6 @@
 """The neural networks that judge sound, where a study names their weights."""
 
-from codec.metrics import UTMOS, SpeakerEmbedder, SpeakerSimilarity
-from recipes.evaluation.scoring import Judge
+from codec.metrics import UTMOS, Judge, SpeakerEmbedder, SpeakerSimilarity
 from recipes.study.config import StudyConfig
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from codec.foundation import duration, write_json, write_text
+from recipes.reporting.page import Block, Paragraph, Points, Section, as_html, as_markdown
 from recipes.reporting.pictures import rate_with_interval
 from recipes.study.cells import without_nan
 from recipes.study.comparison import Comparison
 from recipes.study.config import StudyConfig
 from recipes.study.material import Material
-from recipes.study.page import Block, Paragraph, Points, Section, as_html, as_markdown
 from recipes.study.result import Result
 from recipes.study.sections import (
     prediction_section,

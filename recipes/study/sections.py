@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from codec.foundation import duration
+from recipes.reporting.page import Block, Paragraph, Picture, Points, Section, Table
 from recipes.reporting.pictures import (
     Curve,
     bars_picture,
@@ -17,7 +18,6 @@ from recipes.reporting.pictures import (
     rate_with_interval,
 )
 from recipes.study.comparison import CommonRows, Comparison
-from recipes.study.page import Block, Paragraph, Picture, Points, Section, Table
 from recipes.study.result import Result
 from recipes.study.table_cells import bits, bits_with_interval, columns_of, filled, not_measured
 from recipes.study.training import ALONE, READ, VALIDATION_BLOCKS

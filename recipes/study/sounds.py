@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from recipes.study.page import Block, Paragraph, Section, Sound, Sounds
+from recipes.reporting.page import Block, Paragraph, Section, Sound, Sounds
 from recipes.study.result import Result
 
 _MOST_READ = 6  # sentences to be heard in the page; the folders have them all

@@ -6,9 +6,9 @@ from typing import Any
 
 from codec.metrics import Column
 from recipes.evaluation.slm_evaluation import CEILING, REFERENCE
+from recipes.reporting.page import Block, Paragraph, Points, Section
 from recipes.reporting.pictures import rate_with_interval
 from recipes.study.config import StudyConfig
-from recipes.study.page import Block, Paragraph, Points, Section
 from recipes.study.result import Result, interval
 from recipes.study.table_cells import columns_of, filled, not_measured
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from codec.metrics import Column, Interval
-from recipes.study.page import Table
+from recipes.reporting.page import Table
 
 
 def filled(header: list[str], rows: list[list[str]]) -> Table:

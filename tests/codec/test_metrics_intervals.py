@@ -6,20 +6,32 @@ import numpy as np
 import pytest
 
 from codec.metrics import Interval, bootstrap_mean, bootstrap_ratio, clustered_share, wilson_interval
-from codec.metrics.student import student_quantile
 
 
-def test_student_quantiles_are_the_published_ones() -> None:
-    published = {  # two-sided 95 % and 99 %, as in every table
-        1: (12.7062, 63.6567), 2: (4.3027, 9.9248), 3: (3.1824, 5.8409), 4: (2.7764, 4.6041),
-        5: (2.5706, 4.0321), 10: (2.2281, 3.1693), 30: (2.0423, 2.7500), 120: (1.9799, 2.6174),
-    }  # fmt: skip
-    for degrees, (at_95, at_99) in published.items():
-        found = [student_quantile(probability, degrees) for probability in (0.975, 0.995)]
-        assert found == pytest.approx([at_95, at_99], rel=2e-5)
-        assert student_quantile(0.025, degrees) == -found[0] and student_quantile(0.5, degrees) == 0
-    with pytest.raises(ValueError, match=r"no quantile 1\.0"):
-        student_quantile(1.0, 3)
+def test_over_few_utterances_the_interval_covers_students() -> None:
+    """Half widths by the published quantiles of Student's t, two-sided 95 %."""
+    published = {2: 12.7062, 3: 4.3027, 4: 3.1824, 5: 2.7764, 11: 2.2281}
+    rng = np.random.default_rng(0)
+    for count, quantile in published.items():
+        values = rng.normal(0.0, 1.0, count)
+        half = quantile * values.std(ddof=1) / math.sqrt(count)
+        interval = bootstrap_mean(values, resamples=200)
+        assert (
+            interval.low <= values.mean() - half * 0.9999 and interval.high >= values.mean() + half * 0.9999
+        )
+        if count < 4:  # the percentiles of so few lie inside
+            assert interval.high - interval.low == pytest.approx(2 * half, rel=2e-5)
+
+
+def test_a_ratio_is_of_sums_and_no_mean_of_ratios() -> None:
+    """Short utterances that go wrong whole weigh as little as they are short, in the value and in its bounds."""
+    words = np.array([100.0, 1.0] * 50)
+    errors = np.ones(100)
+    interval = bootstrap_ratio(errors, words)
+    assert interval.value == 100 / 5_050  # the mean of the ratios is 0.505
+    assert 0.015 < interval.low < interval.value < interval.high < 0.03
+    few = bootstrap_ratio(errors[:10], words[:10])
+    assert few.value == 10 / 505 and few.high < 0.1
 
 
 def test_of_one_utterance_there_is_no_interval() -> None:

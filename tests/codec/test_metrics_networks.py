@@ -23,7 +23,7 @@ from codec.metrics import (
     dnsmos,
     usable_metrics,
 )
-from codec.metrics.mel import resampled
+from codec.metrics.spectral import resampled
 from tests.codec.small_codecs import speech_like
 
 RATE = 16_000

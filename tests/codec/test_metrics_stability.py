@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from codec.metrics import CodeStability, edit_distances, perturbations
+from codec.metrics.codes import CodeStability, edit_distances, perturbations
 
 RATE, HOP = 24_000, 1_000
 

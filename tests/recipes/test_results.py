@@ -9,10 +9,10 @@ import pytest
 from codec.foundation import UserError
 from data import write_audio
 from recipes.cli.main import main
-from recipes.provenance import device_name, provenance
+from recipes.reporting.provenance import device_name, provenance
+from recipes.reporting.results import bench_part, codec_part, model_part
 from recipes.reporting.results_files import open_results, plain_command
 from recipes.reporting.results_readme import BEGIN, END, replace_results
-from recipes.reporting.results_tables import bench_part, codec_part, model_part
 from slm.models.checkpoint import SpeakingHabits
 from tests.codec.small_codecs import speech_like
 from tests.recipes.untrained_models import save_codec, save_slm

@@ -14,11 +14,11 @@ from codec import save_codec
 from codec.foundation import UserError
 from data import write_audio
 from recipes.cli.main import main
+from recipes.reporting.page import Paragraph, Section, Sound, Sounds, Table, as_html, as_markdown
 from recipes.study.cells import Cells, Stage
 from recipes.study.config import KMeansBaseline, SpeakingConfig, StudyConfig
 from recipes.study.cost import Forecast, StageCost
 from recipes.study.material import open_material
-from recipes.study.page import Paragraph, Section, Sound, Sounds, Table, as_html, as_markdown
 from recipes.study.run import Study
 from slm.training.loop import TrainingResult
 from tests.codec.small_codecs import small_codec, speech_like

@@ -13,9 +13,9 @@ from codec.foundation import UserError
 from codec.metrics import Column, Interval
 from data import Utterance
 from recipes.evaluation.codec_evaluation import BEFORE_VOCODER
+from recipes.reporting.page import Section, as_markdown
 from recipes.study.config import StudyConfig
 from recipes.study.continuing import go_on
-from recipes.study.page import Section, as_markdown
 from recipes.study.result import Result
 from recipes.study.sections import reconstruction_section
 from recipes.study.sounds import listening_section
