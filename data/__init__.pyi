@@ -1,5 +1,4 @@
 from .alignment import Aligner as Aligner
-from .alignment import AlignmentResult as AlignmentResult
 from .alignment import align_corpus as align_corpus
 from .alignment import with_alignment as with_alignment
 from .audio import AudioError as AudioError
@@ -9,6 +8,8 @@ from .audio import read_audio as read_audio
 from .audio import read_blocks as read_blocks
 from .audio import read_segment as read_segment
 from .audio import write_audio as write_audio
+from .config import CorpusFormat as CorpusFormat
+from .config import TokenizeOptions as TokenizeOptions
 from .corpora import Corpus as Corpus
 from .corpora import Prompt as Prompt
 from .corpora import Utterance as Utterance
@@ -16,10 +17,9 @@ from .corpora import Word as Word
 from .corpora import open_corpus as open_corpus
 from .mixed_segments import MixedSegments as MixedSegments
 from .segments import SegmentDataset as SegmentDataset
+from .sharded_directory import FillResult as FillResult
 from .text_tokenizer import train_text_tokenizer as train_text_tokenizer
 from .token_dataset import TokenDataset as TokenDataset
-from .tokenization import TokenizeOptions as TokenizeOptions
-from .tokenization import TokenizeResult as TokenizeResult
 from .tokenization import tokenize_corpus as tokenize_corpus
 from .waveforms import FileWaveforms as FileWaveforms
 from .waveforms import MemoryWaveforms as MemoryWaveforms

@@ -4,11 +4,12 @@ import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
+
+import sentencepiece
 
 from codec.foundation import UserError, write_bytes
-
-TokenizerKind = Literal["char", "bpe", "unigram"]
+from data.config import TokenizerKind
 
 _BYTES = 256
 _LONGEST_TEXT = 2**20  # bytes; SentencePiece would pass over what is longer than 4,192
@@ -31,8 +32,6 @@ def train_text_tokenizer(
 
     Raises UserError when there is no text, or too little of it for the vocabulary.
     """
-    import sentencepiece
-
     if kind not in get_args(TokenizerKind):
         raise UserError(f"unknown kind of text tokenizer {kind!r}: choose char, bpe or unigram")
     sentences = [part for text in texts for part in text.split(_SPACE) if part.strip()]

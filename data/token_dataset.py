@@ -1,7 +1,6 @@
 """Reading a token dataset: columns mapped into memory, streams as views of them."""
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from glob import escape
@@ -13,9 +12,9 @@ import numpy as np
 from codec import CodecInfo
 from codec.foundation import UserError, first_line
 from data.corpora import Word
-from data.tokenization.directory import METADATA, missing_shards
-from data.tokenization.headers import HEADERS
-from data.tokenization.rows import codec_of_schema
+from data.sharded_directory import METADATA, missing_files, read_json
+from data.tokenization.directory import TokenDirectory, codec_of_schema
+from data.tokenization.plan import HEADERS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,7 +74,7 @@ class TokenDataset:
         splits = list(metadata["splits"])
         if split not in splits:
             raise UserError(f"{path}: has no split {split!r}, only {', '.join(splits)}")
-        missing = missing_shards(path, metadata)
+        missing = missing_files(path, TokenDirectory.shard_names(metadata))
         if missing:
             raise UserError(
                 f"{path}: {len(missing)} shards are missing ({missing[0]} first): run codec-slm tokenize again"
@@ -171,11 +170,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
                 f"{path}: this token dataset is not whole yet: run its codec-slm tokenize command again"
             )
         raise UserError(f"{path}: not a token dataset (no metadata.json): make one with codec-slm tokenize")
-    try:
-        metadata = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON ({error})") from None
-    if not isinstance(metadata, dict) or not {"codec", "splits", "content_hash"} <= metadata.keys():
+    metadata = read_json(file)
+    if not {"codec", "splits", "content_hash"} <= metadata.keys():
         raise UserError(f"{file}: not the metadata of a token dataset")
     return metadata
 

@@ -1,45 +1,30 @@
 """From a corpus to its word times: sharded, resumable, on any number of processes."""
 
+import multiprocessing
 import os
-import random
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from codec.foundation import Progress, StopSignal, UserError, rank, world_size
+from codec.foundation import Progress, StopSignal, UserError
 from data.alignment.aligner import Aligner, AlignmentError
-from data.alignment.stored import AlignedRow, AlignmentDirectory, AlignmentShard
+from data.alignment.stored import SPLIT, AlignedRow, AlignmentDirectory
 from data.audio import AudioError, read_blocks
-from data.corpora import Corpus, Utterance
+from data.corpora.utterance import Corpus, Utterance
+from data.sharded_directory import FillResult, Shard, cores_for_this_process
 
 _UTTERANCES_PER_SHARD = 512
 _MOST_SHARDS = 1024
 _BLOCK_SECONDS = 30.0
 _READ_AHEAD = 4  # recordings a thread
-
-
-@dataclass(frozen=True)
-class AlignmentResult:
-    """How far the alignment is when this process has done its part."""
-
-    whole: bool  # False when stopped, or while other processes are still at work
-    stopped: bool  # by a signal
-    shards_left: int
-    metadata: dict[str, Any] | None = None  # of the whole
-
-    def too_many_failures(self, max_failures: float) -> bool:
-        """Whether more than this share of the utterances have no words."""
-        return (
-            self.metadata is not None
-            and self.metadata["failures"] > max_failures * self.metadata["utterances"]
-        )
 
 
 def align_corpus(
@@ -48,79 +33,75 @@ def align_corpus(
     output: str | os.PathLike[str],
     workers: int | None = None,
     shards: int | None = None,
-) -> AlignmentResult:
+) -> FillResult:
     """Find when the words of a corpus are spoken, into the directory `output` (see `data.alignment.stored`).
 
-    Process r of w (as the launcher says) makes shards r, r + w, ... and passes over those that exist. Within one,
-    `workers` processes align, or, for an aligner that works in one, as many threads read. Utterances that cannot be
-    aligned are recorded with the reason. SIGTERM and Ctrl-C end it at once; finished shards stay.
+    Process r of w (as the launcher says) makes shards r, r + w, ... and skips those that exist. Utterances that cannot
+    be aligned are recorded with the reason. SIGTERM and Ctrl-C end the work at once; finished shards stay.
+
+    workers: processes that align or, for an aligner that works in this process, threads that read audio; by default
+        one a core. With 0 this process does everything.
+    shards: files of word times, by default one for 512 utterances and at most 1,024
 
     Raises UserError when `output` holds the alignment of another corpus or aligner.
     """
     if shards is not None and shards < 1:
         raise UserError(f"shards is {shards}: expected at least 1")
     plan = _plan(len(corpus.utterances), shards)
-    directory = AlignmentDirectory(output, _identity(corpus, aligner, len(plan)))
+    directory = AlignmentDirectory(output, _identity(corpus, aligner, len(plan)), aligner.rejects_low_scores)
     if directory.prepare():
-        return AlignmentResult(True, False, 0, directory.metadata())
-    todo = [shard for shard in plan[rank() :: world_size()] if not directory.has(shard)]
-    # From a random one on: processes started by hand, each as the only one, then share the work.
-    first = random.SystemRandom().randrange(len(todo)) if todo else 0
-    with StopSignal() as stop:
-        if todo:
-            with _at_work(aligner, _default_workers() if workers is None else workers) as work:
-                _make_shards(work, corpus.utterances, directory, [*todo[first:], *todo[:first]], stop)
-        whole = directory.finish(plan, aligner.rejects_low_scores)
-    left = 0 if whole else sum(not directory.has(shard) for shard in plan)
-    return AlignmentResult(whole, stop.requested, left, directory.metadata() if whole else None)
+        return directory.result()
+    workers = cores_for_this_process() if workers is None else workers
+
+    def make(own: Sequence[Shard], stop: StopSignal) -> None:
+        with _at_work(aligner, workers) as work:
+            _make_shards(work, corpus.utterances, directory, own, stop)
+
+    return directory.fill(plan, make)
 
 
-def _default_workers() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // world_size())
-
-
-def _plan(utterances: int, shards: int | None) -> list[AlignmentShard]:
-    """Runs of utterances in the corpus's order, as even as can be."""
+def _plan(utterances: int, shards: int | None) -> list[Shard]:
+    """Runs of utterances in the order of the corpus, as even as can be."""
     wanted = shards or min(_MOST_SHARDS, -(-utterances // _UTTERANCES_PER_SHARD))
     count = min(wanted, utterances)
     bounds = [number * utterances // count for number in range(count + 1)]
-    return [AlignmentShard(n, count, bounds[n], bounds[n + 1]) for n in range(count)]
+    return [Shard(SPLIT, n, count, bounds[n], bounds[n + 1]) for n in range(count)]
 
 
 def _identity(corpus: Corpus, aligner: Aligner, shards: int) -> dict[str, Any]:
-    return {
-        "aligner": aligner.name,
-        "corpus": {
-            "name": corpus.name,
-            "format": corpus.format,
-            "utterances": len(corpus.utterances),
-            "hash": corpus.content_hash(),
-        },
-        "shards": shards,
-    }
+    return {"aligner": aligner.name, "corpus": corpus.identity(), "shards": shards}
 
 
 def _make_shards(
     work: "_Work",
     utterances: Sequence[Utterance],
     directory: AlignmentDirectory,
-    shards: Sequence[AlignmentShard],
+    shards: Sequence[Shard],
     stop: StopSignal,
 ) -> None:
+    """Align and write the shards that are not there yet, in order, until asked to stop."""
+    done = sum(shard.stop - shard.start for shard in shards if directory.has(shard))
     total = sum(shard.stop - shard.start for shard in shards)
-    with Progress(total, unit="utterances", label="aligning") as progress:
+    with Progress(total, unit="utterances", label="aligning", done_before=done) as progress:
         for shard in shards:
-            rows: list[AlignedRow] = []
-            if directory.has(shard):  # by another process, meanwhile
-                progress.update(shard.stop - shard.start)
+            if directory.has(shard):
                 continue
-            for row in work.rows(utterances[shard.start : shard.stop]):
-                rows.append(row)
-                progress.update(1)
-                if stop.requested:
+            rows: list[AlignedRow] = []
+            try:
+                for row in work.rows(utterances[shard.start : shard.stop]):
+                    rows.append(row)
+                    progress.update(1)
+                    if stop.requested:
+                        return
+            except BrokenProcessPool:
+                if (
+                    stop.requested
+                ):  # Ctrl-C reaches all processes of a terminal, those too that have just begun
                     return
-            directory.write_shard(shard, rows)
+                raise UserError(
+                    "a process that aligns was killed, by lack of memory perhaps: give fewer --workers"
+                ) from None
+            directory.write_rows(shard, rows)
 
 
 class _Work:
@@ -152,16 +133,12 @@ class _Work:
         return pool.submit(_begun, _blocks(utterance, self._aligner.sampling_rate))
 
     def _finished(self, utterance: Utterance, future: "Future[Any]") -> AlignedRow:
+        if self._aligner.in_processes:
+            return future.result()
         try:
-            if self._aligner.in_processes:
-                return future.result()
             blocks = future.result()
         except AudioError as error:
             return AlignedRow(utterance.id, reason=str(error))
-        except BrokenProcessPool:
-            raise UserError(
-                "a process that aligns was killed, by lack of memory perhaps: give fewer --workers"
-            ) from None
         return _row(self._aligner, utterance, blocks)
 
 
@@ -172,7 +149,9 @@ def _at_work(aligner: Aligner, workers: int) -> Iterator[_Work]:
         return
     pool: Executor
     if aligner.in_processes:
-        pool = ProcessPoolExecutor(workers, initializer=_start_process, initargs=(aligner,))
+        # Spawned, not forked: torch has threads by now, and a fork would copy their locks in whatever state they are.
+        spawn = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(workers, spawn, initializer=_start_process, initargs=(aligner,))
     else:
         pool = ThreadPoolExecutor(workers)
     try:
@@ -204,10 +183,6 @@ _aligner: Aligner | None = None  # of a worker process
 
 
 def _start_process(aligner: Aligner) -> None:
-    import signal
-
-    import torch
-
     global _aligner
     _aligner = aligner
     torch.set_num_threads(1)

@@ -1,11 +1,11 @@
-"""A directory of word times: how it is written, and how a corpus gets its words from it.
+"""A directory of word times: its files, and how a corpus gets its words from it.
 
 DIR/alignment-00000-of-00008.parquet    a shard: id, words, score, reason (why an utterance has no words)
-DIR/failures.jsonl                      id and reason of all those
-DIR/metadata.json                       written last: its presence says that the whole is whole
+DIR/failures.jsonl                      id and reason of the utterances without words
+DIR/metadata.json                       written last
 
-The shards follow the corpus's order. They are beside the corpus and not in a copy of its list, because audio may lie
-where no list can point to (in tar files, in rows of a dataset), and because word times are a corpus's own size again.
+The shards follow the order of the corpus. Word times are not written into a copy of the corpus's list, because a list
+cannot point to audio in tar files or in rows of a dataset.
 """
 
 import json
@@ -13,24 +13,32 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from codec.foundation import UserError, first_line, remove_leftovers, write_bytes, write_json, write_text
+from codec.foundation import UserError, first_line
 from data.alignment.aligner import is_spoken
-from data.corpora import Corpus, Utterance, Word
+from data.corpora.utterance import Corpus, Utterance, Word
+from data.sharded_directory import (
+    FORMAT_VERSION,
+    METADATA,
+    WORDS_TYPE,
+    Contents,
+    Shard,
+    ShardedDirectory,
+    missing_files,
+    read_json,
+    words_column,
+)
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-METADATA = "metadata.json"
-FAILURES = "failures.jsonl"
-FORMAT_VERSION = 1
-_KIND = "word alignment"
+SPLIT = "alignment"  # in the names of shards
 _IDENTITY = b"alignment"  # in a shard's schema metadata
-# An utterance whose score is this many robust deviations (median absolute deviation x 1.4826) below its corpus is
-# probably not what its transcript says.
+# An utterance whose score lies this many robust deviations (median absolute deviation x 1.4826) below its corpus
+# probably does not say its transcript.
 _MAX_DEVIATIONS = 5.0
 _DIFFERENT_TEXT = "the audio does not sound like its text"
 
@@ -45,102 +53,25 @@ class AlignedRow:
     reason: str | None = None  # why there are no words
 
 
-@dataclass(frozen=True)
-class AlignmentShard:
-    """The corpus's utterances [start, stop)."""
+class AlignmentDirectory(ShardedDirectory):
+    """The directory of one alignment.
 
-    number: int
-    of: int
-    start: int
-    stop: int
+    rejects_low_scores: whether utterances whose score falls out of the corpus lose their words
+    """
 
-    @property
-    def file_name(self) -> str:
-        return f"alignment-{self.number:05d}-of-{self.of:05d}.parquet"
+    kind = "word alignment"
+    has_notes = False
 
+    def __init__(
+        self, path: str | os.PathLike[str], identity: Mapping[str, Any], rejects_low_scores: bool
+    ) -> None:
+        super().__init__(path, identity)
+        self._rejects_low_scores = rejects_low_scores
 
-class AlignmentDirectory:
-    """Reads and writes the files of one alignment; safe for several processes at once."""
-
-    def __init__(self, path: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
-        self.path = Path(path)
-        self.identity = json.loads(json.dumps(identity))
-
-    def prepare(self) -> bool:
-        """Make the directory, check that what is there belongs to this run; True if it is whole already.
-
-        Raises UserError that names what differs.
-        """
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path}: is a file; the output must be a directory")
-        self.path.mkdir(parents=True, exist_ok=True)
-        there = self._identity_there()
-        if there is not None and there != self.identity:
-            differing = [
-                f"{key} (there {there.get(key)}, now {value})"
-                for key, value in self.identity.items()
-                if there.get(key) != value
-            ]
-            raise UserError(
-                f"{self.path}: was begun with another {'; '.join(differing)}: give another --output, delete that "
-                "directory, or run with what it was begun with"
-            )
-        return self.is_whole()
-
-    def is_whole(self) -> bool:
-        return (self.path / METADATA).exists()
-
-    def metadata(self) -> dict[str, Any]:
-        return _read_metadata(self.path)
-
-    def has(self, shard: AlignmentShard) -> bool:
-        """Whether a shard is finished, by whatever process."""
-        return (self.path / shard.file_name).exists()
-
-    def write_shard(self, shard: AlignmentShard, rows: Sequence[AlignedRow]) -> None:
-        if not self.has(shard):
-            write_bytes(self.path / shard.file_name, _parquet_bytes(rows, self.identity))
-
-    def finish(self, shards: Sequence[AlignmentShard], reject_low_scores: bool) -> bool:
-        """Make the whole whole if every shard is there; False if some are not. Any number of processes may try.
-
-        With `reject_low_scores`, words of utterances whose score falls out of the corpus are not for use.
-        """
-        if self.is_whole():
-            return True
-        if not all(self.has(shard) for shard in shards):
-            return False
-        table = _read_shards(self.path, [shard.file_name for shard in shards])
-        lowest = _lowest_score(table) if reject_low_scores else None
-        failures = list(_failures(table, lowest))
-        lines = "".join(json.dumps(failure, ensure_ascii=False) + "\n" for failure in failures)
-        write_text(self.path / FAILURES, lines)
-        write_json(
-            self.path / METADATA,
-            {
-                "kind": _KIND,
-                "format_version": FORMAT_VERSION,
-                **self.identity,
-                "shards": len(shards),
-                "utterances": len(table),
-                "failures": len(failures),
-                "lowest_score": lowest,
-                **_count_words(table, lowest),
-            },
-        )
-        remove_leftovers(self.path)
-        return True
-
-    def _identity_there(self) -> dict[str, Any] | None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        if self.is_whole():
-            metadata = self.metadata()
-            return {key: metadata.get(key) for key in self.identity}
+    def begun_identity(self) -> dict[str, Any] | None:
         if any(self.path.glob("metadata.*")):
             raise UserError(f"{self.path}: holds something else already: give another --output")
-        for file in sorted(self.path.glob("*.parquet")):
+        for file in sorted(self.path.glob("*.parquet"))[:1]:
             try:
                 about = (pq.read_schema(file).metadata or {}).get(_IDENTITY)
             except (pa.ArrowException, OSError):
@@ -150,12 +81,40 @@ class AlignmentDirectory:
             return json.loads(about)
         return None
 
+    def write_rows(self, shard: Shard, rows: Sequence[AlignedRow]) -> None:
+        self.write_shard(shard, _parquet_bytes(rows, self.identity))
+
+    def contents(self, shards: Sequence[Shard]) -> Contents:
+        table = _read_shards(self.path, [shard.file_name for shard in shards])
+        lowest = _lowest_score(table) if self._rejects_low_scores else None
+        failures = list(_failures(table, lowest))
+        metadata = {
+            "kind": self.kind,
+            "format_version": FORMAT_VERSION,
+            **self.identity,
+            "shards": len(shards),
+            "utterances": len(table),
+            "failures": len(failures),
+            "lowest_score": lowest,
+            **_count_words(table, lowest),
+        }
+        return Contents(metadata, failures)
+
+    @staticmethod
+    def shard_names(metadata: Mapping[str, Any]) -> list[str]:
+        count = metadata["shards"]
+        return [Shard(SPLIT, number, count, 0, 0).file_name for number in range(count)]
+
+    @staticmethod
+    def count_tried(metadata: Mapping[str, Any]) -> int:
+        return metadata["utterances"]
+
 
 @dataclass(frozen=True, slots=True)
 class StoredWords(Sequence[Word]):
     """Words that stay in their table until they are asked for: those of a large corpus are many objects."""
 
-    column: "pa.ChunkedArray"
+    column: pa.ChunkedArray
     row: int
 
     def _words(self) -> list[Word]:
@@ -182,9 +141,8 @@ def with_alignment(corpus: Corpus, path: str | os.PathLike[str]) -> Corpus:
     """
     directory = Path(path)
     metadata = _read_metadata(directory)
-    names = [AlignmentShard(n, metadata["shards"], 0, 0).file_name for n in range(metadata["shards"])]
-    missing = [name for name in names if not (directory / name).is_file()]
-    if missing:
+    names = AlignmentDirectory.shard_names(metadata)
+    if missing := missing_files(directory, names):
         raise UserError(
             f"{directory}: {len(missing)} shards are missing ({missing[0]} first): fetch or make them again"
         )
@@ -212,11 +170,8 @@ def with_alignment(corpus: Corpus, path: str | os.PathLike[str]) -> Corpus:
     return replace(corpus, utterances=utterances)
 
 
-def _transcripts(table: "pa.Table") -> list[str | None]:
+def _transcripts(table: pa.Table) -> list[str | None]:
     """The words of each row joined by spaces."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     joined: list[str | None] = []
     for chunk in table.column("words").chunks:
         words = pa.ListArray.from_arrays(chunk.offsets, chunk.values.field("word"))
@@ -234,25 +189,19 @@ def _read_metadata(path: Path) -> dict[str, Any]:
             else "make one with codec-slm align"
         )
         raise UserError(f"{path}: no whole alignment (no {METADATA}): {cure}")
-    try:
-        metadata = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON ({error})") from None
-    if not isinstance(metadata, dict) or metadata.get("kind") != _KIND:
+    metadata = read_json(file)
+    if metadata.get("kind") != AlignmentDirectory.kind:
         raise UserError(f"{file}: not the metadata of a word alignment: make one with codec-slm align")
     if metadata.get("format_version") != FORMAT_VERSION:
         raise UserError(f"{file}: is not of an alignment of this version: make it again with codec-slm align")
     return metadata
 
 
-def _schema(identity: Mapping[str, Any]) -> "pa.Schema":
-    import pyarrow as pa
-
-    word = pa.struct([("word", pa.string()), ("start", pa.float32()), ("end", pa.float32())])
+def _schema(identity: Mapping[str, Any]) -> pa.Schema:
     return pa.schema(
         [
             pa.field("id", pa.string()),
-            pa.field("words", pa.list_(word)),
+            pa.field("words", WORDS_TYPE),
             pa.field("score", pa.float32()),
             pa.field("reason", pa.string()),
         ],
@@ -261,15 +210,9 @@ def _schema(identity: Mapping[str, Any]) -> "pa.Schema":
 
 
 def _parquet_bytes(rows: Sequence[AlignedRow], identity: Mapping[str, Any]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     columns = {
         "id": [row.id for row in rows],
-        "words": [
-            None if row.words is None else [{"word": w, "start": s, "end": e} for w, s, e in row.words]
-            for row in rows
-        ],
+        "words": words_column([row.words for row in rows]),
         "score": [row.score for row in rows],
         "reason": [row.reason for row in rows],
     }
@@ -278,17 +221,14 @@ def _parquet_bytes(rows: Sequence[AlignedRow], identity: Mapping[str, Any]) -> b
     return sink.getvalue().to_pybytes()
 
 
-def _read_shards(directory: Path, names: Sequence[str]) -> "pa.Table":
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _read_shards(directory: Path, names: Sequence[str]) -> pa.Table:
     try:
         return pa.concat_tables([pq.read_table(directory / name) for name in names])
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{directory}: a shard cannot be read ({first_line(error)})") from None
 
 
-def _lowest_score(table: "pa.Table") -> float | None:
+def _lowest_score(table: pa.Table) -> float | None:
     """The score below which an utterance falls out of its corpus; None without scores."""
     scores = table.column("score").drop_null().to_numpy()
     if not len(scores):
@@ -297,7 +237,7 @@ def _lowest_score(table: "pa.Table") -> float | None:
     return float(middle - _MAX_DEVIATIONS * 1.4826 * np.median(np.abs(scores - middle)))
 
 
-def _usable(table: "pa.Table", lowest: float | None) -> np.ndarray:
+def _usable(table: pa.Table, lowest: float | None) -> np.ndarray:
     """(rows,) bool: whether a row's words are to be used."""
     there = table.column("words").is_valid().to_numpy(zero_copy_only=False)
     scores = (
@@ -307,7 +247,7 @@ def _usable(table: "pa.Table", lowest: float | None) -> np.ndarray:
     return there if lowest is None else there & ~(scores < lowest - 1e-4 * abs(lowest))
 
 
-def _failures(table: "pa.Table", lowest: float | None) -> Iterator[dict[str, str]]:
+def _failures(table: pa.Table, lowest: float | None) -> Iterator[dict[str, str]]:
     usable = _usable(table, lowest)
     for row in np.flatnonzero(~usable).tolist():
         reason = table.column("reason")[row].as_py()
@@ -317,7 +257,7 @@ def _failures(table: "pa.Table", lowest: float | None) -> Iterator[dict[str, str
         yield {"id": table.column("id")[row].as_py(), "reason": reason}
 
 
-def _count_words(table: "pa.Table", lowest: float | None) -> dict[str, int]:
+def _count_words(table: pa.Table, lowest: float | None) -> dict[str, int]:
     """Of the utterances that have words: how many are placed, not placed, and not spoken, such as dashes."""
     counts = {"words": 0, "placed": 0, "unplaced": 0, "unspoken": 0}
     usable = _usable(table, lowest)

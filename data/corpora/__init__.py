@@ -1,6 +1,6 @@
 """Corpora of recorded speech: what they list, whatever their layout."""
 
-from data.corpora.opening import CorpusFormat, open_corpus
+from data.corpora.opening import open_corpus
 from data.corpora.utterance import Corpus, Prompt, Utterance, Word
 
-__all__ = ["Corpus", "CorpusFormat", "Prompt", "Utterance", "Word", "open_corpus"]
+__all__ = ["Corpus", "Prompt", "Utterance", "Word", "open_corpus"]

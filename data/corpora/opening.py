@@ -5,9 +5,10 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from codec.foundation import UserError
+from data.config import CorpusFormat
 from data.corpora.emilia import is_emilia, read_emilia
 from data.corpora.folder import audio_files, read_folder
 from data.corpora.huggingface import read_huggingface
@@ -17,18 +18,6 @@ from data.corpora.manifest import AUDIO_FIELDS, read_manifest
 from data.corpora.seed_tts_eval import read_seed_tts_eval, seed_tts_lists
 from data.corpora.utterance import Corpus, Utterance, corpus_name, make_corpus
 from data.corpora.vctk import read_vctk, vctk_root
-
-CorpusFormat = Literal[
-    "auto",
-    "ljspeech",
-    "librispeech",
-    "vctk",
-    "emilia",
-    "seed-tts-eval",
-    "folder",
-    "manifest",
-    "huggingface",
-]
 
 _EXPECTED = (
     "expected metadata.csv beside wavs/ (LJSpeech layout), train-*/dev-*/test-* folders (LibriSpeech, LibriTTS), "

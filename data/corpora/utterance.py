@@ -73,6 +73,15 @@ class Corpus:
         order = {"train": 0, "validation": 1, "test": 2}
         return dict(sorted(counts.items(), key=lambda item: (order.get(item[0], 3), item[0])))
 
+    def identity(self) -> dict[str, str | int]:
+        """What metadata of datasets that are made from it say of it."""
+        return {
+            "name": self.name,
+            "format": self.format,
+            "utterances": len(self.utterances),
+            "hash": self.content_hash(),
+        }
+
     def content_hash(self) -> str:
         """16 hex digits over what the corpus lists; not over audio, nor over where the corpus lies."""
         digest = hashlib.sha256()

@@ -1,17 +1,16 @@
-"""The token dataset's making: plan, readers, encoder, shards."""
+"""Making token datasets: plan, pipeline of reading and encoding, files."""
 
-from data.tokenization.encoding import BatchEncoder, to_codes, to_stream
-from data.tokenization.plan import TokenizeOptions
-from data.tokenization.rows import TokenRow, parquet_bytes
-from data.tokenization.tokenize import TokenizeResult, tokenize_corpus
+from data.config import TokenizeOptions
+from data.tokenization.directory import TokenRow, parquet_bytes
+from data.tokenization.pipeline import BLOCK_SECONDS, BatchEncoder, to_codes
+from data.tokenization.tokenize import tokenize_corpus
 
 __all__ = [
+    "BLOCK_SECONDS",
     "BatchEncoder",
     "TokenRow",
     "TokenizeOptions",
-    "TokenizeResult",
     "parquet_bytes",
     "to_codes",
-    "to_stream",
     "tokenize_corpus",
 ]

@@ -1,170 +1,189 @@
-"""The directory that a token dataset grows in: what is there, what is whole, and when all of it is.
+"""The files of a token dataset: Parquet shards of rows, `metadata.json`, and the dataset card.
 
-DIR/train-00000-of-00008.parquet        a shard
-DIR/.train-00000-of-00008.json          what is known of it, until the whole is finished: counts, hash,
-failures DIR/.headers.safetensors                lengths of the recordings, likewise DIR/failures.jsonl,
-README.md           written when all shards are there DIR/metadata.json                       written last:
-its presence says that the dataset is whole
+DIR/train-00000-of-00008.parquet    a shard
+DIR/.train-00000-of-00008.json      what `metadata.json` needs to know of it: counts, hash, failures
+DIR/.headers.safetensors            lengths of the recordings
+DIR/failures.jsonl, README.md       written when all shards are there
+DIR/metadata.json                   written last
+
+The hidden files are removed when the dataset is whole.
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
 
 from codec import CodecInfo
-from codec.foundation import UserError, remove_leftovers, write_bytes, write_json, write_text
-from data.tokenization.card import dataset_card
-from data.tokenization.headers import HEADERS, stored_identity
-from data.tokenization.plan import Shard
+from codec.foundation import UserError
+from data.corpora.utterance import Word
+from data.sharded_directory import (
+    FORMAT_VERSION,
+    WORDS_TYPE,
+    Contents,
+    Shard,
+    ShardedDirectory,
+    read_json,
+    words_column,
+)
+from data.tokenization.plan import HEADERS, stored_identity
 
-METADATA = "metadata.json"
-FAILURES = "failures.jsonl"
-FORMAT_VERSION = 1
+_CODEC_KEY = b"codec"  # in the Parquet file's own metadata: a shard alone says what its codes mean
+_ROWS_PER_GROUP = 10_000
 
 
-class TokenDirectory:
-    """Reads and writes the files of one token dataset; safe for several processes at once."""
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """One utterance as tokens."""
 
-    def __init__(self, path: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
-        self.path = Path(path)
-        self.identity = identity
+    id: str
+    codes: np.ndarray  # (frames * num_quantizers,) uint16, frame-major
+    seconds: float  # of the audio that was encoded
+    text: str | None = None
+    speaker: str | None = None
+    language: str | None = None
+    words: Sequence[Word] | None = None
 
-    def prepare(self) -> bool:
-        """Make the directory, check that what is there belongs to this run; True if it is whole already.
 
-        Raises UserError that names what differs, or when foreign Parquet files are there.
-        """
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path}: is a file; the output must be a directory")
-        self.path.mkdir(parents=True, exist_ok=True)
-        there = self._identity_there()
-        if there is None:
-            foreign = next(iter(sorted(self.path.glob("*.parquet"))), None)
-            if foreign is not None and not self._side(foreign.name).exists():
+def token_schema(info: CodecInfo) -> pa.Schema:
+    """The columns of a shard. Types are explicit: a column of nulls in one shard has the type of the next shard's."""
+    return pa.schema(
+        [
+            pa.field("id", pa.string()),
+            pa.field("codes", pa.list_(pa.uint16())),
+            pa.field("text", pa.string()),
+            pa.field("speaker", pa.string()),
+            pa.field("language", pa.string()),
+            pa.field("words", WORDS_TYPE),
+            pa.field("seconds", pa.float32()),
+        ],
+        metadata={_CODEC_KEY: json.dumps(info.to_dict(), sort_keys=True)},
+    )
+
+
+def parquet_bytes(rows: Sequence[TokenRow], info: CodecInfo) -> bytes:
+    """The rows as a Parquet file; the same rows give the same bytes."""
+    schema = token_schema(info)
+    offsets = np.cumsum([0, *(len(row.codes) for row in rows)], dtype=np.int64)
+    if offsets[-1] >= 2**31:
+        raise UserError(
+            f"a shard of {offsets[-1]:,} codes is too large for Parquet lists: ask for more shards"
+        )
+    values = np.concatenate([row.codes for row in rows]) if rows else np.zeros(0, np.uint16)
+    columns = {
+        "id": [row.id for row in rows],
+        "codes": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, pa.uint16())),
+        "text": [row.text for row in rows],
+        "speaker": [row.speaker for row in rows],
+        "language": [row.language for row in rows],
+        "words": words_column([row.words for row in rows]),
+        "seconds": np.array([row.seconds for row in rows], dtype=np.float32),
+    }
+    table = pa.table(columns, schema=schema)
+    sink = pa.BufferOutputStream()
+    # The dictionary of at most a few thousand codes packs a code into as many bits as it has.
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        if rows:  # `datasets` stumbles over a group of no rows, not over no group
+            writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
+    return sink.getvalue().to_pybytes()
+
+
+def codec_of_schema(schema: pa.Schema, name: str) -> CodecInfo:
+    """The codec that a Parquet file's codes belong to. Raises UserError when the file does not say."""
+    about = (schema.metadata or {}).get(_CODEC_KEY)
+    if about is None or "codes" not in schema.names:
+        raise UserError(
+            f"{name}: not a file of speech tokens (it names no codec): make one with codec-slm encode"
+        )
+    return CodecInfo.from_dict(json.loads(about))
+
+
+class TokenDirectory(ShardedDirectory):
+    """The directory of one token dataset; its identity is that of `data.tokenization.plan.identity`."""
+
+    kind = "token dataset"
+    has_notes = True
+    temporary = (HEADERS,)
+
+    def begun_identity(self) -> dict[str, Any] | None:
+        if (self.path / HEADERS).exists():
+            return stored_identity(self.path / HEADERS)
+        for foreign in sorted(self.path.glob("*.parquet"))[:1]:
+            if not self.notes_file(foreign.name).exists():
                 raise UserError(
                     f"{foreign}: is not of this run; give another --output, or an empty directory"
                 )
-            return False
-        differing = _differences(there, self.identity)
-        if differing:
-            raise UserError(
-                f"{self.path}: was begun with another {'; '.join(differing)}: give another --output, delete "
-                "that directory, or run with what it was begun with"
-            )
-        if not (self.path / METADATA).exists():
-            return False
-        metadata = self.metadata()
-        if not missing_shards(self.path, metadata):
-            self._clean()  # in case the process that finished it died before it had
-            return True
-        (self.path / METADATA).unlink(missing_ok=True)  # somebody deleted shards: begin again
-        return False
-
-    def metadata(self) -> dict[str, Any]:
-        return json.loads((self.path / METADATA).read_text(encoding="utf-8"))
-
-    def is_whole(self) -> bool:
-        return (self.path / METADATA).exists()
-
-    def has(self, shard: Shard) -> bool:
-        """Whether a shard is finished, by whatever process."""
-        return self.is_whole() or (
-            (self.path / shard.file_name).exists() and self._side(shard.file_name).exists()
-        )
-
-    def write_shard(self, shard: Shard, content: bytes, about: Mapping[str, Any]) -> None:
-        """Put a shard in its place; `about` is what `finish` needs to know of it."""
-        if self.has(shard):
-            return  # by another process; it is the same
-        try:
-            # The shard comes last: where it is, the other is.
-            about = {"sha256": hashlib.sha256(content).hexdigest(), **about}
-            write_json(self._side(shard.file_name), about)
-            write_bytes(self.path / shard.file_name, content)
-        except FileNotFoundError:
-            # Another process finished the dataset meanwhile and cleaned up.
-            if not self.has(shard):
-                raise
-
-    def finish(self, shards: Sequence[Shard]) -> bool:
-        """Make the dataset whole if every shard is there; False if some are not. Any number of processes
-        may try.
-        """
-        if not self.is_whole():
-            if not all(self.has(shard) for shard in shards):
-                return False
-            try:
-                self._write_metadata(shards)
-            except FileNotFoundError:
-                if not self.is_whole():
-                    raise
-        self._clean()
-        return True
-
-    def _write_metadata(self, shards: Sequence[Shard]) -> None:
-        sides = [json.loads(self._side(shard.file_name).read_text(encoding="utf-8")) for shard in shards]
-        failures = [failure for side in sides for failure in side["failures"]]
-        metadata = _summary(self.identity, shards, sides)
-        lines = "".join(json.dumps(failure, ensure_ascii=False) + "\n" for failure in failures)
-        write_text(self.path / FAILURES, lines)
-        write_text(self.path / "README.md", dataset_card(metadata))
-        write_json(self.path / METADATA, metadata)
-
-    def _clean(self) -> None:
-        for side in self.path.glob(".*-of-*.json"):
-            side.unlink(missing_ok=True)
-        (self.path / HEADERS).unlink(missing_ok=True)
-        remove_leftovers(self.path)
-
-    def _side(self, file_name: str) -> Path:
-        return self.path / f".{file_name.removesuffix('.parquet')}.json"
-
-    def _identity_there(self) -> dict[str, Any] | None:
-        """What the directory was begun with, by its metadata or, before it is whole, by what was shared."""
-        if (self.path / METADATA).exists():
-            metadata = self.metadata()
-            if metadata.get("format_version") != FORMAT_VERSION:
-                raise UserError(f"{self.path / METADATA}: is not of a token dataset of this version")
-            return {key: metadata[key] for key in self.identity}
-        if (self.path / HEADERS).exists():
-            return stored_identity(self.path / HEADERS)
         return None
 
+    def write_rows(
+        self, shard: Shard, rows: Sequence[TokenRow], failures: Sequence[Mapping[str, str]]
+    ) -> None:
+        """Write a shard; `failures` are of recordings that could not be read: id and reason."""
+        codec = CodecInfo.from_dict(self.identity["codec"])
+        content = parquet_bytes(rows, codec)
+        notes = {
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "rows": len(rows),
+            "frames": sum(len(row.codes) for row in rows) // codec.num_quantizers,
+            "seconds": sum(row.seconds for row in rows),
+            "usage": [counts.tolist() for counts in _usage(rows, codec)],
+            "failures": list(failures),
+        }
+        self.write_shard(shard, content, notes)
 
-def missing_shards(path: Path, metadata: Mapping[str, Any]) -> list[str]:
-    """Names of the shards that `metadata.json` speaks of and that are not there."""
-    names = [
-        Shard(split, number, counts["shards"], 0, 0).file_name
-        for split, counts in metadata["splits"].items()
-        for number in range(counts["shards"])
-    ]
-    return [name for name in names if not (path / name).is_file()]
+    def contents(self, shards: Sequence[Shard]) -> Contents:
+        notes = [read_json(self.notes_file(shard.file_name)) for shard in shards]
+        metadata = _summary(self.identity, shards, notes)
+        failures = [failure for of_shard in notes for failure in of_shard["failures"]]
+        return Contents(metadata, failures, {"README.md": dataset_card(metadata)})
+
+    @staticmethod
+    def shard_names(metadata: Mapping[str, Any]) -> list[str]:
+        return [
+            Shard(split, number, counts["shards"], 0, 0).file_name
+            for split, counts in metadata["splits"].items()
+            for number in range(counts["shards"])
+        ]
+
+    @staticmethod
+    def count_tried(metadata: Mapping[str, Any]) -> int:
+        return metadata["rows"] + metadata["failures"]
+
+
+def _usage(rows: Sequence[TokenRow], codec: CodecInfo) -> list[np.ndarray]:
+    """How often each code of each quantizer occurs."""
+    counts = [np.zeros(size, dtype=np.int64) for size in codec.codebook_sizes]
+    for row in rows:
+        for quantizer, count in enumerate(counts):
+            count += np.bincount(row.codes[quantizer :: codec.num_quantizers], minlength=len(count))
+    return counts
 
 
 def _summary(
-    identity: Mapping[str, Any], shards: Sequence[Shard], sides: Sequence[Mapping[str, Any]]
+    identity: Mapping[str, Any], shards: Sequence[Shard], notes: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """`metadata.json`: a function of the corpus, the codec and the options."""
     codec = CodecInfo.from_dict(identity["codec"])
     splits: dict[str, dict[str, Any]] = {}
     for split in dict.fromkeys(shard.split for shard in shards):
-        own = [side for shard, side in zip(shards, sides, strict=True) if shard.split == split]
-        usage = [np.sum([side["usage"][q] for side in own], axis=0) for q in range(codec.num_quantizers)]
+        own = [of_shard for shard, of_shard in zip(shards, notes, strict=True) if shard.split == split]
+        usage = [np.sum([one["usage"][q] for one in own], axis=0) for q in range(codec.num_quantizers)]
         splits[split] = {
             "shards": len(own),
-            "rows": sum(side["rows"] for side in own),
-            "frames": sum(side["frames"] for side in own),
-            "seconds": round(sum(side["seconds"] for side in own), 3),
-            "failures": sum(len(side["failures"]) for side in own),
+            "rows": sum(one["rows"] for one in own),
+            "frames": sum(one["frames"] for one in own),
+            "seconds": round(sum(one["seconds"] for one in own), 3),
+            "failures": sum(len(one["failures"]) for one in own),
             "codes_in_use": [int(np.count_nonzero(counts)) for counts in usage],
             "codebook_perplexity": [round(_perplexity(counts), 2) for counts in usage],
         }
-    digest = hashlib.sha256("".join(side["sha256"] for side in sides).encode())
+    digest = hashlib.sha256("".join(one["sha256"] for one in notes).encode())
     options = identity["options"]
     return {
         "format_version": FORMAT_VERSION,
@@ -190,13 +209,72 @@ def _perplexity(counts: np.ndarray) -> float:
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
-def _differences(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """`codec.fingerprint (there 1f…, now 2e…)` for each field that differs."""
-    found = []
-    for key in dict.fromkeys([*there, *now]):
-        was, is_now, name = there.get(key), now.get(key), f"{prefix}{key}"
-        if isinstance(was, Mapping) and isinstance(is_now, Mapping):
-            found += _differences(was, is_now, f"{name}.")
-        elif was != is_now:
-            found.append(f"{name} (there {was}, now {is_now})")
-    return found
+_COLUMNS = """\
+| column | type | |
+| --- | --- | --- |
+| `id` | string | unique |
+| `codes` | list of uint16 | the stream: {quantizers} a frame, frame after frame |
+| `text`, `speaker`, `language` | string or null | |
+| `words` | list of {{word, start, end}} or null | seconds; null for a word that could not be placed |
+| `seconds` | float32 | of audio |"""
+
+
+def dataset_card(metadata: Mapping[str, Any]) -> str:
+    """README.md from `metadata.json`; the header tells Hugging Face which file belongs to which split."""
+    codec = CodecInfo.from_dict(metadata["codec"])
+    name = metadata["corpus"]["name"]
+    header: dict[str, Any] = {
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [
+                    {"split": split, "path": f"{split}-*.parquet"} for split in metadata["splits"]
+                ],
+            }
+        ],
+        "task_categories": ["text-to-speech", "automatic-speech-recognition"],
+        "tags": ["speech-tokens", "codec-slm"],
+    }
+    if metadata["licence"]:
+        header["license"] = metadata["licence"]
+    quantizers = "one code" if codec.num_quantizers == 1 else f"{codec.num_quantizers} codes"
+    codebooks = " + ".join(map(str, codec.codebook_sizes))
+    window = (
+        f", in windows of {codec.chunk_seconds:g} s with {codec.overlap_seconds:g} s of context"
+        if codec.chunk_seconds is not None
+        else ""
+    )
+    splits = "\n".join(
+        f"| {split} | {counts['rows']:,} | {counts['seconds'] / 3600:,.2f} | {counts['frames']:,} | "
+        f"{', '.join(map(str, counts['codes_in_use']))} | {counts['failures']:,} |"
+        for split, counts in metadata["splits"].items()
+    )
+    about = "".join(
+        f"{title}: {metadata[key]}\n\n"
+        for title, key in (("Source of the recordings", "source"), ("Licence", "licence"))
+        if metadata[key]
+    )
+    return f"""---
+{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---
+
+# {name}: speech as tokens
+
+The recordings of `{name}`, encoded by `{codec.name}` (fingerprint `{codec.fingerprint}`) at
+{codec.frame_rate:g} frames a second, {quantizers} a frame from {codebooks}, in {metadata["precision"]}{window}.
+
+| split | rows | hours | frames | codes in use | failures |
+| --- | --- | --- | --- | --- | --- |
+{splits}
+
+{about}{_COLUMNS.format(quantizers=quantizers)}
+
+```python
+from datasets import load_dataset
+
+dataset = load_dataset("path/to/this/directory")
+```
+
+The codes mean something only to the codec of that fingerprint. `codec-slm inspect DIRECTORY --row 0
+--audio out.wav` shows a row and decodes it. Everything that was set is in `metadata.json`; recordings that
+could not be read, and why, are in `failures.jsonl`.
+"""

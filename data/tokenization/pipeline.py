@@ -1,35 +1,271 @@
-"""From requests to codes: reading and encoding, one batch after the other or, on a CPU, in several lanes.
+"""From a plan to codes: reading audio, and encoding it batch by batch.
 
-A lane is a thread that reads a batch and encodes it, with its share of the cores. Several batches at once use a CPU
-better than all cores on one batch: nothing waits for the slowest core after every layer, and no core is taken from
-the encoder in the middle of a layer because the next batch must be read.
+On a GPU, worker processes read ahead of the encoder. On a CPU, several threads each read a batch and encode it with
+their share of the cores. Several batches at once use a CPU better than all cores on one batch: nothing waits for the
+slowest core after every layer, and no core leaves a layer because the next batch must be read.
 """
 
-import os
+import queue
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from threading import Semaphore
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from codec.foundation import world_size
-from data.audio import AudioError
-from data.tokenization.encoding import BatchEncoder, PendingCodes
-from data.tokenization.reading import AudioBatch, BatchReader, Request, read_batches
+from codec import CodecInfo
+from codec.foundation import UserError
+from codec.foundation.memory import return_free_memory
+from data.audio import AudioError, AudioSource, read_audio, read_blocks
+from data.corpora.utterance import Utterance
+from data.sharded_directory import Shard, cores_for_this_process
+from data.tokenization.plan import Plan
 
-MOST_LANES = 4  # each holds the activations of a batch
+BLOCK_SECONDS = 10.0  # of a long recording at a time
+_TIDY_SECONDS = 600.0  # of a long recording between two times that free memory is given back
+_MOST_THREADS = 4  # each holds the activations of a batch
 _AHEAD = 16  # batches begun, or done, before the oldest of them is
 
 T = TypeVar("T")
 
 
 @dataclass
+class Request:
+    """A batch to read."""
+
+    shard: Shard
+    rows: np.ndarray  # (batch,) numbers in the plan
+    last: bool  # of its shard
+
+
+@dataclass
+class AudioBatch:
+    """What could be read of a request."""
+
+    request: Request
+    rows: list[int] = field(default_factory=list)
+    waveforms: Tensor | None = None  # (rows, samples) float32, zeros behind each row
+    lengths: list[int] = field(default_factory=list)  # samples of each row
+    failures: dict[int, str] = field(default_factory=dict)  # reason by row
+    long: bool = False  # one long recording, not read yet
+
+    def pin_memory(self) -> "AudioBatch":
+        """The loader calls this, so that the copy to a GPU does not hold up this process."""
+        if self.waveforms is not None:
+            self.waveforms = self.waveforms.pin_memory()
+        return self
+
+
+class BatchReader(Dataset[AudioBatch]):
+    """Reads the recordings of a request. `long_blocks` reads long ones later."""
+
+    def __init__(
+        self, utterances: Sequence[Utterance], plan: Plan, sampling_rate: int, gain: float = 1.0
+    ) -> None:
+        self._utterances, self._plan, self._rate = utterances, plan, sampling_rate
+        self._gain = gain
+
+    def __getitem__(self, request: Request) -> AudioBatch:  # type: ignore[override]
+        batch = AudioBatch(request, long=self.is_long(request))
+        if batch.long:
+            return batch
+        waveforms = []
+        for row in request.rows.tolist():
+            variant = self._plan.variants[self._plan.variant[row]]
+            try:
+                waveform = read_audio(self._source(row), self._rate, variant.speed)[variant.skip :]
+                if len(waveform) == 0:
+                    raise AudioError(
+                        f"{self._source(row)}: shorter than a frame, nothing is left after a shift"
+                    )
+            except AudioError as error:
+                batch.failures[row] = str(error)
+                continue
+            batch.rows.append(row)
+            waveforms.append(waveform * self._gain if self._gain != 1.0 else waveform)
+        batch.lengths = [len(waveform) for waveform in waveforms]
+        if waveforms:
+            batch.waveforms = torch.zeros(len(waveforms), max(batch.lengths))
+            for place, waveform in zip(batch.waveforms, waveforms, strict=True):
+                place[: len(waveform)] = waveform
+        return batch
+
+    def is_long(self, request: Request) -> bool:
+        """Whether it is for one long recording."""
+        return self._plan.is_long(int(request.rows[0]))
+
+    def long_blocks(self, row: int) -> Iterator[Tensor]:
+        """One recording in blocks (samples,), read ahead by a thread.
+
+        Raises AudioError, possibly after some blocks.
+        """
+        variant = self._plan.variants[self._plan.variant[row]]
+        blocks = read_blocks(self._source(row), self._rate, BLOCK_SECONDS, variant.speed)
+        if self._gain != 1.0:
+            blocks = (block * self._gain for block in blocks)
+        return _dropped(_read_ahead(blocks), variant.skip)
+
+    def _source(self, row: int) -> AudioSource:
+        return self._utterances[self._plan.utterance[row]].path
+
+
+def read_batches(
+    reader: BatchReader, requests: Iterable[Request], workers: int, pin_memory: bool
+) -> Iterator[AudioBatch]:
+    """The batches in the order of the requests; each worker reads two ahead.
+
+    Workers are processes: threads share the interpreter's lock and would slow the one that launches GPU kernels
+    several times over. Without workers this thread reads.
+    """
+    yield from DataLoader(
+        reader,
+        batch_size=None,
+        sampler=requests,  # type: ignore[arg-type]
+        num_workers=workers,
+        pin_memory=pin_memory,
+        prefetch_factor=2 if workers else None,
+    )
+
+
+def _dropped(blocks: Iterator[Tensor], skip: int) -> Iterator[Tensor]:
+    for block in blocks:
+        yield block[skip:]
+        skip = max(0, skip - len(block))
+
+
+def _read_ahead(blocks: Iterator[Tensor], count: int = 2) -> Iterator[Tensor]:
+    """The same blocks; a thread fetches up to `count` of them ahead."""
+    ready: queue.Queue[Tensor | BaseException | None] = queue.Queue(maxsize=count)
+    stopped = threading.Event()
+
+    def put(item: Tensor | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def run() -> None:
+        try:
+            for block in blocks:
+                if stopped.is_set():
+                    return
+                put(block)
+            put(None)
+        except BaseException as error:  # the consumer raises it
+            put(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()
+
+
+@dataclass
+class PendingCodes:
+    """Codes that the device may still be computing: `streams()` waits for them."""
+
+    codes: Tensor  # (batch, num_quantizers, frames)
+    frames: list[int]  # of each row
+
+    def streams(self) -> list[np.ndarray]:
+        """One stream a row, (frames * num_quantizers,) uint16, frame-major."""
+        codes = self.codes.cpu().numpy().astype(np.uint16)
+        return [to_stream(row[:, :count]) for row, count in zip(codes, self.frames, strict=True)]
+
+
+def to_stream(codes: np.ndarray) -> np.ndarray:
+    """(num_quantizers, frames) -> (frames * num_quantizers,) frame-major."""
+    return np.ascontiguousarray(codes.T).reshape(-1)
+
+
+def to_codes(stream: np.ndarray, num_quantizers: int) -> Tensor:
+    """(frames * num_quantizers,) -> (num_quantizers, frames) int64."""
+    return torch.from_numpy(stream.astype(np.int64).reshape(-1, num_quantizers).T.copy())
+
+
+class BatchEncoder:
+    """Runs a codec's encoder over padded batches and over long recordings.
+
+    Raises UserError for a codec whose codes do not fit in 16 bits.
+    """
+
+    def __init__(self, model: Any, precision: str = "float32") -> None:
+        self.info = CodecInfo.of(model)
+        if max(self.info.codebook_sizes) > 2**16:
+            raise UserError(
+                f"{self.info.name} has more than 65,536 codes a codebook: a token dataset holds 16 bits"
+            )
+        self._model, self._precision = model, precision
+        self._device = next(iter(model.parameters())).device
+
+    @property
+    def on_gpu(self) -> bool:
+        return self._device.type == "cuda"
+
+    def encode(self, waveforms: Tensor, lengths: Sequence[int]) -> PendingCodes:
+        """Codes of waveforms (batch, samples) with the samples of each row; does not wait for the device."""
+        with _inference(self._device.type, self._precision):
+            input_values = waveforms.to(self._device, non_blocking=True)[:, None]  # (batch, 1, samples)
+            positions = torch.arange(waveforms.shape[1], device=self._device)
+            mask = positions < torch.tensor(lengths, device=self._device)[:, None]  # (batch, samples)
+            codes = self._model.encode(input_values, mask).audio_codes
+        return PendingCodes(codes, [-(-length // self.info.hop_length) for length in lengths])
+
+    def encode_long(self, blocks: Iterable[Tensor]) -> "LongCodes":
+        """Codes of one recording that comes in blocks (samples,)."""
+        samples = 0
+        often = round(_TIDY_SECONDS * self.info.sampling_rate)
+
+        def counted() -> Iterator[Tensor]:
+            nonlocal samples
+            for block in blocks:
+                if samples // often < (samples + len(block)) // often:
+                    return_free_memory()
+                samples += len(block)
+                yield block
+
+        with _inference(self._device.type, self._precision):
+            codes = self._model.encode_blocks(counted())  # (num_quantizers, frames)
+        return LongCodes(to_stream(codes.cpu().numpy().astype(np.uint16)), samples)
+
+
+@dataclass
+class LongCodes:
+    """The stream of a long recording, and its length in samples."""
+
+    stream: np.ndarray  # (frames * num_quantizers,) uint16
+    samples: int
+
+
+@contextmanager
+def _inference(device: str, precision: str) -> Iterator[None]:
+    # TF32 keeps 10 bits of a product: enough to flip codes between batches of different shapes.
+    # The flags are the whole process's, and on a CPU several threads come here at once.
+    cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    with (
+        torch.inference_mode(),
+        cudnn if device == "cuda" else nullcontext(),
+        torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"),
+    ):
+        yield
+
+
+@dataclass
 class EncodedBatch:
-    """What was read, and the streams of `batch.rows`."""
+    """A batch, and the stream of each of `batch.rows`."""
 
     batch: AudioBatch
     streams: list[np.ndarray] = field(default_factory=list)
@@ -37,29 +273,30 @@ class EncodedBatch:
 
 def encode_batches(
     encoder: BatchEncoder, reader: BatchReader, requests: Iterable[Request], workers: int | None
-) -> Iterator[EncodedBatch]:
-    """The requests' codes in order, whatever is done at once. `workers` processes read ahead; None: as many as help.
+) -> Generator[EncodedBatch, None, None]:
+    """The codes of the requests, in their order.
 
-    On a CPU, PyTorch's threads are divided among the lanes, so their number is that of `torch.get_num_threads()`.
+    workers: processes that read ahead; None takes as many as help
+
+    On a CPU the encoding threads share the `torch.get_num_threads()` cores.
     """
     threads = torch.get_num_threads()
     if encoder.on_gpu or threads == 1:
-        workers = default_workers() if workers is None else workers
+        workers = _default_workers() if workers is None else workers
         return _one_by_one(encoder, reader, read_batches(reader, requests, workers, encoder.on_gpu))
     read = read_batches(reader, requests, workers, pin_memory=False) if workers else requests
-    return _in_lanes(encoder, reader, read, min(MOST_LANES, threads), threads)
+    return _in_threads(encoder, reader, read, min(_MOST_THREADS, threads), threads)
 
 
-def default_workers() -> int:
+def _default_workers() -> int:
     """Reader processes for this process: one reads at 1,000 to 2,000 times real time."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // max(1, 2 * world_size())))
+    return max(1, min(8, cores_for_this_process() // 2))
 
 
 def _one_by_one(
     encoder: BatchEncoder, reader: BatchReader, batches: Iterator[AudioBatch]
-) -> Iterator[EncodedBatch]:
-    """On a GPU a batch is launched before the former one's codes are fetched."""
+) -> Generator[EncodedBatch, None, None]:
+    """Launch each batch before fetching the codes of the former one, which keeps a GPU busy."""
     waiting: tuple[AudioBatch, PendingCodes | None] | None = None
     for batch in batches:
         pending = None if batch.long else _launch(encoder, batch)
@@ -74,14 +311,15 @@ def _one_by_one(
         yield _fetch(*waiting)
 
 
-def _in_lanes(
+def _in_threads(
     encoder: BatchEncoder,
     reader: BatchReader,
     items: Iterable[Request | AudioBatch],
-    lanes: int,
     threads: int,
-) -> Iterator[EncodedBatch]:
-    at_work = Semaphore(lanes)
+    cores: int,
+) -> Generator[EncodedBatch, None, None]:
+    """Read and encode in several threads, each with its share of the cores."""
+    at_work = threading.Semaphore(threads)
 
     def encode(item: Request | AudioBatch) -> EncodedBatch:
         batch = item if isinstance(item, AudioBatch) else reader[item]
@@ -91,8 +329,8 @@ def _in_lanes(
             return _fetch(batch, _launch(encoder, batch))
 
     waiting: deque[Future[EncodedBatch]] = deque()
-    # one thread more, which reads while all lanes are at work
-    pool = ThreadPoolExecutor(lanes + 1, "encoder", torch.set_num_threads, (threads // lanes,))
+    # One thread more reads while all others encode.
+    pool = ThreadPoolExecutor(threads + 1, "encoder", torch.set_num_threads, (cores // threads,))
     try:
         for item, is_last in _with_last(items):
             request = item.request if isinstance(item, AudioBatch) else item
@@ -108,7 +346,7 @@ def _in_lanes(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # what a lane sets holds for itself and for threads that begin later
+        torch.set_num_threads(cores)  # a thread's setting also holds for threads that begin later
 
 
 def _launch(encoder: BatchEncoder, batch: AudioBatch) -> PendingCodes | None:

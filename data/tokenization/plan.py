@@ -1,95 +1,87 @@
-"""What goes where: rows into shards, rows of a shard into batches. A function of the corpus and the options
-alone.
+"""What goes where in a token dataset: rows into shards, the rows of a shard into batches.
+
+A plan is a function of the corpus, the lengths of its recordings, the codec and the options. The lengths come from the
+files' headers, which one process reads for all.
 """
 
 import json
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
 from codec import CodecInfo
-from codec.foundation import UserError
-from data.audio import AudioInfo
-from data.corpora import Corpus
-from data.tokenization.variants import PLAIN, Variant, training_variants
+from codec.foundation import Progress, UserError, rank, write_bytes
+from data.audio import AudioError, AudioInfo, audio_info
+from data.config import TokenizeOptions
+from data.corpora.utterance import Corpus, Utterance, Word
+from data.sharded_directory import Shard
 
-# Quarter hours while that makes no more files than this: a kill costs little on one machine, and a thousand
+# Quarter hours, as long as they make no more files than this: a kill costs little on one machine, and a thousand
 # processes still find work.
 _SHARD_SECONDS = 900.0
 _MOST_SHARDS = 1024
 
-
-@dataclass(frozen=True)
-class TokenizeOptions:
-    """All that decides the bytes of a token dataset, beside corpus and codec.
-
-    shards: of the training split at most (others get as many for their length); by default a quarter hour
-    each, up to
-        1,024
-    speeds, shifts: each training recording is encoded at every speed, with so many sub-frame shifts
-    batch_seconds: audio in a batch, padding included
-    long_seconds: recordings longer than this are encoded block by block, in bounded memory
-    precision: of the encoder; in bfloat16 the codes of near ties differ from float32's
-    gain: factor on every recording, for corpora far from the level that the codec was trained at
-    source, licence: of the recordings, for the dataset's card
-    """
-
-    shards: int | None = None
-    speeds: tuple[float, ...] = (1.0,)
-    shifts: int = 1
-    batch_seconds: float = 60.0
-    long_seconds: float = 120.0
-    precision: Literal["float32", "bfloat16"] = "float32"
-    gain: float = 1.0
-    source: str | None = None
-    licence: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.shards is not None and self.shards < 1:
-            raise UserError(f"shards is {self.shards}: expected at least 1")
-        if not (self.batch_seconds > 0 and self.long_seconds > 0):
-            raise UserError("batch_seconds and long_seconds must be more than 0")
-        if not 0 < self.gain < float("inf"):
-            raise UserError(f"gain is {self.gain}: expected a factor above 0")
-        if self.precision not in ("float32", "bfloat16"):
-            raise UserError(f"unknown precision {self.precision!r}: choose float32 or bfloat16")
+HEADERS = ".headers.safetensors"  # kept in the output directory until the dataset is whole
+_READING = ".headers.reading"  # touched while they are being read
+_THREADS = 16  # headers wait for the disk or for the network, not for the processor
+_AT_ONCE = 1024  # calls waiting in the pool: tens of millions would fill the memory
+_PATIENCE_SECONDS = 60.0
 
 
 def identity(corpus: Corpus, codec: CodecInfo, options: TokenizeOptions) -> dict[str, Any]:
-    """What must be the same for two runs to work on one dataset; goes into its metadata."""
-    facts = {
-        "codec": codec.to_dict(),
-        "corpus": {
-            "name": corpus.name,
-            "format": corpus.format,
-            "utterances": len(corpus.utterances),
-            "hash": corpus.content_hash(),
-        },
-        "options": asdict(options),
-    }
-    return json.loads(json.dumps(facts))  # as it comes back from a file: lists for tuples
+    """What must be the same for two runs to work on one dataset; it goes into the metadata."""
+    return {"codec": codec.to_dict(), "corpus": corpus.identity(), "options": asdict(options)}
 
 
 @dataclass(frozen=True)
-class Shard:
-    """One file of the dataset: the plan's rows [start, stop)."""
+class Variant:
+    """One way to encode a recording: small corpora get more tokens of the same words.
 
-    split: str
-    number: int  # within its split
-    of: int
-    start: int
-    stop: int
+    `speed` changes tempo and pitch together, by resampling. Then the first `skip` samples, less than a frame, are
+    dropped, so that the codec's frames fall elsewhere.
+    """
 
-    @property
-    def file_name(self) -> str:
-        return f"{self.split}-{self.number:05d}-of-{self.of:05d}.parquet"
+    speed: float = 1.0
+    skip: int = 0
 
     @property
-    def rows(self) -> int:
-        return self.stop - self.start
+    def suffix(self) -> str:
+        """What it adds to a row's id: nothing for the recording as it is."""
+        speed = f"@speed{self.speed:g}" if self.speed != 1.0 else ""
+        return speed + (f"@shift{self.skip}" if self.skip else "")
+
+    def words(self, words: Sequence[Word] | None, sampling_rate: int) -> list[Word] | None:
+        """Word times of the variant from those of the recording."""
+        if words is None:
+            return None
+        shift = self.skip / sampling_rate
+
+        def moved(seconds: float | None) -> float | None:
+            return None if seconds is None else max(0.0, seconds / self.speed - shift)
+
+        return [Word(word, moved(start), moved(end)) for word, start, end in words]
+
+
+PLAIN = Variant()
+
+
+def training_variants(speeds: Sequence[float], shifts: int, hop_length: int) -> list[Variant]:
+    """Every speed with every one of `shifts` evenly spaced sub-frame shifts. Raises UserError."""
+    if not speeds or len(set(speeds)) != len(speeds) or not all(0.5 <= speed <= 2.0 for speed in speeds):
+        raise UserError(f"speeds are {list(speeds)}: expected different numbers from 0.5 to 2")
+    if not 1 <= shifts <= hop_length:
+        raise UserError(f"shifts is {shifts}: expected 1 (none) to {hop_length}, the samples of a frame")
+    return [Variant(speed, k * hop_length // shifts) for speed in speeds for k in range(shifts)]
 
 
 @dataclass(frozen=True)
@@ -107,7 +99,7 @@ class Plan:
     def batches(self, shard: Shard) -> list[np.ndarray]:
         """Row numbers (batch,) of each batch of a shard."""
         lengths = self.samples[shard.start : shard.stop]
-        # Mostly broken, but should one turn out to be an hour long, it had better be alone.
+        # Recordings of unknown length are mostly broken. Each is alone, for it may be an hour long.
         lengths = np.where(lengths == 0, self.batch_samples, lengths)
         return [
             batch + shard.start for batch in length_batches(lengths, self.batch_samples, self.long_samples)
@@ -120,9 +112,7 @@ class Plan:
 def make_plan(
     corpus: Corpus, headers: Sequence[AudioInfo | None], codec: CodecInfo, options: TokenizeOptions
 ) -> Plan:
-    """Lay out the dataset; `headers` are those of the corpus's utterances in order, None for unreadable
-    ones.
-    """
+    """Lay out the dataset. `headers` belong to the corpus's utterances in order, None where unreadable."""
     rate = codec.sampling_rate
     variants = training_variants(options.speeds, options.shifts, codec.hop_length)
     if PLAIN not in variants:
@@ -176,8 +166,7 @@ def default_shards(seconds: float) -> int:
 
 
 def shard_bounds(seconds: np.ndarray, shards: int) -> list[int]:
-    """Cut rows, in order, into at most `shards` runs of about equal seconds: (runs + 1) row numbers from 0
-    on.
+    """Cut rows, in order, into at most `shards` runs of about equal seconds: (runs + 1) row numbers from 0 on.
 
     A run is never empty, so a row longer than a share leaves fewer runs.
     """
@@ -193,8 +182,8 @@ def shard_bounds(seconds: np.ndarray, shards: int) -> list[int]:
 def length_batches(lengths: np.ndarray, batch_samples: int, long_samples: int) -> list[np.ndarray]:
     """Batches of rows of like length, longest first: row numbers (batch,) each.
 
-    A batch times its longest row is at most `batch_samples`, but one row is a batch at least. Rows longer
-    than `long_samples` are batches of their own.
+    The rows of a batch times its longest one are at most `batch_samples`, unless a batch is one row. Rows longer than
+    `long_samples` are batches of their own.
     """
     order = np.argsort(-lengths, kind="stable")
     batches: list[np.ndarray] = []
@@ -205,3 +194,94 @@ def length_batches(lengths: np.ndarray, batch_samples: int, long_samples: int) -
         batches.append(order[start : start + count])
         start += count
     return batches
+
+
+def read_headers(
+    utterances: Sequence[Utterance], output: Path, identity: dict[str, Any]
+) -> list[AudioInfo | None]:
+    """The header of every recording in order, None where none can be read.
+
+    The first process of a launch reads and shares them. The others wait while it shows signs of life; otherwise they
+    read for themselves. All read the same, so it does not matter who writes.
+    """
+    path = output / HEADERS
+    if rank() != 0:
+        _wait_for(path, output / _READING)
+    shared = _load(path, identity)
+    if shared is not None:
+        return shared
+    headers: list[AudioInfo | None] = []
+    with (
+        _alive(output / _READING) as alive,
+        Progress(total=len(utterances), unit="files", label="reading headers") as progress,
+        ThreadPoolExecutor(_THREADS) as pool,
+    ):
+        for start in range(0, len(utterances), _AT_ONCE):
+            found = list(pool.map(_header, utterances[start : start + _AT_ONCE]))
+            headers += found
+            progress.update(len(found))
+            alive()
+    write_bytes(path, _dump(headers, identity))
+    return headers
+
+
+def _header(utterance: Utterance) -> AudioInfo | None:
+    try:
+        return audio_info(utterance.path)
+    except AudioError:
+        return None  # reading the audio finds and records the reason
+
+
+@contextmanager
+def _alive(path: Path) -> Iterator[Any]:
+    """Yield a function; calling it shows others, every few seconds, that this process is at work."""
+    last = 0.0
+
+    def touch() -> None:
+        nonlocal last
+        if time.monotonic() - last > _PATIENCE_SECONDS / 20:
+            last = time.monotonic()
+            path.touch()
+
+    try:
+        yield touch
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _wait_for(path: Path, sign: Path) -> None:
+    seen: float | None = None
+    since = time.monotonic()
+    while not path.exists() and time.monotonic() - since < _PATIENCE_SECONDS:
+        try:
+            # Only a change counts: clocks of machines on one file system differ.
+            if (touched := sign.stat().st_mtime) != seen:
+                seen, since = touched, time.monotonic()
+        except FileNotFoundError:
+            pass
+        time.sleep(0.2)
+
+
+def _dump(headers: Sequence[AudioInfo | None], identity: dict[str, Any]) -> bytes:
+    rows = [(h.frames, h.sampling_rate, h.channels) if h else (0, 0, 0) for h in headers]
+    table = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3)
+    return save({"headers": table}, metadata={"identity": json.dumps(identity, sort_keys=True)})
+
+
+def _load(path: Path, identity: dict[str, Any]) -> list[AudioInfo | None] | None:
+    """Headers that another process, or an earlier run, has read for the same dataset."""
+    if not path.is_file():
+        return None
+    if stored_identity(path) != identity:
+        raise UserError(
+            f"{path.parent}: another tokenize run has begun there meanwhile: give another --output"
+        )
+    with safe_open(path, framework="pt") as file:
+        rows = file.get_tensor("headers").tolist()
+    return [AudioInfo(*row) if row[1] else None for row in rows]
+
+
+def stored_identity(path: Path) -> dict[str, Any]:
+    """The identity of the run that the headers were read for."""
+    with safe_open(path, framework="pt") as file:
+        return json.loads((file.metadata() or {})["identity"])

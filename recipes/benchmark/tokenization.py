@@ -50,8 +50,8 @@ def time_tokenize(codec: str, seconds: float, rounds: int, device: str) -> Token
     from data import TokenizeOptions, open_corpus, tokenize_corpus
     from data.audio import audio_info
     from data.tokenization import BatchEncoder
+    from data.tokenization.pipeline import BatchReader, Request
     from data.tokenization.plan import make_plan
-    from data.tokenization.reading import BatchReader, Request
 
     seed_globals(0)
     model = _codec(codec, device)

@@ -243,7 +243,7 @@ def _open_data(folder: Path, length: int, blocks: int, device: str) -> "Training
     """A token dataset of random codes and texts, written and opened as any other."""
     from codec.foundation import write_bytes
     from data import TokenDataset
-    from data.tokenization.rows import parquet_bytes
+    from data.tokenization import parquet_bytes
     from slm.bundled import find_slm
     from slm.documents import DocumentConfig
     from slm.models.configuration import ModelConfig
@@ -272,7 +272,7 @@ def _open_data(folder: Path, length: int, blocks: int, device: str) -> "Training
 
 def _rows(vocabulary: "Vocabulary") -> Iterator[Any]:
     """Utterances without end."""
-    from data.tokenization.rows import TokenRow
+    from data.tokenization import TokenRow
 
     random = np.random.default_rng(_SEED)
     info = vocabulary.codec

@@ -7,7 +7,7 @@ from recipes.cli.common import resolve_device
 from recipes.cli.data import Format
 
 if TYPE_CHECKING:
-    from data import Aligner, AlignmentResult
+    from data import Aligner, FillResult
 
 
 def align(
@@ -86,7 +86,7 @@ def _aligner(name: str, textgrids: str | None, min_probability: float, device: s
     return PocketSphinxAligner(flite)
 
 
-def _report(result: "AlignmentResult", output: str) -> None:
+def _report(result: "FillResult", output: str) -> None:
     from codec.foundation import rank
 
     if rank() != 0 and not result.stopped:

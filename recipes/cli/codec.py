@@ -22,7 +22,8 @@ from codec.training import (
     train_codec,
 )
 from codec.vocoders.directories import load_vocoder
-from data.corpora import CorpusFormat, Utterance
+from data.config import CorpusFormat
+from data.corpora import Utterance
 
 
 @dataclass

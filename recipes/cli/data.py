@@ -5,26 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from data.config import CorpusFormat as Format
 from recipes.cli.common import load_codec_on
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from data import TokenDataset
-    from data.tokenization import TokenizeResult
-
-# Those of data.corpora.CorpusFormat, said again because `--help` must not wait for torch.
-Format = Literal[
-    "auto",
-    "ljspeech",
-    "librispeech",
-    "vctk",
-    "emilia",
-    "seed-tts-eval",
-    "folder",
-    "manifest",
-    "huggingface",
-]
+    from data import FillResult, TokenDataset
 
 
 def tokenize(
@@ -219,7 +206,7 @@ def _texts(corpus: str, format: Format) -> Iterator[str]:
         yield from (utterance.text for utterance in utterances if utterance.text)
 
 
-def _report(result: "TokenizeResult", output: str) -> None:
+def _report(result: "FillResult", output: str) -> None:
     from codec.foundation import duration, rank
 
     if rank() != 0 and not result.stopped:
@@ -260,7 +247,7 @@ def _audio_files(paths: list[str]) -> dict[str, Path]:
 
 def _blocks(path: Path, sampling_rate: int) -> "Iterator[Tensor]":
     from data import read_blocks
-    from data.tokenization.reading import BLOCK_SECONDS
+    from data.tokenization import BLOCK_SECONDS
 
     return read_blocks(path, sampling_rate, BLOCK_SECONDS)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from codec.foundation import UserError
-from data.corpora import CorpusFormat
+from data.config import CorpusFormat
 from recipes.cli.measuring import (
     MEASURED_WITH,
     NO_SPEAKER_MODEL,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codec.foundation import UserError
-from data.corpora import CorpusFormat
+from data.config import CorpusFormat
 from recipes.cli.measuring import (
     MEASURED_WITH,
     NO_SPEAKER_MODEL,

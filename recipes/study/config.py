@@ -5,7 +5,7 @@ from pathlib import Path
 
 from codec.foundation import Schedule, UserError
 from codec.metrics import WAVEFORM_METRICS
-from data.corpora import CorpusFormat
+from data.config import CorpusFormat
 from slm.documents import DocumentConfig
 from slm.generation.sampling import SamplingConfig
 from slm.models.configuration import ModelConfig

@@ -67,12 +67,14 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 def test_words_reach_the_token_dataset(corpus: Corpus, tmp_path: Path) -> None:
-    result = align_corpus(corpus, EvenAligner(), tmp_path / "times", workers=2, shards=3)
+    result = align_corpus(corpus, EvenAligner(), tmp_path / "times", workers=1, shards=3)
     assert result.whole and result.metadata is not None
     about = result.metadata
     assert (about["utterances"], about["failures"], about["shards"]) == (28, 3, 3)
     assert (about["words"], about["placed"], about["unplaced"], about["unspoken"]) == (75, 50, 25, 0)
     assert result.too_many_failures(0.1) and not result.too_many_failures(0.11)
+    align_corpus(corpus, EvenAligner(), tmp_path / "alone", workers=0, shards=3)
+    assert files(tmp_path / "alone") == files(tmp_path / "times")
     lines = [json.loads(line) for line in (tmp_path / "times" / "failures.jsonl").read_text().splitlines()]
     assert {line["id"]: line["reason"] for line in lines if line["id"] != "utt007"} == {
         "utt005": "nobody knows",
@@ -95,7 +97,7 @@ def test_words_reach_the_token_dataset(corpus: Corpus, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_stopped_and_started_again_it_ends_the_same(corpus: Corpus, tmp_path: Path, workers: int) -> None:
-    align_corpus(corpus, EvenAligner(), tmp_path / "whole", workers=2, shards=5)
+    align_corpus(corpus, EvenAligner(), tmp_path / "whole", workers=0, shards=5)
     first = EvenAligner(in_processes=False, stop_after=14)
     result = align_corpus(corpus, first, tmp_path / "broken", workers, shards=5)
     assert result.stopped and not result.whole and 0 < result.shards_left < 5
@@ -135,9 +137,12 @@ def test_what_does_not_belong_together_is_refused(corpus: Corpus, tmp_path: Path
         with_alignment(replace(corpus, utterances=changed), tmp_path / "times")
     with pytest.raises(UserError, match=r"knows no utterance of .*: it is the alignment of another corpus"):
         with_alignment(replace(corpus, utterances=[Utterance("x", "x.wav", "x")]), tmp_path / "times")
+    before = files(tmp_path / "times")
     (tmp_path / "times" / "alignment-00000-of-00001.parquet").unlink()
     with pytest.raises(UserError, match="1 shards are missing"):
         with_alignment(corpus, tmp_path / "times")
+    assert align_corpus(corpus, EvenAligner(), tmp_path / "times", workers=0).whole
+    assert files(tmp_path / "times") == before
     tokenize_corpus(FakeCodec("a"), corpus, tmp_path / "tokens", workers=0)
     with pytest.raises(UserError, match="not the metadata of a word alignment"):
         with_alignment(corpus, tmp_path / "tokens")

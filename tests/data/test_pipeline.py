@@ -16,8 +16,7 @@ import torch
 from codec import load_codec
 from codec.foundation import UserError
 from data import TokenDataset, TokenizeOptions, open_corpus, read_blocks, tokenize_corpus
-from data.tokenization import BatchEncoder
-from data.tokenization.reading import BLOCK_SECONDS
+from data.tokenization import BLOCK_SECONDS, BatchEncoder
 from tests.codec.small_adapters import SMALL, save_small
 from tests.codec.small_codecs import small_codec, speech_like
 from tests.data.fake_codec import FakeCodec

@@ -9,11 +9,18 @@ from hypothesis import strategies as st
 
 from codec import CodecInfo
 from codec.foundation import UserError
+from data import TokenizeOptions
 from data.audio import AudioInfo
 from data.corpora import Utterance, Word
 from data.corpora.utterance import make_corpus
-from data.tokenization.plan import TokenizeOptions, default_shards, length_batches, make_plan, shard_bounds
-from data.tokenization.variants import Variant, training_variants
+from data.tokenization.plan import (
+    Variant,
+    default_shards,
+    length_batches,
+    make_plan,
+    shard_bounds,
+    training_variants,
+)
 
 CODEC = CodecInfo("c", "f" * 16, 24000, 1000, 24.0, (2048,), 1, None, None)
 

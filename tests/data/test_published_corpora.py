@@ -10,7 +10,7 @@ import soundfile
 
 from codec.foundation import UserError
 from data import Prompt, Utterance, audio_info, open_corpus, read_audio
-from data.corpora import CorpusFormat
+from data.config import CorpusFormat
 
 NOISE = np.random.default_rng(3).integers(-8000, 8000, size=4800).astype(np.int16)
 

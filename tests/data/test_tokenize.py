@@ -107,6 +107,24 @@ def test_two_processes_at_once(corpus_path: Path, tmp_path: Path, undisturbed: d
         assert content(tmp_path / name) == undisturbed
 
 
+def test_each_process_takes_its_own_shards(
+    corpus_path: Path, tmp_path: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other, so that no process is spared work that another has done."""
+    corpus, output = open_corpus(corpus_path), tmp_path / "shared"
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    seconds = []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        codec = FakeCodec()
+        result = tokenize_corpus(codec, corpus, output, OPTIONS, workers=0)
+        seconds.append(sum(codec.padded_samples) / 24_000)
+        # Seven shards, six of them of the training split.
+        assert result.shards_left == [4, 2, 0][rank] and result.whole == (rank == 2)
+    assert content(output) == undisturbed
+    assert max(seconds) < 0.5 * sum(seconds)
+
+
 def test_a_signal_stops_it_between_batches(
     corpus_path: Path, tmp_path: Path, undisturbed: dict[str, str]
 ) -> None:

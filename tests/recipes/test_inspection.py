@@ -8,7 +8,7 @@ import pytest
 
 from codec import CodecInfo
 from data import read_audio
-from data.tokenization.rows import TokenRow, parquet_bytes
+from data.tokenization import TokenRow, parquet_bytes
 from recipes.cli.main import main
 from tests.data.fake_codec import HOP, FakeCodec
 from tests.slm.token_rows import train_text_model

@@ -10,7 +10,7 @@ import pytest
 
 from codec.foundation import write_bytes
 from data import TokenDataset
-from data.tokenization.rows import TokenRow, parquet_bytes
+from data.tokenization import TokenRow, parquet_bytes
 from recipes.study.comparison import Comparison
 from recipes.study.prediction import predict
 from recipes.study.result import Result

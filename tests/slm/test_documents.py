@@ -531,7 +531,7 @@ def test_a_row_that_comes_again_looks_different(vocabulary):
 
 def test_documents_of_a_token_dataset_on_disk(vocabulary, tmp_path):
     from data import TokenDataset
-    from data.tokenization.rows import TokenRow, parquet_bytes
+    from data.tokenization import TokenRow, parquet_bytes
 
     rows = speech_rows(40)
     rows.timed = [[(w, float(np.float32(s)), float(np.float32(e))) for w, s, e in row] for row in rows.timed]

@@ -8,7 +8,7 @@ import pytest
 
 from codec.foundation import UserError
 from data.token_stream import TokenStream
-from data.tokenization.rows import TokenRow, parquet_bytes
+from data.tokenization import TokenRow, parquet_bytes
 from slm.documents import DocumentConfig, Documents, Source, TextRows
 from slm.packing.block_stream import BlockStream, StreamPosition
 from slm.packing.shard_windows import BlocksAhead, ShardWindows, StreamedSource

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from codec.foundation import Schedule, UserError
-from data.tokenization.rows import TokenRow, parquet_bytes
+from data.tokenization import TokenRow, parquet_bytes
 from recipes.cli.main import main
 from slm.text.config import TextDatasetConfig, ValidationConfig
 from slm.training.config import DatasetConfig
