@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from codec import CodecInfo
 from codec.foundation import UserError, first_line, remove_leftovers
+from data.sharded_directory import METADATA
 from data.token_dataset import TokenDataset
-from data.tokenization.directory import METADATA
 
 if TYPE_CHECKING:
     import fsspec
