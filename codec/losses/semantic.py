@@ -1,105 +1,143 @@
-"""What pulls a semantic stream towards the words: a teacher's features in L2, or the transcript's characters by CTC."""
+"""Distillation: the quantized stream is pulled towards a speech SSL model's features (arXiv 2507.18897, section 3.4).
 
-from dataclasses import dataclass
+The published targets drift in time against the stream by up to four frames, for both are counted from their starts at
+rates that are not quite multiples; here both sides are placed by the time they are centred at.
+"""
 
 import torch
 import torch.nn.functional as F
+import torchaudio
 from torch import Tensor, nn
+from transformers import AutoFeatureExtractor, AutoModel, PreTrainedModel
 
-from codec.nn.masks import masked_mean
+from codec.foundation import UserError
+from codec.foundation.quiet import quiet_transformers
+from codec.nn.kaldi_filterbank import RECEPTIVE_FIELD, STRIDE, stacked_filterbank
+from codec.nn.masks import lengths_from_mask, mask_from_lengths, masked_mean, zero_beyond
 from codec.nn.precision import at_least_float32
 
+TEACHER_RATE = 16_000  # Hz: every public speech SSL model's sampling rate
 
-class FeatureRegression(nn.Module):
-    """L2 between a linear map of the stream and a teacher's standardised features (arXiv 2606.06743).
 
-    Mean and deviation of each feature are measured once, before training, and stored with the run.
-    """
+class SSLTeacher:
+    """A frozen speech SSL model: waveform to features placed in time. No module, so that no checkpoint contains it."""
 
-    mean: Tensor
-    std: Tensor
+    def __init__(self, name_or_path: str, layer: int | None, device: torch.device | str = "cpu"):
+        try:
+            with quiet_transformers():
+                self.model: PreTrainedModel = AutoModel.from_pretrained(name_or_path)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"cannot load the teacher {name_or_path}, a Hugging Face speech model: {reason}"
+            ) from error
+        self.model.eval().requires_grad_(False).to(device)  # type: ignore[arg-type]  # `to` is typed as unbound
+        states = self.model.config.num_hidden_layers + 1
+        if layer is not None and not -states <= layer < states:
+            raise UserError(f"teacher_layer is {layer}: {name_or_path} has hidden states 0 to {states - 1}")
+        self.layer = layer
+        self.hears_filterbank = self.model.config.model_type == "wav2vec2-bert"
+        self.stride, self.receptive_field = (
+            (STRIDE, RECEPTIVE_FIELD) if self.hears_filterbank else _convolution_geometry(self.model)
+        )
+        self.normalizes = _wants_normalized(name_or_path)
+
+    @property
+    def dim(self) -> int:
+        """Width of the features."""
+        return int(self.model.config.hidden_size)
+
+    @torch.no_grad()
+    def __call__(self, waveform: Tensor, samples: Tensor, sampling_rate: int, centres: Tensor) -> Tensor:
+        """(batch, samples), each row's own (batch,) samples -> features (batch, len(centres), dim) at times in seconds.
+
+        The mean over all hidden states as in the paper, or one layer; between two features, linear interpolation.
+        """
+        with torch.autocast(waveform.device.type, enabled=False):  # 16 bits spoil audio and its logarithms
+            audio = torchaudio.functional.resample(at_least_float32(waveform), sampling_rate, TEACHER_RATE)
+            lengths = (samples * TEACHER_RATE + sampling_rate - 1) // sampling_rate
+            own = mask_from_lengths(lengths, audio.shape[1])
+            if self.normalizes:
+                mean = (audio * own).sum(dim=1, keepdim=True) / lengths[:, None]
+                variance = ((audio - mean).square() * own).sum(dim=1, keepdim=True) / lengths[:, None]
+                audio = (audio - mean) * torch.rsqrt(variance + 1e-7)
+            # zeros behind, so that there is a feature centred on every stretch of the recording
+            audio = F.pad(audio * own, (0, self.receptive_field))
+            if self.hears_filterbank:
+                bands, mask = stacked_filterbank(audio, lengths)
+        if self.hears_filterbank:
+            output = self.model(
+                input_features=bands.to(self.model.dtype), attention_mask=mask, output_hidden_states=True
+            )
+            last = (lengths_from_mask(mask) - 1).clamp_min(0)[:, None]  # behind it is nothing
+        else:
+            output = self.model(audio.to(self.model.dtype), output_hidden_states=True)
+            last = torch.full((len(audio), 1), output.hidden_states[0].shape[1] - 1, device=audio.device)
+        states = output.hidden_states
+        features = torch.stack(states).mean(dim=0) if self.layer is None else states[self.layer]
+        position = (centres * TEACHER_RATE - self.receptive_field / 2) / self.stride
+        position = torch.minimum(position.clamp_min(0)[None], last.to(position.dtype))  # (batch, centres)
+        below = position.floor().long()
+        share = (position - below).to(features.dtype)[..., None]
+
+        def take(index: Tensor) -> Tensor:
+            return features.gather(1, index[..., None].expand(-1, -1, features.shape[2]))
+
+        return take(below) * (1 - share) + take(torch.minimum(below + 1, last)) * share
+
+
+class DistillationHead(nn.Module):
+    """Quantized stream to the teacher's width at twice the frame rate, and the loss against its features."""
 
     def __init__(self, dim: int, teacher_dim: int):
         super().__init__()
-        self.proj = nn.Linear(dim, teacher_dim)
-        self.register_buffer("mean", torch.zeros(teacher_dim))
-        self.register_buffer("std", torch.ones(teacher_dim))
-
-    @torch.no_grad()
-    def measure(self, features: Tensor) -> None:
-        """Take the statistics of features (frames, teacher_dim)."""
-        self.mean.copy_(features.mean(dim=0))
-        self.std.copy_(features.std(dim=0).clamp_min(1e-5))
+        self.conv_transpose = nn.ConvTranspose1d(dim, teacher_dim, 11, stride=2, padding=5, output_padding=1)
 
     def forward(
         self,
-        stream: Tensor,
+        quantized: Tensor,
         features: Tensor,
         frame_mask: Tensor,
         total_frames: Tensor | float | None = None,
     ) -> Tensor:
-        """(batch, frames, dim), (batch, 2 * frames, teacher_dim) at half frames -> scalar, mean squared error.
+        """(batch, frames, dim), (batch, 2 * frames, teacher_dim) -> scalar.
 
-        The two features of a frame are averaged.
+        -log sigmoid(cos), the cosine along time for each feature (SpeechTokenizer, arXiv 2308.16692, equation 3).
         """
-        pooled = at_least_float32(features).unflatten(1, (-1, 2)).mean(dim=2)  # (batch, frames, teacher_dim)
-        wanted = (pooled - self.mean) / self.std
-        predicted = at_least_float32(self.proj(stream))
-        return masked_mean((predicted - wanted).square().mean(dim=-1), frame_mask, total_frames)
-
-
-@dataclass
-class Transcripts:
-    """What is said in the rows of a batch, and where."""
-
-    labels: Tensor  # (batch, characters) int64, numbers in the alphabet; what is beyond a row's own is unused
-    lengths: Tensor  # (batch,) characters; 0 for a row of which nothing is known
-    spans: Tensor  # (batch, 2) first sample and end of the stretch in which exactly this is said
-
-    def to(self, device: torch.device) -> "Transcripts":
-        """The same on a device."""
-        return Transcripts(self.labels.to(device), self.lengths.to(device), self.spans.to(device))
-
-
-class CharacterCTC(nn.Module):
-    """CTC of the transcript's characters on the stream: the stand-in where there is no teacher.
-
-    Two predictions a frame: at 25 frames a second some syllables have more characters than frames.
-    """
-
-    STEPS = 2  # a frame
-
-    def __init__(self, dim: int, characters: int):
-        super().__init__()
-        self.classes = characters + 1  # the last is the blank
-        self.proj = nn.Linear(dim, self.STEPS * self.classes)
-
-    def forward(
-        self,
-        stream: Tensor,
-        transcripts: Transcripts,
-        hop_length: int,
-        total_frames: Tensor | float,
-    ) -> Tensor:
-        """(batch, frames, dim) -> scalar: negative log likelihood of all rows' characters, over `total_frames`.
-
-        Rows of which nothing is known, and those with more characters than there is room for, count 0.
-        """
-        batch, frames, _ = stream.shape
-        logits = at_least_float32(self.proj(stream)).view(batch, frames * self.STEPS, self.classes)
-        log_probabilities = logits.log_softmax(dim=-1)
-        # a frame belongs to the span if its centre lies in it
-        first, end = ((transcripts.spans + hop_length // 2) // hop_length).clamp(0, frames).unbind(1)
-        steps = torch.arange(frames * self.STEPS, device=stream.device)
-        place = (first[:, None] * self.STEPS + steps).clamp(max=frames * self.STEPS - 1)
-        shifted = log_probabilities.gather(1, place[..., None].expand(-1, -1, self.classes))
-        losses = F.ctc_loss(
-            shifted.transpose(0, 1),
-            transcripts.labels,
-            ((end - first) * self.STEPS).clamp_min(1),
-            transcripts.lengths,
-            blank=self.classes - 1,
-            reduction="none",
-            zero_infinity=True,
+        own = zero_beyond(quantized, frame_mask).transpose(1, 2)  # (batch, dim, frames)
+        predicted = at_least_float32(self.conv_transpose(own))  # (batch, teacher_dim, 2 * frames)
+        mask = frame_mask.repeat_interleave(2, dim=1)[:, None]
+        cosine = F.cosine_similarity(
+            predicted * mask, features.transpose(1, 2).to(predicted.dtype) * mask, dim=-1
         )
-        return (losses * (transcripts.lengths > 0)).sum() / total_frames
+        loss = -F.logsigmoid(cosine).mean(dim=-1)  # (batch,)
+        # a row weighs by its length, so that parts of a batch add up
+        return masked_mean(loss[:, None].expand_as(frame_mask), frame_mask, total_frames)
+
+
+def distillation_centres(frames: int, frame_rate: float, device: torch.device) -> Tensor:
+    """Times in seconds of the head's 2 * frames outputs: centres of half frames."""
+    return (torch.arange(2 * frames, device=device) + 0.5) / (2 * frame_rate)
+
+
+def _convolution_geometry(model: PreTrainedModel) -> tuple[int, int]:
+    """(samples between features, samples a feature sees) of a wav2vec 2.0-style front end, from its configuration."""
+    kernels, strides = getattr(model.config, "conv_kernel", None), getattr(model.config, "conv_stride", None)
+    if not kernels or not strides:
+        raise UserError(
+            f"{type(model).__name__} does not start from the waveform by convolutions: "
+            "distillation needs a model of the wav2vec 2.0, HuBERT or WavLM family, or a w2v-BERT 2.0"
+        )
+    stride, field = 1, 1
+    for kernel, step in zip(kernels, strides, strict=True):
+        field += (kernel - 1) * stride
+        stride *= step
+    return stride, field
+
+
+def _wants_normalized(name_or_path: str) -> bool:
+    """Whether the model was trained on waveforms of mean 0 and deviation 1, as its feature extractor says."""
+    try:
+        return bool(getattr(AutoFeatureExtractor.from_pretrained(name_or_path), "do_normalize", False))
+    except (OSError, ValueError):  # it has none
+        return False
