@@ -2,9 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from codec.foundation import UserError
+from safetensors import SafetensorError, safe_open
+
+from codec.families import model_of, read_config
+from codec.foundation import RunDirectory, UserError
 from codec.foundation.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
 Codec: TypeAlias = "CodecModel | CodecAdapter"
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
+_CONFIG = "config.json"
+# of a training checkpoint: the file of tensors, prefixes of their names, and the codec's name within a training step
+_STATE, WEIGHTS, AVERAGE, _IN_STEP = "state.safetensors", "model/", "average/", "model."
 
 
 def bundled_codecs() -> list[str]:
@@ -56,8 +62,6 @@ def _load(name: str, num_quantizers: int | None) -> "CodecModel | CodecAdapter":
     elif _is_adapted(name):
         return _read_adapted(name, num_quantizers)
     elif path.is_dir() and not (path / "model.safetensors").is_file():
-        from codec.training.checkpoint import load_trained
-
         model = load_trained(path)
     else:
         model = read_model(name)
@@ -84,8 +88,6 @@ def _is_adapted(source: str) -> bool:
 
 
 def _read_adapted(source: str, num_quantizers: int | None) -> "CodecAdapter":
-    from safetensors import SafetensorError
-
     from codec.adapters import read_adapter
 
     try:
@@ -99,7 +101,6 @@ def read_model(source: str | Path) -> "CodecModel":
 
     Raises UserError unless they are there, whole, and a codec's.
     """
-    from safetensors import SafetensorError
     from transformers import PreTrainedConfig
 
     from codec.adapters import ADAPTERS
@@ -134,3 +135,60 @@ def read_model(source: str | Path) -> "CodecModel":
                 f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}"
             )
     return model
+
+
+def load_trained(
+    path: str | Path, checkpoint: Literal["final", "best", "latest"] | None = None
+) -> CodecModel:
+    """The codec of a run, a checkpoint, a model directory, or a bundled one, in float32. It is not exported.
+
+    A run gives its result, or without one its latest checkpoint; `checkpoint` names another. A checkpoint gives its
+    averaged weights, as the result would have them. Raises UserError when there is no such codec.
+    """
+    path = Path(path)
+    if not path.is_dir() and str(path) in bundled_codecs():
+        path = CHECKPOINTS / path
+    if not path.is_dir():
+        raise UserError(
+            f"{path} is not there: expected a training run, a model directory or a bundled codec "
+            f"({', '.join(bundled_codecs())})"
+        )
+    run = RunDirectory(path)
+    if not run.final.is_dir() and not run.checkpoints.is_dir():
+        if checkpoint is not None:
+            raise UserError(f"{path} is not a training run: leave out which checkpoint to take")
+        return _model_in_checkpoint(path) if (path / _STATE).is_file() else _model_in_directory(path)
+    if checkpoint == "final" or (checkpoint is None and run.final.is_dir()):
+        if not run.final.is_dir():
+            raise UserError(f"the run {path} is not finished: take its latest or best checkpoint")
+        return _model_in_directory(run.final)
+    found = run.best() if checkpoint == "best" else run.latest()
+    if found is None:
+        raise UserError(f"the run {path} has no {'scored ' if checkpoint == 'best' else ''}checkpoint yet")
+    return _model_in_checkpoint(found)
+
+
+def _model_in_directory(path: Path) -> CodecModel:
+    if not (path / _CONFIG).is_file():
+        raise UserError(
+            f"{path} holds no codec: expected a training run or a directory with config.json and model.safetensors"
+        )
+    return read_model(path)
+
+
+def _model_in_checkpoint(path: Path) -> CodecModel:
+    if not (path / _CONFIG).is_file():
+        raise UserError(f"{path} has no config.json: go on with its run, whose next checkpoint will have one")
+    try:
+        model = model_of(read_config(path))
+        with safe_open(path / _STATE, framework="pt") as file:
+            tensors = {
+                name.removeprefix(prefix + _IN_STEP): file.get_tensor(name)
+                for prefix in (WEIGHTS, AVERAGE)  # an average replaces the weights
+                for name in file.keys()  # noqa: SIM118  (it is no mapping)
+                if name.startswith(prefix + _IN_STEP)
+            }
+        model.load_state_dict(tensors)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"cannot read the checkpoint {path}: {' '.join(str(error).split())}") from error
+    return model.eval()

@@ -1,4 +1,4 @@
-"""Learning-rate schedules as pure functions of the step."""
+"""Settings of the optimizer, and learning-rate schedules as pure functions of the step."""
 
 import math
 from dataclasses import dataclass
@@ -62,3 +62,16 @@ class Schedule:
 
     def _decay_length(self, total_steps: int) -> int:
         return self.decay_steps if self.decay_steps is not None else round(self.decay_fraction * total_steps)
+
+
+@dataclass
+class AdamWConfig:
+    """AdamW with a clipped gradient. Each training has defaults of its own."""
+
+    learning_rate: float
+    betas: tuple[float, float]
+    weight_decay: float
+    clip_norm: float
+
+    def __post_init__(self) -> None:
+        self.betas = (float(self.betas[0]), float(self.betas[1]))

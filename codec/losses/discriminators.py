@@ -1,57 +1,207 @@
-"""The discriminator of the Descript Audio Codec (arXiv 2306.06546, section 3.3): periods, scales, bands of spectra.
+"""Discriminators of waveforms: multi-period, multi-resolution, and that of the Descript Audio Codec.
 
-Two things of the original are not followed: it pads a waveform whose length is a multiple of a period by one more
-period, and aligns its STFT to strides; here the STFT is centred, as in Vocos, whose multi-resolution discriminator the
-band discriminators are. (HH-Codec's copy of it lost the Hann window and the resampling of the scales.)
+A sub-discriminator lays out every map as (batch, channels, time, rest). `rest` is the phase within a period, or
+frequency. So the positions of a row are known: of `time` positions over a batch of S samples, a row of L samples owns
+the first ceil(time * L / S). Beyond a row's length the waveform is zero, recorded or generated, and the losses in
+`codec.losses.adversarial` skip those positions.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
-from codec.losses.discriminators.base import (
-    Discriminator,
-    DiscriminatorOutput,
-    activate,
-    normed_conv1d,
-    normed_conv2d,
-)
-from codec.losses.discriminators.multi_period import PeriodDiscriminator
+from codec.configuration import part_from
+from codec.foundation import UserError, seed_globals
+from codec.losses.config import DACDiscriminatorConfig, MultiPeriodConfig, MultiResolutionConfig
+from codec.nn.masks import mask_from_lengths
 from codec.nn.precision import at_least_float32
+
+GANLoss = Literal["hinge", "least-squares"]
+SLOPE = 0.1  # of the leaky ReLU below zero, in all published discriminators
+
+
+@dataclass
+class DiscriminatorOutput:
+    """Output of one sub-discriminator."""
+
+    score: Tensor  # (batch, 1, time, rest): high where the audio seems real
+    features: list[Tensor]  # (batch, channels, time, rest) each: feature matching compares them
+
+    def rows(self, first: int, last: int) -> "DiscriminatorOutput":
+        """The output for the rows from `first` to before `last`."""
+        return DiscriminatorOutput(self.score[first:last], [entry[first:last] for entry in self.features])
+
+
+class Discriminator(nn.Module):
+    """Several sub-discriminators that look at the same waveform.
+
+    gan_loss: the kind of adversarial loss that it was published with; see `codec.losses.adversarial`.
+    """
+
+    gan_loss: GANLoss
+
+    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> list[DiscriminatorOutput]:
+        """(batch, 1, samples), each row's own (batch,) samples -> one output a sub-discriminator.
+
+        Samples beyond a row's length are set to zero. Without lengths all rows are full.
+        """
+        if lengths is not None:
+            own = mask_from_lengths(lengths, waveform.shape[-1])
+            waveform = waveform.masked_fill(~own[:, None], 0.0)
+        return self.score(waveform, lengths)
+
+    def score(self, waveform: Tensor, lengths: Tensor | None) -> list[DiscriminatorOutput]:
+        """As `forward`, for a waveform that is already zero beyond the lengths."""
+        raise NotImplementedError
+
+
+def normed_conv1d(*arguments: Any, **settings: Any) -> nn.Conv1d:
+    """A convolution over time with weight norm."""
+    return weight_norm(nn.Conv1d(*arguments, **settings))
+
+
+def normed_conv2d(*arguments: Any, **settings: Any) -> nn.Conv2d:
+    """A convolution over time and the rest with weight norm."""
+    return weight_norm(nn.Conv2d(*arguments, **settings))
+
+
+def activate(x: Tensor) -> Tensor:
+    """The nonlinearity between the layers."""
+    return F.leaky_relu(x, SLOPE)
+
+
+class MultiPeriodDiscriminator(Discriminator):
+    """HiFi-GAN's discriminator (arXiv 2010.05646, section 2.3): one sub-discriminator a period.
+
+    As in Vocos and HH-Codec, feature matching compares all layers but the first, and the score.
+    """
+
+    gan_loss = "hinge"
+
+    def __init__(self, config: MultiPeriodConfig):
+        super().__init__()
+        self.parts = nn.ModuleList(PeriodDiscriminator(period, config.channels) for period in config.periods)
+
+    def score(self, waveform: Tensor, lengths: Tensor | None) -> list[DiscriminatorOutput]:
+        """See `Discriminator.forward`."""
+        outputs = [part(waveform) for part in self.parts]
+        return [DiscriminatorOutput(out.score, [*out.features[1:], out.score]) for out in outputs]
+
+
+class PeriodDiscriminator(nn.Module):
+    """The waveform folded at a period: convolutions run along samples that lie one period apart."""
+
+    def __init__(self, period: int, channels: tuple[int, ...]):
+        super().__init__()
+        self.period = period
+        last = len(channels) - 1
+        self.convs = nn.ModuleList(
+            normed_conv2d(before, after, (5, 1), (1 if index == last else 3, 1), padding=(2, 0))
+            for index, (before, after) in enumerate(zip((1, *channels), channels, strict=False))
+        )
+        self.conv_post = normed_conv2d(channels[-1], 1, (3, 1), padding=(1, 0))
+
+    def forward(self, waveform: Tensor) -> DiscriminatorOutput:
+        """(batch, 1, samples) -> score and the features of all layers, (batch, channels, time, period) each."""
+        waveform = F.pad(waveform, (0, -waveform.shape[-1] % self.period), mode="reflect")
+        x = waveform.unflatten(-1, (-1, self.period))  # (batch, 1, samples / period, period)
+        features = []
+        for conv in self.convs:
+            x = activate(conv(x))
+            features.append(x)
+        return DiscriminatorOutput(self.conv_post(x), features)
+
+
+# of the multi-resolution discriminator: (time, frequency) of each layer's kernel and stride
+_KERNELS = ((5, 7), (3, 5), (3, 5), (3, 3), (3, 3))
+_STRIDES = ((2, 2), (1, 2), (2, 2), (1, 2), (2, 2))
+
+
+class MultiResolutionDiscriminator(Discriminator):
+    """UnivNet's discriminator (arXiv 2106.07889, section 2.2) at HH-Codec's width: one sub-discriminator an FFT size.
+
+    Feature matching compares all layers and the score, as in HH-Codec.
+    """
+
+    gan_loss = "hinge"
+
+    def __init__(self, config: MultiResolutionConfig):
+        super().__init__()
+        self.parts = nn.ModuleList(MagnitudeDiscriminator(size, config.channels) for size in config.fft_sizes)
+
+    def score(self, waveform: Tensor, lengths: Tensor | None) -> list[DiscriminatorOutput]:
+        """See `Discriminator.forward`."""
+        outputs = [part(waveform) for part in self.parts]
+        return [DiscriminatorOutput(out.score, [*out.features, out.score]) for out in outputs]
+
+
+class MagnitudeDiscriminator(nn.Module):
+    """Strided convolutions over a magnitude spectrogram.
+
+    The window is rectangular, as published (UnivNet's code; Vocos and HH-Codec took it over).
+    """
+
+    def __init__(self, n_fft: int, channels: int):
+        super().__init__()
+        self.n_fft = n_fft
+        self.convs = nn.ModuleList(
+            normed_conv2d(
+                1 if index == 0 else channels,
+                channels,
+                kernel,
+                stride,
+                padding=(kernel[0] // 2, kernel[1] // 2),
+            )
+            for index, (kernel, stride) in enumerate(zip(_KERNELS, _STRIDES, strict=True))
+        )
+        self.conv_post = normed_conv2d(channels, 1, 3, padding=1)
+
+    def forward(self, waveform: Tensor) -> DiscriminatorOutput:
+        """(batch, 1, samples) -> score and the features of all layers, (batch, channels, time, frequency) each."""
+        x = self.magnitudes(waveform)
+        features = []
+        for conv in self.convs:
+            x = activate(conv(x))
+            features.append(x)
+        return DiscriminatorOutput(self.conv_post(x), features)
+
+    def magnitudes(self, waveform: Tensor) -> Tensor:
+        """(batch, 1, samples) -> (batch, 1, 1 + samples / hop, 1 + n_fft / 2)."""
+        with torch.autocast(waveform.device.type, enabled=False):
+            samples = at_least_float32(waveform[:, 0])
+            spectrum = torch.stft(
+                samples,
+                self.n_fft,
+                self.n_fft // 4,
+                window=torch.ones(self.n_fft, dtype=samples.dtype, device=samples.device),
+                return_complex=True,
+            )
+            # the absolute value has no gradient at exactly zero
+            magnitudes = (spectrum.real.square() + spectrum.imag.square() + 1e-12).sqrt()
+        return magnitudes.transpose(1, 2)[:, None]
+
 
 _SCALE_KERNEL = 41
 
 
-@dataclass(frozen=True)
-class DACDiscriminatorConfig:
-    """Published: periods and bands, 42 M parameters; scales are there for whoever wants them."""
-
-    periods: tuple[int, ...] = (2, 3, 5, 7, 11)  # samples
-    period_channels: tuple[int, ...] = (32, 128, 512, 1_024, 1_024)
-    rates: tuple[int, ...] = ()  # of the scales: 1 looks at all samples, 2 at half the sampling rate
-    # of the scales' layers; all but the first and last stride by 4, and are grouped by 4 input channels
-    scale_channels: tuple[int, ...] = (16, 64, 256, 1_024, 1_024, 1_024)
-    fft_sizes: tuple[int, ...] = (2_048, 1_024, 512)  # samples; the hop is a quarter
-    bands: tuple[tuple[float, float], ...] = (  # shares of the spectrum
-        (0.0, 0.1),
-        (0.1, 0.25),
-        (0.25, 0.5),
-        (0.5, 0.75),
-        (0.75, 1.0),
-    )
-    band_channels: int = 32
-
-
 class DACDiscriminator(Discriminator):
-    """One sub-discriminator a period, a scale, an FFT size.
+    """Descript Audio Codec's discriminator (arXiv 2306.06546, section 3.3): periods, scales, bands of spectra.
 
-    Each row is judged without its mean and at a peak of 0.8. Feature matching compares all layers, not the score.
+    Each row is scaled to mean 0 and a peak of 0.8. Feature matching compares all layers, not the score.
+
+    Two details differ from the original. It pads a waveform whose length is a multiple of a period by one more period.
+    It aligns its STFT to strides; here the STFT is centred, as in Vocos, which took the band discriminators over.
+    (HH-Codec's copy of it lost the Hann window and the resampling of the scales.)
     """
 
-    game = "least-squares"
+    gan_loss = "least-squares"
 
     def __init__(self, config: DACDiscriminatorConfig):
         super().__init__()
@@ -63,7 +213,7 @@ class DACDiscriminator(Discriminator):
             ]
         )
 
-    def judge(self, waveform: Tensor, lengths: Tensor | None) -> list[DiscriminatorOutput]:
+    def score(self, waveform: Tensor, lengths: Tensor | None) -> list[DiscriminatorOutput]:
         """See `Discriminator.forward`."""
         waveform = _normalized(waveform, lengths)
         return [part(waveform) for part in self.parts]
@@ -164,3 +314,31 @@ def _normalized(waveform: Tensor, lengths: Tensor | None) -> Tensor:
         mean = waveform.sum(dim=-1, keepdim=True) / lengths.clamp_min(1)[:, None, None]
         centred = (waveform - mean) * own
     return 0.8 * centred / (centred.abs().amax(dim=-1, keepdim=True) + 1e-9)
+
+
+DISCRIMINATORS: dict[str, tuple[type[Any], type[Any]]] = {  # name: (class, configuration)
+    "multi_period": (MultiPeriodDiscriminator, MultiPeriodConfig),
+    "multi_resolution": (MultiResolutionDiscriminator, MultiResolutionConfig),
+    "dac": (DACDiscriminator, DACDiscriminatorConfig),
+}
+
+
+def build_discriminators(
+    names: Iterable[str], overrides: Mapping[str, Mapping[str, Any]], seed: int
+) -> nn.ModuleDict:
+    """Fresh discriminators by name. `overrides` replaces fields of their configurations.
+
+    The weights of each depend on its name and the seed only. Raises UserError for names and fields that do not exist.
+    """
+    for name in overrides:
+        if name not in DISCRIMINATORS:
+            raise UserError(f"no discriminator {name!r}: there are {', '.join(DISCRIMINATORS)}")
+    built: dict[str, Discriminator] = {}
+    for name in sorted(names):
+        discriminator, config = DISCRIMINATORS[name]
+        seed_globals(seed, "discriminator", name)
+        try:
+            built[name] = discriminator(part_from(config, dict(overrides.get(name, {}))))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"the discriminator {name} cannot be built: {error}") from error
+    return nn.ModuleDict(built)

@@ -1,8 +1,11 @@
-"""Distillation: the quantized stream is pulled towards a speech SSL model's features (arXiv 2507.18897, section 3.4).
+"""Semantic losses: distillation from a speech SSL model, or CTC of the transcript's characters.
 
-The published targets drift in time against the stream by up to four frames, for both are counted from their starts at
-rates that are not quite multiples; here both sides are placed by the time they are centred at.
+HH-Codec distils by the cosine along time (arXiv 2507.18897, section 3.4), HybridCodec by L2 (arXiv 2606.06743). The
+targets that HH-Codec published drift against the stream by up to four frames: both are counted from their starts, at
+rates that are not quite multiples of each other. Here both sides are placed by the time of their centres.
 """
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +23,10 @@ TEACHER_RATE = 16_000  # Hz: every public speech SSL model's sampling rate
 
 
 class SSLTeacher:
-    """A frozen speech SSL model: waveform to features placed in time. No module, so that no checkpoint contains it."""
+    """A frozen speech SSL model: waveform to features at given times.
+
+    It is not a module, so that checkpoints do not contain it.
+    """
 
     def __init__(self, name_or_path: str, layer: int | None, device: torch.device | str = "cpu"):
         try:
@@ -51,7 +57,8 @@ class SSLTeacher:
     def __call__(self, waveform: Tensor, samples: Tensor, sampling_rate: int, centres: Tensor) -> Tensor:
         """(batch, samples), each row's own (batch,) samples -> features (batch, len(centres), dim) at times in seconds.
 
-        The mean over all hidden states as in the paper, or one layer; between two features, linear interpolation.
+        The features are the mean over all hidden states as in the paper, or one layer. Between two features they are
+        interpolated linearly.
         """
         with torch.autocast(waveform.device.type, enabled=False):  # 16 bits spoil audio and its logarithms
             audio = torchaudio.functional.resample(at_least_float32(waveform), sampling_rate, TEACHER_RATE)
@@ -61,7 +68,7 @@ class SSLTeacher:
                 mean = (audio * own).sum(dim=1, keepdim=True) / lengths[:, None]
                 variance = ((audio - mean).square() * own).sum(dim=1, keepdim=True) / lengths[:, None]
                 audio = (audio - mean) * torch.rsqrt(variance + 1e-7)
-            # zeros behind, so that there is a feature centred on every stretch of the recording
+            # zeros at the end give every stretch of the recording a feature that is centred on it
             audio = F.pad(audio * own, (0, self.receptive_field))
             if self.hears_filterbank:
                 bands, mask = stacked_filterbank(audio, lengths)
@@ -69,7 +76,7 @@ class SSLTeacher:
             output = self.model(
                 input_features=bands.to(self.model.dtype), attention_mask=mask, output_hidden_states=True
             )
-            last = (lengths_from_mask(mask) - 1).clamp_min(0)[:, None]  # behind it is nothing
+            last = (lengths_from_mask(mask) - 1).clamp_min(0)[:, None]  # no features after it
         else:
             output = self.model(audio.to(self.model.dtype), output_hidden_states=True)
             last = torch.full((len(audio), 1), output.hidden_states[0].shape[1] - 1, device=audio.device)
@@ -87,7 +94,7 @@ class SSLTeacher:
 
 
 class DistillationHead(nn.Module):
-    """Quantized stream to the teacher's width at twice the frame rate, and the loss against its features."""
+    """HH-Codec's distillation: the stream at the teacher's width and twice the frame rate, against its features."""
 
     def __init__(self, dim: int, teacher_dim: int):
         super().__init__()
@@ -113,6 +120,101 @@ class DistillationHead(nn.Module):
         loss = -F.logsigmoid(cosine).mean(dim=-1)  # (batch,)
         # a row weighs by its length, so that parts of a batch add up
         return masked_mean(loss[:, None].expand_as(frame_mask), frame_mask, total_frames)
+
+
+class FeatureRegression(nn.Module):
+    """L2 between a linear map of the stream and a teacher's standardised features (arXiv 2606.06743).
+
+    Mean and standard deviation of each feature are measured once before training, and are part of the checkpoint.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, dim: int, teacher_dim: int):
+        super().__init__()
+        self.proj = nn.Linear(dim, teacher_dim)
+        self.register_buffer("mean", torch.zeros(teacher_dim))
+        self.register_buffer("std", torch.ones(teacher_dim))
+
+    @torch.no_grad()
+    def measure(self, features: Tensor) -> None:
+        """Set mean and standard deviation to those of features (frames, teacher_dim)."""
+        self.mean.copy_(features.mean(dim=0))
+        self.std.copy_(features.std(dim=0).clamp_min(1e-5))
+
+    def forward(
+        self,
+        stream: Tensor,
+        features: Tensor,
+        frame_mask: Tensor,
+        total_frames: Tensor | float | None = None,
+    ) -> Tensor:
+        """(batch, frames, dim), (batch, 2 * frames, teacher_dim) at half frames -> scalar, mean squared error.
+
+        The two features of a frame are averaged.
+        """
+        pooled = at_least_float32(features).unflatten(1, (-1, 2)).mean(dim=2)  # (batch, frames, teacher_dim)
+        wanted = (pooled - self.mean) / self.std
+        predicted = at_least_float32(self.proj(stream))
+        return masked_mean((predicted - wanted).square().mean(dim=-1), frame_mask, total_frames)
+
+
+@dataclass
+class Transcripts:
+    """Transcripts of the rows of a batch, and where they are spoken."""
+
+    labels: Tensor  # (batch, characters) int64, numbers in the alphabet, padded
+    lengths: Tensor  # (batch,) characters; 0 without a transcript
+    spans: Tensor  # (batch, 2) first sample and end of the stretch in which exactly this is spoken
+
+    def to(self, device: torch.device) -> "Transcripts":
+        """The same on a device."""
+        return Transcripts(self.labels.to(device), self.lengths.to(device), self.spans.to(device))
+
+
+class CharacterCTC(nn.Module):
+    """CTC of the transcript's characters on the stream, for runs without a teacher.
+
+    It makes two predictions a frame: at 25 frames a second some syllables have more characters than frames.
+    """
+
+    STEPS = 2  # a frame
+
+    def __init__(self, dim: int, characters: int):
+        super().__init__()
+        self.classes = characters + 1  # the last is the blank
+        self.proj = nn.Linear(dim, self.STEPS * self.classes)
+
+    def forward(
+        self,
+        stream: Tensor,
+        transcripts: Transcripts,
+        hop_length: int,
+        total_frames: Tensor | float,
+    ) -> Tensor:
+        """(batch, frames, dim) -> scalar: negative log likelihood of all rows' characters, over `total_frames`.
+
+        Rows without a transcript, and rows with more characters than predictions, count 0.
+        """
+        batch, frames, _ = stream.shape
+        logits = at_least_float32(self.proj(stream)).view(batch, frames * self.STEPS, self.classes)
+        log_probabilities = logits.log_softmax(dim=-1)
+        # a frame belongs to the span if its centre lies in it
+        first, end = ((transcripts.spans + hop_length // 2) // hop_length).clamp(0, frames).unbind(1)
+        steps = torch.arange(frames * self.STEPS, device=stream.device)
+        place = (first[:, None] * self.STEPS + steps).clamp(max=frames * self.STEPS - 1)
+        shifted = log_probabilities.gather(1, place[..., None].expand(-1, -1, self.classes))
+        losses = F.ctc_loss(
+            shifted.transpose(0, 1),
+            transcripts.labels,
+            ((end - first) * self.STEPS).clamp_min(1),
+            transcripts.lengths,
+            blank=self.classes - 1,
+            reduction="none",
+            zero_infinity=True,
+        )
+        return (losses * (transcripts.lengths > 0)).sum() / total_frames
 
 
 def distillation_centres(frames: int, frame_rate: float, device: torch.device) -> Tensor:

@@ -22,15 +22,6 @@ def at_weights_precision(layer: nn.Module, x: Tensor) -> Iterator[Tensor]:
         yield x.to(next(layer.parameters(), x).dtype)
 
 
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether `device` multiplies bfloat16 matrices natively; elsewhere float32 is faster."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # AVX-512 BF16 or AMX
-    cpu = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return device.type == "cpu" and bool(cpu)
-
-
 def is_plain_inference(x: Tensor, *weights: Tensor) -> bool:
     """Whether `x` meets weights of its own precision on the CPU without autocast, and nothing needs a gradient.
 

@@ -1,4 +1,4 @@
-"""The batches of one process: segment numbers alone say what they are, so that a run resumes by counting."""
+"""The batches of one process. Segment numbers alone decide them, so a run resumes by counting."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ STAGE_STRIDE = 10**9  # segments of different stages never share a number
 class Segments(Protocol):
     """Training examples by number: {"waveform": (samples,), "length": int}, a pure function of the number.
 
-    Where it is known what is said, also {"labels": (characters,) int64 numbers in the alphabet, "span": (2,) int64
-    first sample and end of the stretch in which exactly that is said}.
+    With transcripts also {"labels": (characters,) int64 numbers in the alphabet, "span": (2,) int64 first sample and
+    end of the stretch in which exactly that is spoken}.
     """
 
     def __getitem__(self, index: int) -> Mapping[str, Any]: ...
@@ -26,20 +26,20 @@ class Segments(Protocol):
 
 @dataclass
 class TrainingData:
-    """What a codec learns from, given from outside: the codec package knows no corpora."""
+    """What a codec learns from. The caller makes it, because the codec package knows no corpora."""
 
     segments: Callable[[float], Segments]  # segment length in seconds -> examples
     validation: Sequence[ValidationSet] = field(default_factory=list)
-    digest: str = ""  # names the data: a run resumes on the same data only
-    alphabet: str = ""  # the characters of labels; none: segments come without
+    digest: str = ""  # identifies the data: a run resumes on the same data only
+    alphabet: str = ""  # the characters of labels; empty: segments have none
 
 
 @dataclass(frozen=True)
 class SegmentNumbers:
-    """Batch sampler: the segments of each batch of this process, batches of all processes side by side."""
+    """Batch sampler of one process: the segments of each of its batches."""
 
     stage: int
-    done: int  # batches of each process that the stage has had before
+    done: int  # batches of each process that are done
     total: int  # batches of each process in the whole stage
     batch_size: int
     process: int
@@ -63,7 +63,7 @@ def open_batches(segments: Segments, numbers: SegmentNumbers, workers: int) -> I
 
 
 def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Examples of one length to a batch."""
+    """Stack examples of one length to a batch."""
     batch = {
         "waveform": torch.stack([example["waveform"] for example in examples]),
         "length": torch.tensor([example["length"] for example in examples]),
@@ -79,7 +79,7 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
 
 
 def transcripts(batch: Mapping[str, Tensor]) -> Transcripts | None:
-    """What is said in a batch, if its segments came with that."""
+    """The transcripts of a batch, if its segments have them."""
     if "labels" not in batch:
         return None
     return Transcripts(batch["labels"], batch["label_lengths"], batch["spans"])

@@ -1,64 +1,63 @@
-"""What a training run leaves: checkpoints to go on from, and the codec that is in a run or a checkpoint.
+"""Checkpoints of a training run.
 
-A checkpoint is `state.safetensors` (weights, their average, discriminators, optimizers), `state.json`
-(counters) and the model's `config.json`, so that a codec can be taken out of it without the run around it.
+A checkpoint is `state.safetensors` (weights, their average, discriminators, optimizers), `state.json` (counters) and
+the model's `config.json`, so that `codec.loading.load_trained` can read the codec without the run.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from codec.base import CodecModel
-from codec.families import model_of, read_config
 from codec.foundation import (
-    RunDirectory,
-    UserError,
+    ClippedAdamW,
+    WeightAverage,
     load_training_state,
     optimizer_tensors,
     restore_optimizer,
     save_training_state,
 )
-from codec.loading import CHECKPOINTS, bundled_codecs, read_model
-from codec.training.adversary import Adversary
-from codec.training.ema import WeightAverage
+from codec.loading import AVERAGE, WEIGHTS
+from codec.losses.adversarial import Adversary
 from codec.training.step import CodecTrainingStep
 
-_CONFIG = "config.json"
-_STATE = "state.safetensors"
-# what a tensor's name begins with
-_WEIGHTS, _OPTIMIZER, _AVERAGE = "model/", "optimizer/", "average/"
-_ADVERSARY, _ADVERSARY_OPTIMIZER = "adversary/", "adversary_optimizer/"
-_OF_THE_CODEC = "model."  # the codec's place in the training step
+# prefixes of tensors' names, beside WEIGHTS and AVERAGE
+_OPTIMIZER, _ADVERSARY, _ADVERSARY_OPTIMIZER = "optimizer/", "adversary/", "adversary_optimizer/"
 
 
 @dataclass
 class TrainedState:
-    """All that moves in a training run."""
+    """Everything in a training run that changes."""
 
     step_module: CodecTrainingStep
-    optimizer: torch.optim.Optimizer
+    optimizer: ClippedAdamW
     average: WeightAverage | None
-    adversary: Adversary | None  # of all discriminators of the run, at rest in this stage or not
-    adversary_optimizer: torch.optim.Optimizer | None  # in a stage in which discriminators learn
+    adversary: Adversary | None  # all discriminators of the run, frozen in this stage or not
+    adversary_optimizer: ClippedAdamW | None  # only in a stage in which discriminators learn
+
+    @property
+    def optimizers(self) -> list[ClippedAdamW]:
+        """Those of this stage."""
+        return [entry for entry in (self.optimizer, self.adversary_optimizer) if entry is not None]
 
 
 def save_checkpoint(directory: Path, state: TrainedState, counters: Mapping[str, Any]) -> None:
-    """Write all that the run needs to go on, bit for bit, into an existing directory."""
-    tensors = _named(_WEIGHTS, state.step_module.state_dict())
+    """Write what the run needs to resume bit for bit into an existing directory."""
+    tensors = _named(WEIGHTS, state.step_module.state_dict())
     tensors |= _named(_OPTIMIZER, optimizer_tensors(state.optimizer))
     if state.average is not None:
-        tensors |= _named(_AVERAGE, state.average.tensors())
+        tensors |= _named(AVERAGE, state.average.averages)
     if state.adversary is not None:
         tensors |= _named(_ADVERSARY, state.adversary.state_dict())
     if state.adversary_optimizer is not None:
         tensors |= _named(_ADVERSARY_OPTIMIZER, optimizer_tensors(state.adversary_optimizer))
-    updates = state.average.updates if state.average is not None else 0
-    save_training_state(directory, tensors, {**counters, "average_updates": updates})
+    own = {
+        "average_updates": 0 if state.average is None else state.average.number,
+        "skipped": {optimizer.name: optimizer.skipped for optimizer in state.optimizers},
+    }
+    save_training_state(directory, tensors, {**counters, **own})
     state.step_module.model.config.save_pretrained(directory)
 
 
@@ -70,15 +69,22 @@ class Checkpoint:
         self.counters, self._tensors = state.counters, state.tensors
 
     def restore(self, state: TrainedState) -> None:
-        """Put everything back; the optimizers must be those of the checkpoint's stage."""
-        state.step_module.load_state_dict(self._under(_WEIGHTS))
+        """Put everything back. The optimizers must be those of the checkpoint's stage."""
+        state.step_module.load_state_dict(self._under(WEIGHTS))
         restore_optimizer(state.optimizer, self._under(_OPTIMIZER))
         if state.average is not None:
-            state.average.restore(self._under(_AVERAGE), self.counters["average_updates"])
+            state.average.number = self.counters["average_updates"]
+            saved = self._under(AVERAGE)
+            for name, average in state.average.averages.items():
+                average.copy_(saved[name])
         if state.adversary is not None:
             state.adversary.load_state_dict(self._under(_ADVERSARY))
         if state.adversary_optimizer is not None:
             restore_optimizer(state.adversary_optimizer, self._under(_ADVERSARY_OPTIMIZER))
+
+        skipped = self.counters.get("skipped", {})  # older checkpoints do not have it
+        for optimizer in state.optimizers:
+            optimizer.skipped = skipped.get(optimizer.name, 0)
 
     def _under(self, prefix: str) -> dict[str, Tensor]:
         return {
@@ -90,60 +96,3 @@ class Checkpoint:
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in tensors.items()}
-
-
-def load_trained(
-    path: str | Path, checkpoint: Literal["final", "best", "latest"] | None = None
-) -> CodecModel:
-    """The codec of a run, a checkpoint, a model directory, or a bundled one; float32, not exported on the way.
-
-    Of a run, its result, or without one the latest checkpoint, unless `checkpoint` says which. Out of a checkpoint come
-    the averaged weights, as they would be in the result. Raises UserError when there is no such codec.
-    """
-    path = Path(path)
-    if not path.is_dir() and str(path) in bundled_codecs():
-        path = CHECKPOINTS / path
-    if not path.is_dir():
-        raise UserError(
-            f"{path} is not there: expected a training run, a model directory or a bundled codec "
-            f"({', '.join(bundled_codecs())})"
-        )
-    run = RunDirectory(path)
-    if not run.final.is_dir() and not run.checkpoints.is_dir():
-        if checkpoint is not None:
-            raise UserError(f"{path} is not a training run: leave out which checkpoint to take")
-        return _model_of_checkpoint(path) if (path / _STATE).is_file() else _model_of_directory(path)
-    if checkpoint == "final" or (checkpoint is None and run.final.is_dir()):
-        if not run.final.is_dir():
-            raise UserError(f"the run {path} is not finished: take its latest or best checkpoint")
-        return _model_of_directory(run.final)
-    found = run.best() if checkpoint == "best" else run.latest()
-    if found is None:
-        raise UserError(f"the run {path} has no {'scored ' if checkpoint == 'best' else ''}checkpoint yet")
-    return _model_of_checkpoint(found)
-
-
-def _model_of_directory(path: Path) -> CodecModel:
-    if not (path / _CONFIG).is_file():
-        raise UserError(
-            f"{path} holds no codec: expected a training run or a directory with config.json and model.safetensors"
-        )
-    return read_model(path)
-
-
-def _model_of_checkpoint(path: Path) -> CodecModel:
-    if not (path / _CONFIG).is_file():
-        raise UserError(f"{path} has no config.json: go on with its run, whose next checkpoint will have one")
-    try:
-        model = model_of(read_config(path))
-        with safe_open(path / _STATE, framework="pt") as file:
-            tensors = {
-                name.removeprefix(prefix + _OF_THE_CODEC): file.get_tensor(name)
-                for prefix in (_WEIGHTS, _AVERAGE)  # the average, where there is one, over the weights
-                for name in file.keys()  # noqa: SIM118  (it is no mapping)
-                if name.startswith(prefix + _OF_THE_CODEC)
-            }
-        model.load_state_dict(tensors)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"cannot read the checkpoint {path}: {' '.join(str(error).split())}") from error
-    return model.eval()

@@ -1,24 +1,28 @@
-"""The model that a training run starts from."""
+"""The model that a training run starts from, and its compilation."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from codec.base import CodecModel
 from codec.configuration import PARTS, CodecConfig
 from codec.families import CODECS, PRESETS, model_of, preset_config, read_config
 from codec.foundation import UserError
+from codec.loading import load_trained
+from codec.losses.adversarial import Adversary
 from codec.nn.mel import MelConfig
 from codec.nn.weight_norm import fit_weight_norm
-from codec.training.checkpoint import load_trained
 from codec.training.config import CodecTrainingConfig
+from codec.training.step import CodecTrainingStep
 from codec.vocoders.directories import holds_vocoder, load_vocoder
 
 
 def build_model(config: CodecTrainingConfig) -> CodecModel:
     """A fresh model of the config, with the parts of `initialize` taken from elsewhere.
 
-    Raises UserError for an unknown preset, a part that does not exist or does not fit.
+    Raises UserError for an unknown preset, and for a part that does not exist or does not fit.
     """
     model = model_of(model_config(config))
     _check_stages(config, model)
@@ -47,9 +51,8 @@ def build_model(config: CodecTrainingConfig) -> CodecModel:
                     "give the run that it came from"
                 )
             donors = {name: donor.get_submodule(name) for name in names}
-        learns = any(
-            "vocoder" in stage.train for stage in config.stages
-        )  # another mel is a start like any other
+        # a vocoder that trains may start from another mel
+        learns = any("vocoder" in stage.train for stage in config.stages)
         if "vocoder" in names and not learns and mel != model.config.vocoder_config.mel:
             raise UserError(
                 f"the vocoder of {source} was trained on another mel than this model's decoder makes"
@@ -69,7 +72,7 @@ def build_model(config: CodecTrainingConfig) -> CodecModel:
 
 
 def _check_stages(config: CodecTrainingConfig, model: CodecModel) -> None:
-    """Raise UserError when a stage asks for what this model has not."""
+    """Raise UserError when a stage asks for something that this model does not have."""
     for stage in config.stages:
         if missing := sorted(set(stage.train) - set(model.PARTS)):
             raise UserError(
@@ -85,7 +88,7 @@ def _check_stages(config: CodecTrainingConfig, model: CodecModel) -> None:
 def model_config(config: CodecTrainingConfig) -> CodecConfig:
     """The configuration of the model that a run trains.
 
-    Raises UserError for an unknown preset, and for overrides of what is not there or does not fit together.
+    Raises UserError for an unknown preset, and for overrides that do not exist or do not fit together.
     """
     try:
         if config.model in PRESETS:
@@ -108,3 +111,26 @@ def model_config(config: CodecTrainingConfig) -> CodecConfig:
         return CODECS[base["model_type"]].config_class(**base)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"the configuration of {config.model} does not hold together: {error}") from error
+
+
+def compile_networks(step_module: CodecTrainingStep, adversary: Adversary | None) -> None:
+    """Have codec and discriminators compiled when they are first called. Their weights keep their names.
+
+    What cannot be compiled raises, and so does a module with so many shapes that torch would give up on it.
+    """
+    torch._dynamo.config.suppress_errors = False
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    discriminators = [] if adversary is None else list(adversary.discriminators.values())
+    # They share the code of one `forward`, which is compiled for each, with and without gradients, for one batch and
+    # for two.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 4 * len(discriminators))
+    for name in step_module.model.PARTS:
+        if name != "quantizer":  # one matrix product and a choice
+            step_module.model.get_submodule(name).compile()
+    for discriminator in discriminators:
+        discriminator.compile()
+
+
+def uncompiled(is_compiled: bool) -> AbstractContextManager[object]:
+    """Within the context nothing compiled runs and nothing is compiled: for audio of many lengths."""
+    return torch.compiler.set_stance("force_eager") if is_compiled else nullcontext()

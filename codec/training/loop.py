@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from codec.base import CodecModel
@@ -15,36 +14,33 @@ from codec.foundation import (
     Progress,
     RunDirectory,
     StopSignal,
+    Stopwatch,
     UserError,
+    WeightAverage,
     checkpoint_step,
+    make_accelerator,
     remove_directory,
     seed_globals,
     whole_directory,
-    world_size,
 )
 from codec.foundation.quiet import quiet_transformers
+from codec.losses.adversarial import Adversary
 from codec.losses.discriminators import build_discriminators
-from codec.losses.distillation import SSLTeacher
-from codec.losses.semantic import FeatureRegression
-from codec.nn.precision import has_bfloat16
-from codec.training.adversary import Adversary
+from codec.losses.semantic import FeatureRegression, SSLTeacher
 from codec.training.batches import SegmentNumbers, TrainingData, collate, open_batches
 from codec.training.checkpoint import Checkpoint, TrainedState, save_checkpoint
-from codec.training.compiling import as_written, compile_networks
 from codec.training.config import CodecTrainingConfig, Stage
-from codec.training.ema import WeightAverage
-from codec.training.pictures import log_samples
-from codec.training.start import build_model
+from codec.training.initialization import build_model, compile_networks, uncompiled
 from codec.training.step import CodecTrainingStep, SemanticObjectives
 from codec.training.update import StageUpdate
-from codec.training.validation import validate
+from codec.training.validation import log_samples, validate
 
-# Fields that a resumed run may change: they do not touch the weights.
+# Fields that a resumed run may change, because they do not affect the weights.
 _MAY_CHANGE = (
     "output", "max_seconds", "log_every", "evaluate_every", "checkpoint_every", "keep_last", "workers",
 )  # fmt: skip
 _CALIBRATION_SEGMENTS, _CALIBRATION_SECONDS = 16, 2.0
-_MEASURED_SEGMENTS = 128  # of the teacher's features
+_MEASURED_SEGMENTS = 128  # for the statistics of the teacher's features
 
 
 @dataclass
@@ -58,7 +54,7 @@ class TrainingResult:
 
 
 def train_codec(config: CodecTrainingConfig, data: TrainingData) -> TrainingResult:
-    """Train a codec as the config says; the same call goes on where a killed or stopped run left off.
+    """Train a codec as the config says. The same call resumes a killed or stopped run.
 
     The last stage of a run may be made longer or shorter, also when the run is finished. Runs under `accelerate launch`
     and torchrun. Raises UserError when the output directory holds a run of another config or other data.
@@ -77,33 +73,30 @@ class CodecTrainer:
     def __init__(self, config: CodecTrainingConfig, data: TrainingData, stop: StopSignal):
         self.config, self.data, self.stop = config, data, stop
         self.started = time.monotonic()
-        self.accelerator = _accelerator()
+        self.accelerator = make_accelerator(config.precision)
         device = self.accelerator.device
-        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bfloat16(device))
         seed_globals(config.seed, "weights")
         model = build_model(config)
         if model.config.exported and any(
             {"encoder", "quantizer"} & set(stage.train) for stage in config.stages
         ):
             raise UserError(
-                f"{config.model} is an exported codec, whose codes are settled: "
+                f"{config.model} is an exported codec, whose codes are final: "
                 "train its decoder and vocoder, or start from a training run"
             )
         teacher = None if config.teacher is None else SSLTeacher(config.teacher, config.teacher_layer, device)
         if config.reads_transcripts and not data.alphabet:
-            raise UserError(
-                "a stage has losses.ctc, but the data say nothing of what is said in their segments"
-            )
+            raise UserError("a stage has losses.ctc, but the training data have no transcripts")
         objectives = SemanticObjectives(teacher, config.teacher_loss, len(data.alphabet))
         self.step_module = CodecTrainingStep(model, objectives).to(device)
-        self.average = WeightAverage(self.step_module, config.ema_decay) if config.ema_decay else None
+        self.average = self._new_average()
         self.adversary: Adversary | None = None
         if names := config.discriminator_names:
             discriminators = build_discriminators(names, config.discriminators, config.seed)
             self.adversary = Adversary(discriminators).to(device)
         if config.compile:
             compile_networks(self.step_module, self.adversary)
-        # behind all that may refuse the config: a run that never began must not claim the directory
+        # after everything that may refuse the config: a run that never began must not claim the directory
         self.directory = RunDirectory(config.output, keep_last=config.keep_last)
         self._open_directory()
         self.step = 0
@@ -135,7 +128,7 @@ class CodecTrainer:
             while self.step < config.total_steps:
                 index, _ = config.stage_of(self.step)
                 if index != self.stage_index:
-                    self._settle(config.stages[index])
+                    self._apply_average(config.stages[index])
                     self._enter_stage(index)
                 self._run_stage(config.stages[index], progress)
                 if self._should_stop():
@@ -152,32 +145,39 @@ class CodecTrainer:
         config, update = self.config, self.update
         assert update is not None
         batches = self._batches(stage)
+        watch = Stopwatch()
+        # since the last log line: losses summed over the updates that were made, these, and those that were skipped
         sums: dict[str, Tensor] = {}
-        steps, busy = 0, 0.0  # since the last log line
+        made = skipped = 0
         while self.step < config.total_steps and config.stage_of(self.step)[0] == self.stage_index:
-            began = time.monotonic()
             parts = [next(batches) for _ in range(config.accumulation_steps)]
-            losses = update(self.step, config.stage_of(self.step)[1], parts)
+            done = update(self.step, config.stage_of(self.step)[1], parts)
             self.step += 1
             self.score = None
-            for name, value in losses.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value
-            steps, busy = steps + 1, busy + time.monotonic() - began
+            if done.was_finite:
+                made += 1
+                for name, value in done.losses.items():
+                    sums[name] = sums.get(name, torch.zeros_like(value)) + value
+            else:
+                skipped += 1
             if self.step % config.log_every == 0:
-                heard = steps * self._global_batch(stage) * stage.segment_seconds
-                values = {name: float(value) / steps for name, value in sums.items()} | {
+                heard = (made + skipped) * self._global_batch(stage) * stage.segment_seconds
+                values = {name: float(value) / made for name, value in sums.items()} | {
                     **update.learning_rates(config.stage_of(self.step - 1)[1]),
-                    "audio_seconds_per_second": heard / busy,
+                    "audio_seconds_per_second": heard / watch.lap(),
                     "stage": self.stage_index,
                     "seconds": self._seconds(),
                 }
+                if skipped:
+                    values["skipped_updates"] = skipped
                 self.directory.log(self.step, values)
-                sums, steps, busy = {}, 0, 0.0
-            last = self.step == config.total_steps
-            if self.data.validation and (self.step % config.evaluate_every == 0 or last):
-                self._validate(stage)
-            if self.step % config.checkpoint_every == 0 or last:
-                self._save()
+                sums, made, skipped = {}, 0, 0
+            with watch.paused():
+                last = self.step == config.total_steps
+                if self.data.validation and (self.step % config.evaluate_every == 0 or last):
+                    self._validate(stage)
+                if self.step % config.checkpoint_every == 0 or last:
+                    self._save()
             progress.update(1)
             if self._should_stop():
                 return
@@ -210,7 +210,7 @@ class CodecTrainer:
     # -- stages, validation, checkpoints ----------------------------------------------------------------------------
 
     def _enter_stage(self, index: int) -> None:
-        """Freeze what this stage does not train and start its optimizer."""
+        """Freeze the parts that this stage does not train, and start its optimizers."""
         stage = self.config.stages[index]
         self.stage_index = index
         self._set_modes(stage)
@@ -220,7 +220,7 @@ class CodecTrainer:
         if self.adversary is not None:
             for name, discriminator in self.adversary.discriminators.items():
                 discriminator.requires_grad_(name in stage.losses.discriminators)
-        # the former stage's DDP, if any, takes its hooks off before this stage's puts on its own
+        # the DDP of the stage before removes its hooks before this stage's adds its own
         self.update = None
         self.update = StageUpdate(
             self.accelerator,
@@ -229,21 +229,24 @@ class CodecTrainer:
             self.step_module,
             self.adversary,
             self.average,
-            self.bf16,
         )
 
-    def _settle(self, stage: Stage) -> None:
-        """A part that comes to rest keeps its average: that is what will be exported, so the others learn beside it."""
+    def _apply_average(self, stage: Stage) -> None:
+        """Parts that stop training take their averages as weights, for these will be exported."""
         if self.average is not None:
             for part in set(self.model.PARTS) - set(stage.train):
-                self.average.settle(self.step_module, f"model.{part}.")
+                self.average.copy_to_weights(f"model.{part}.")
+
+    def _new_average(self) -> WeightAverage | None:
+        decay = self.config.ema_decay
+        return WeightAverage(self.step_module.named_parameters(), decay) if decay else None
 
     def _set_modes(self, stage: Stage) -> None:
         self.step_module.train()
         self.model.freeze(set(self.model.PARTS) - set(stage.train))
 
     def _calibrate(self) -> None:
-        """Measure the teacher's features; scale encoder output and codebook, unless they come from elsewhere."""
+        """Measure the teacher's features. Scale encoder output and codebook, unless another run gave them."""
         if isinstance(self.step_module.distillation, FeatureRegression):
             segments = self.data.segments(_CALIBRATION_SECONDS)
             batches = (
@@ -256,26 +259,21 @@ class CodecTrainer:
         if fresh:
             segments = self.data.segments(_CALIBRATION_SECONDS)
             batch = collate([segments[index] for index in range(_CALIBRATION_SEGMENTS)])
-            with as_written(self.config.compile):
+            with uncompiled(self.config.compile):
                 self.model.calibrate(batch["waveform"][:, None].to(self.accelerator.device), parts=fresh)
-            if self.average is not None:
-                self.average = WeightAverage(self.step_module, self.config.ema_decay)
+            self.average = self._new_average()
 
     def _validate(self, stage: Stage) -> None:
-        if self.accelerator.is_main_process:
-            with self._averaged(), as_written(self.config.compile):
-                result = validate(self.step_module, self.data.validation, stage)
-            self._set_modes(stage)
-            self.metrics, self.score = result.metrics | {"score": result.score}, result.score
-            self.directory.log(self.step, {f"validation/{key}": value for key, value in self.metrics.items()})
-            if self.directory.tensorboard is not None:
-                log_samples(
-                    self.directory.tensorboard, self.step, result.samples, self.model.config.sampling_rate
-                )
-        self.accelerator.wait_for_everyone()
+        with self._averaged(), uncompiled(self.config.compile):
+            result = validate(self.step_module, self.data.validation, stage, self.accelerator)
+        self._set_modes(stage)
+        self.metrics, self.score = result.metrics | {"score": result.score}, result.score
+        self.directory.log(self.step, {f"validation/{key}": value for key, value in self.metrics.items()})
+        if (board := self.directory.tensorboard) is not None:
+            log_samples(board, self.step, result.samples, self.model.config.sampling_rate)
 
     def _averaged(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.average is None else self.average.applied(self.step_module)
+        return nullcontext() if self.average is None else self.average.swapped()
 
     def _save(self) -> None:
         if self.saved_step == self.step:
@@ -286,9 +284,8 @@ class CodecTrainer:
             "data": self.data.digest,
             "seconds": self._seconds(),
         }
-        last_stage = (
-            self.stage_index == len(self.config.stages) - 1
-        )  # other stages' scores are of something else
+        # scores of other stages measure something else
+        last_stage = self.stage_index == len(self.config.stages) - 1
         self.directory.save(
             self.step,
             lambda directory: save_checkpoint(directory, self._state(), counters),
@@ -309,7 +306,7 @@ class CodecTrainer:
         )
 
     def _resume(self) -> bool:
-        """Go on from the latest checkpoint; False when there is none."""
+        """Restore the latest checkpoint; False without one."""
         latest = self.directory.latest()
         self.accelerator.wait_for_everyone()
         self.directory.resume(0 if latest is None else checkpoint_step(latest))
@@ -344,18 +341,5 @@ class CodecTrainer:
         directory.write_config(config, may_change=(*_MAY_CHANGE, f"stages.{len(config.stages) - 1}.steps"))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process and directory.final.exists() and 0 < done < config.total_steps:
-            remove_directory(
-                directory.final
-            )  # of a run that is now made longer: it would pass for this one's
+            remove_directory(directory.final)  # the result of the shorter run
         self.accelerator.wait_for_everyone()
-
-
-def _accelerator() -> Accelerator:
-    # Without this, processes that torchrun starts on a machine without accelerators would not find each other.
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
-    if accelerator.num_processes != world_size():
-        raise UserError(
-            f"the launcher started {world_size()} processes, of which accelerate sees {accelerator.num_processes}: "
-            "use accelerate launch or torchrun, or start a single process"
-        )
-    return accelerator

@@ -1,4 +1,4 @@
-"""One training pass of a codec: model, teacher's head and losses in one module, for DDP to wrap."""
+"""The forward pass of codec training: model, distillation head and losses in one module, for DDP to wrap."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,9 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from codec.base import CodecModel
-from codec.losses.distillation import DistillationHead, SSLTeacher, distillation_centres
 from codec.losses.reconstruction import MultiScaleSpectralLoss, WaveformMelLoss, mel_l1
-from codec.losses.semantic import CharacterCTC, FeatureRegression, Transcripts
+from codec.losses.semantic import (
+    CharacterCTC,
+    DistillationHead,
+    FeatureRegression,
+    SSLTeacher,
+    Transcripts,
+    distillation_centres,
+)
 from codec.nn.masks import lengths_from_mask, mask_from_lengths
 from codec.nn.mel import LogMel, MelConfig
 from codec.nn.precision import at_least_float32
@@ -20,25 +26,25 @@ from codec.training.config import Stage
 
 @dataclass
 class StepOutput:
-    """What one pass gives."""
+    """Output of `CodecTrainingStep`."""
 
     losses: dict[str, Tensor]  # by name; "loss" is the weighted sum
     recording: Tensor  # (batch, 1, samples in whole frames)
-    audio: Tensor | None  # the same from the codec, with its graph; None where no loss asks for audio
+    audio: Tensor | None  # the same from the codec, with its graph; None where no loss needs audio
     frames: Tensor  # (batch,) each row's own
 
 
 @dataclass
 class SemanticObjectives:
-    """What pulls the first quantizer's stream towards the words."""
+    """The losses that bind the first quantizer's stream to the words."""
 
     teacher: SSLTeacher | None = None
     teacher_loss: Literal["cosine", "l2"] = "cosine"
-    characters: int = 0  # of the transcripts' alphabet; 0: there are no transcripts
+    characters: int = 0  # in the transcripts' alphabet; 0: no transcripts
 
 
 class CodecTrainingStep(nn.Module):
-    """Waveform segments in, weighted losses of reconstruction out, and the audio for discriminators to judge."""
+    """Waveform segments to weighted losses, and the codec's audio for the discriminators."""
 
     def __init__(self, model: CodecModel, objectives: SemanticObjectives):
         super().__init__()
@@ -49,7 +55,7 @@ class CodecTrainingStep(nn.Module):
         self.target_mel = LogMel(
             model.config.vocoder_config.mel
             if self.decodes_mel
-            # to look at: four frames a code
+            # for pictures and scores: four frames a code
             else MelConfig(sampling_rate=rate, hop_length=model.config.hop_length // 4, f_max=rate / 2)
         )
         self.waveform_mel = WaveformMelLoss(rate)
@@ -66,13 +72,13 @@ class CodecTrainingStep(nn.Module):
         lengths: Tensor,
         stage: Stage,
         total_frames: Tensor | float | None = None,
-        said: Transcripts | None = None,
+        texts: Transcripts | None = None,
         draws: Tensor | None = None,
     ) -> StepOutput:
         """(batch, samples), zero beyond a row's own `lengths` (batch,) -> losses, audio.
 
-        Every loss is a sum over the batch's frames divided by `total_frames`, their own number unless given. `said`
-        is for losses.ctc; `draws` (batch, DRAWS) are the random numbers of codecs that draw for each row.
+        Every loss is a sum over the batch's frames divided by `total_frames`, their own number unless given. losses.ctc
+        needs `texts`. `draws` (batch, DRAWS) are the random numbers of codecs that draw for each row.
         """
         hop = self.model.config.hop_length
         waveform = nn.functional.pad(waveform, (0, -waveform.shape[1] % hop))
@@ -81,7 +87,7 @@ class CodecTrainingStep(nn.Module):
         target = self.mel_of(waveform)
         output = self.reconstruct(waveform, padding_mask, target, stage, total, draws)
         losses = self._losses(output, waveform, target, stage, total)
-        losses |= self._semantic_losses(output, waveform, stage, total, said)
+        losses |= self._semantic_losses(output, waveform, stage, total, texts)
         weights = stage.losses
         losses["loss"] = sum(
             (getattr(weights, name) * value for name, value in losses.items()), start=waveform.new_zeros(())
@@ -101,7 +107,7 @@ class CodecTrainingStep(nn.Module):
         total: Tensor | float,
         draws: Tensor | None = None,
     ) -> CodecOutput:
-        """The generator's outputs: of the whole codec, or of the vocoder alone on the recording's own mel."""
+        """Outputs of the whole codec, or of the vocoder alone on the recording's own mel."""
         if stage.vocoder_input == "recording":
             hop = self.model.config.hop_length
             frame_mask = padding_mask[:, ::hop]
@@ -117,7 +123,7 @@ class CodecTrainingStep(nn.Module):
     def _decode_only(
         self, waveform: Tensor, padding_mask: Tensor, synthesize: bool, draws: Tensor | None
     ) -> CodecOutput:
-        """With encoder and quantizer at rest: codes without gradients, then what may still train."""
+        """Outputs with encoder and quantizer frozen: codes without gradients, then decoder and vocoder."""
         model = self.model
         with torch.no_grad():
             latent = model.encode_to_latent(waveform[:, None], padding_mask)
@@ -132,9 +138,9 @@ class CodecTrainingStep(nn.Module):
         return CodecOutput(audio_values=audio, mel=mel, frame_mask=mask)
 
     def mel_of(self, waveform: Tensor) -> Tensor:
-        """(batch, samples in whole frames) -> the mel that decoder and vocoder meet at, (batch, mel frames, n_mels).
+        """(batch, samples in whole frames) -> the mel between decoder and vocoder, (batch, mel frames, n_mels).
 
-        Where they do not, one to compare audio by.
+        A codec without such a mel gets one for comparing audio.
         """
         mel = self.target_mel(waveform)
         if not self.decodes_mel:
@@ -173,7 +179,7 @@ class CodecTrainingStep(nn.Module):
         waveform: Tensor,
         stage: Stage,
         total: Tensor | float,
-        said: Transcripts | None,
+        texts: Transcripts | None,
     ) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
         if output.quantized is None:
@@ -183,10 +189,10 @@ class CodecTrainingStep(nn.Module):
             features = self._teacher_features(waveform, output.frame_mask)
             losses["distillation"] = self.distillation(output.quantized, features, output.frame_mask, total)
         if stage.losses.ctc:
-            assert self.ctc is not None and said is not None
+            assert self.ctc is not None and texts is not None
             with torch.autocast(waveform.device.type, enabled=False):
                 stream = at_least_float32(output.quantized)
-                losses["ctc"] = self.ctc(stream, said, self.model.config.hop_length, total)
+                losses["ctc"] = self.ctc(stream, texts, self.model.config.hop_length, total)
         return losses
 
     def _teacher_features(self, waveform: Tensor, frame_mask: Tensor) -> Tensor:

@@ -1,33 +1,38 @@
-"""One update of all weights that learn in a stage: the codec's, then the discriminators'.
+"""One update of all weights that learn in a stage: the codec's and the discriminators'.
 
-Both see the same audio, as in HH-Codec's code: the codec takes its step, then the discriminators learn from what it had
-said before that step. So with accumulation the generator runs once a batch, and only its audio is kept.
+Both see the same audio, as in HH-Codec's code: the discriminators learn from the audio that the codec made before its
+own step. So with accumulation the generator runs once a batch, and only its audio is kept.
 
 The result does not depend on how a global batch is spread over processes and accumulation steps: all losses are sums
 over frames of which the total is known before, and each side steps once, after all parts.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from codec.base import DRAWS
-from codec.foundation import Schedule, UserError, generator, seed_globals
-from codec.training.adversary import Adversary, Judged, judged_stretch
+from codec.foundation import ClippedAdamW, Schedule, WeightAverage, generator, seed_globals
+from codec.losses.adversarial import Adversary, AudioPair, crop_pair
 from codec.training.batches import transcripts
 from codec.training.config import CodecTrainingConfig, OptimizerConfig, Stage
-from codec.training.ema import WeightAverage
 from codec.training.step import CodecTrainingStep
 
-_MOST_SKIPPED_UPDATES = 20
+
+@dataclass
+class Update:
+    """What one update did."""
+
+    losses: dict[str, Tensor]  # scalars by name, of all processes together
+    was_finite: bool  # otherwise the codec's or the discriminators' weights stayed as they were
 
 
 class Learner:
-    """One side of a stage: the module's weights that learn, their optimizer and its learning rate."""
+    """One side of a stage: a module as DDP wraps it, the optimizer of its weights that learn, their learning rate."""
 
     def __init__(
         self,
@@ -38,16 +43,8 @@ class Learner:
         steps: int,
         name: str,
     ):
-        self.config, self.schedule, self.steps, self.name = config, schedule, steps, name
-        self.skipped = 0  # updates in a row whose gradient was not finite
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=config.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.config, self.schedule, self.steps = config, schedule, steps
+        self.optimizer = ClippedAdamW(module.parameters(), config, name=name)
         self.wrapped: nn.Module = module
         if accelerator.num_processes > 1:
             on_gpu = accelerator.device.type == "cuda"
@@ -58,30 +55,12 @@ class Learner:
             )
 
     def learning_rate(self, done: int) -> float:
-        """That of the update after `done` updates of the stage."""
+        """The rate of the update after `done` updates of the stage."""
         return self.config.learning_rate * self.schedule.factor(done, self.steps)
-
-    def apply(self, done: int) -> Tensor:
-        """Move the weights by the gradients there are, unless these are not finite; returns their norm."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(done)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
-        if math.isfinite(norm):
-            self.optimizer.step()
-            self.skipped = 0
-        else:
-            self.skipped += 1
-            if self.skipped == _MOST_SKIPPED_UPDATES:
-                raise UserError(
-                    f"the gradient has not been finite for {_MOST_SKIPPED_UPDATES} steps, the last of them step "
-                    f"{done} of its stage: lower {self.name}.learning_rate"
-                )
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm
 
 
 class StageUpdate:
-    """What moves weights in one stage. Which parameters learn is settled before: those that ask for gradients."""
+    """The updates of one stage. The parameters that learn are those that require gradients when it is made."""
 
     def __init__(
         self,
@@ -91,11 +70,10 @@ class StageUpdate:
         step_module: CodecTrainingStep,
         adversary: Adversary | None,
         average: WeightAverage | None,
-        bf16: bool,
     ):
         self.accelerator, self.config, self.stage = accelerator, config, stage
         self.step_module, self.adversary, self.average = step_module, adversary, average
-        self.bf16 = bf16
+        self.bf16 = accelerator.mixed_precision == "bf16"
         self.generator = Learner(
             accelerator, step_module, stage.optimizer, stage.schedule, stage.steps, "optimizer"
         )
@@ -111,32 +89,39 @@ class StageUpdate:
                 "discriminator_optimizer",
             )
 
-    def __call__(self, step: int, done: int, batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    def __call__(self, step: int, done: int, batches: Sequence[dict[str, Tensor]]) -> Update:
         """The update after `step` of the run and `done` of the stage, from this process's parts of the batch.
 
-        Returns the global losses; none of them depends on the number of processes.
+        The losses are global: they do not depend on the number of processes. The host waits for the device once, for
+        both sides' gradient norms.
         """
         total = self._frames_a_process(batches)
         # dropout is a function of (seed, step, process): a resumed run draws what it would have drawn
         seed_globals(self.config.seed, "step", step, self.accelerator.process_index)
         place = float(generator(self.config.seed, "judged", step).random())
-        summed: dict[str, Tensor] = {}
-        judged = [
-            self._codec_part(batch, draws, total, place, summed, last=index == len(batches) - 1)
+        losses: dict[str, Tensor] = {}
+        pairs = [
+            self._codec_part(batch, draws, total, place, losses, last=index == len(batches) - 1)
             for index, (batch, draws) in enumerate(zip(batches, self._draws(step, batches), strict=True))
         ]
-        summed["gradient_norm"] = norm = self.generator.apply(done)
-        if self.average is not None and math.isfinite(norm):
-            self.average.update(self.step_module)
+        losses["gradient_norm"] = self.generator.optimizer.clip()
+        sides = [self.generator]
         if self.discriminators is not None:
-            for index, part in enumerate(judged):
-                assert part is not None
-                self._discriminator_part(part, total, summed, last=index == len(judged) - 1)
-            summed["discriminator_gradient_norm"] = self.discriminators.apply(done)
-        return self._over_processes(summed)
+            for index, pair in enumerate(pairs):
+                assert pair is not None
+                self._discriminator_part(pair, total, losses, last=index == len(pairs) - 1)
+            losses["discriminator_gradient_norm"] = self.discriminators.optimizer.clip()
+            sides.append(self.discriminators)
+        norms = [losses[name] for name in ("gradient_norm", "discriminator_gradient_norm") if name in losses]
+        finite = torch.stack(norms).isfinite().tolist()
+        for side, is_finite in zip(sides, finite, strict=True):
+            side.optimizer.update(side.learning_rate(done), is_finite, step)
+        if self.average is not None and finite[0]:
+            self.average.update(self.average.number + 1)
+        return Update(self._over_processes(losses), all(finite))
 
     def learning_rates(self, done: int) -> dict[str, float]:
-        """Those of the update after `done` updates of the stage, for the log."""
+        """The rates of the update after `done` updates of the stage, for the log."""
         rates = {"learning_rate": self.generator.learning_rate(done)}
         if self.discriminators is not None:
             rates["discriminator_learning_rate"] = self.discriminators.learning_rate(done)
@@ -146,75 +131,73 @@ class StageUpdate:
         self,
         batch: dict[str, Tensor],
         draws: Tensor,
-        total: float,
+        total: Tensor | float,
         place: float,
         summed: dict[str, Tensor],
         last: bool,
-    ) -> Judged | None:
-        """Gradients of the codec's losses on one part; what the discriminators saw of it."""
+    ) -> AudioPair | None:
+        """Gradients of the codec's losses on one part; returns the discriminators' input."""
         device = self.accelerator.device
         waveform, lengths = batch["waveform"].to(device), batch["length"].to(device)
-        said = None if (found := transcripts(batch)) is None else found.to(device)
-        judged = None
-        # gradients go around with the last part only
+        texts = None if (found := transcripts(batch)) is None else found.to(device)
+        pair = None
+        # gradients are averaged over processes with the last part only
         with nullcontext() if last else self.accelerator.no_sync(self.generator.wrapped):
             with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-                output = self.generator.wrapped(waveform, lengths, self.stage, total, said, draws)
+                output = self.generator.wrapped(waveform, lengths, self.stage, total, texts, draws)
                 losses = output.losses
                 if self.discriminators is not None:
                     assert self.adversary is not None
-                    judged = judged_stretch(
-                        output.recording,
-                        output.audio.to(waveform.dtype),
-                        output.frames,
-                        self.step_module.model.config.hop_length,
-                        self._judged_samples(),
-                        place,
+                    hop = self.step_module.model.config.hop_length
+                    audio = output.audio.to(waveform.dtype)
+                    whole = AudioPair(output.recording, audio, output.frames * hop, output.frames)
+                    pair = crop_pair(whole, self._cropped_samples(), place)
+                    adversarial = self.adversary.generator_losses(
+                        pair, self.stage.losses.discriminators, total
                     )
-                    judgement = self.adversary.generator_losses(
-                        judged, self.stage.losses.discriminators, total
-                    )
-                    losses = losses | judgement | {"loss": losses["loss"] + judgement["loss"]}
+                    losses = losses | adversarial | {"loss": losses["loss"] + adversarial["loss"]}
             losses["loss"].backward()
         _add(summed, losses)
-        return None if judged is None else judged.detached()
+        return None if pair is None else pair.detached()
 
     def _discriminator_part(
-        self, judged: Judged, total: float, summed: dict[str, Tensor], last: bool
+        self, pair: AudioPair, total: Tensor | float, summed: dict[str, Tensor], last: bool
     ) -> None:
         """Gradients of the discriminators' losses on one part."""
         assert self.discriminators is not None
         wrapped, device = self.discriminators.wrapped, self.accelerator.device
         with nullcontext() if last else self.accelerator.no_sync(wrapped):
             with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-                losses = wrapped(judged, sorted(self.stage.losses.discriminators), total)
+                losses = wrapped(pair, sorted(self.stage.losses.discriminators), total)
             losses.pop("loss").backward()
         _add(summed, losses)
 
     def _draws(self, step: int, batches: Sequence[dict[str, Tensor]]) -> list[Tensor]:
-        """(rows, DRAWS) of each part of this process: what a row draws depends on its place in the global batch."""
+        """(rows, DRAWS) random numbers of each part of this process, by a row's place in the global batch."""
         accelerator = self.accelerator
         rows, processes = len(batches[0]["length"]), accelerator.num_processes
         drawn = generator(self.config.seed, "rows", step).random((len(batches) * processes * rows, DRAWS))
         parts = torch.from_numpy(drawn).to(accelerator.device).unflatten(0, (len(batches), processes, rows))
         return list(parts[:, accelerator.process_index])
 
-    def _judged_samples(self) -> int | None:
+    def _cropped_samples(self) -> int | None:
         seconds = self.stage.judged_seconds
         return None if seconds is None else round(seconds * self.step_module.model.config.sampling_rate)
 
-    def _frames_a_process(self, batches: Iterable[Mapping[str, Tensor]]) -> float:
-        """Frames of the whole step over the number of processes.
+    def _frames_a_process(self, batches: Iterable[Mapping[str, Tensor]]) -> Tensor | float:
+        """Frames of the whole update over the number of processes.
 
         DDP averages gradients over processes: with losses that are sums divided by this, their mean is the gradient of
         the global mean.
         """
         hop = self.step_module.model.config.hop_length
         lengths = torch.cat([batch["length"] for batch in batches])
-        frames = ((lengths + hop - 1) // hop).sum().to(self.accelerator.device, torch.float64)
-        if self.accelerator.num_processes > 1:
-            frames = self.accelerator.reduce(frames, reduction="mean")
-        return float(frames)
+        frames = ((lengths + hop - 1) // hop).sum()
+        if self.accelerator.num_processes == 1:
+            return float(frames)
+        # it stays on the device, so that the host need not wait for it
+        frames = frames.to(self.accelerator.device, torch.get_default_dtype())
+        return self.accelerator.reduce(frames, reduction="mean")
 
     def _over_processes(self, summed: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.accelerator.num_processes == 1:

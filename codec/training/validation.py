@@ -1,12 +1,16 @@
-"""Validation of a codec in training: mel distances, codebook use, samples to hear and see."""
+"""Validation of a codec in training: mel distances, codebook use, samples for TensorBoard."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
+from matplotlib.figure import Figure
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
+from codec.foundation import sum_over_processes
 from codec.nn.masks import mask_from_lengths
 from codec.training.config import Stage
 from codec.training.step import CodecTrainingStep
@@ -37,44 +41,57 @@ class ValidationResult:
     """Numbers and samples of one validation."""
 
     metrics: dict[str, float]
-    samples: list[ValidationSample]  # the first recording of each set
-    score: float  # lower is better; NaN when there was nothing to validate on
+    samples: list[ValidationSample]  # the first recording of each set; on the first process only
+    score: float  # lower is better; NaN without anything to validate on
+
+
+_DISTANCES = ("mel_l1", "waveform_mel_l1", "first_mel_l1")
 
 
 @torch.no_grad()
 def validate(
-    step: CodecTrainingStep, sets: Sequence[ValidationSet], stage: Stage, batch_seconds: float = 40.0
+    step: CodecTrainingStep,
+    sets: Sequence[ValidationSet],
+    stage: Stage,
+    accelerator: Accelerator,
+    batch_seconds: float = 40.0,
 ) -> ValidationResult:
     """Run the model over every set; mean over frames and bands of each utterance, then over utterances.
 
     mel_l1: decoder's mel against the recording's; waveform_mel_l1: mel of the audio against the recording's, in the
-    same definition; first_mel_l1: as the former, from the first of several quantizers alone; codes_used and perplexity
-    of the first quantizer over all sets together. Leaves the model in evaluation mode.
+    same definition; first_mel_l1: like mel_l1, from the first of several quantizers alone; codes_used and perplexity
+    of the first quantizer over all sets together.
+
+    The processes share the work, and all get the same numbers, whatever their number. Leaves the model in evaluation
+    mode.
     """
     step.model.eval()
     metrics: dict[str, float] = {}
     samples: list[ValidationSample] = []
-    counts = torch.zeros(step.model.config.codebook_sizes[0])
+    counts = torch.zeros(step.model.config.codebook_sizes[0], dtype=torch.float64)
     for entry in sets:
-        distances: dict[str, list[float]] = {"mel_l1": [], "waveform_mel_l1": [], "first_mel_l1": []}
-        for batch in _batches(entry.waveforms, int(batch_seconds * step.model.config.sampling_rate)):
-            found = _reconstruct(step, entry.name, [entry.waveforms[index] for index in batch], stage, counts)
-            for index, sample in zip(batch, found, strict=True):
-                target = sample.recording_mel
-                if stage.vocoder_input == "decoder":
-                    distances["mel_l1"].append(float((sample.mel - target).abs().mean()))
-                if sample.first_mel is not None:
-                    distances["first_mel_l1"].append(float((sample.first_mel - target).abs().mean()))
-                if sample.audio is not None:
-                    audio_mel = step.mel_of(sample.audio[None].to(step.model.device))[0].cpu()
-                    distances["waveform_mel_l1"].append(float((audio_mel - target).abs().mean()))
-                    if stage.vocoder_input == "recording":
-                        sample.mel = audio_mel
+        # of each utterance: its distances, and 1 for each distance that was measured
+        found = torch.zeros(len(entry.waveforms), 2, len(_DISTANCES), dtype=torch.float64)
+        batches = _batches(entry.waveforms, int(batch_seconds * step.model.config.sampling_rate))
+        for number, batch in enumerate(batches):
+            # the first process has the recording that is shown
+            if (0 if 0 in batch else number % accelerator.num_processes) != accelerator.process_index:
+                continue
+            waveforms = [entry.waveforms[index] for index in batch]
+            for index, sample in zip(
+                batch, _reconstruct(step, entry.name, waveforms, stage, counts), strict=True
+            ):
+                for kind, mel in zip(_DISTANCES, _mels(step, sample, stage), strict=True):
+                    if mel is not None:
+                        distance = (mel - sample.recording_mel).abs().mean()
+                        found[index, :, _DISTANCES.index(kind)] = torch.tensor([float(distance), 1.0])
                 if index == 0:
                     samples.append(sample)
-        metrics |= {
-            f"{entry.name}/{key}": sum(values) / len(values) for key, values in distances.items() if values
-        }
+        distances, measured = sum_over_processes(found, accelerator).unbind(dim=1)  # (utterances, kinds)
+        for number, kind in enumerate(_DISTANCES):
+            if measured[:, number].any():
+                metrics[f"{entry.name}/{kind}"] = float(distances[:, number].mean())
+    counts = sum_over_processes(counts, accelerator)
     if counts.any():
         share = counts / counts.sum()
         metrics["codes_used"] = float((counts > 0).sum())
@@ -82,6 +99,36 @@ def validate(
     key = "waveform_mel_l1" if stage.losses.need_waveform else "mel_l1"
     scores = [value for name, value in metrics.items() if name.endswith(f"/{key}")]
     return ValidationResult(metrics, samples, sum(scores) / len(scores) if scores else math.nan)
+
+
+def _mels(step: CodecTrainingStep, sample: ValidationSample, stage: Stage) -> tuple[Tensor | None, ...]:
+    """The mels (mel frames, n_mels) of each of `_DISTANCES`, None for what this stage does not make."""
+    audio_mel = None
+    if sample.audio is not None:
+        audio_mel = step.mel_of(sample.audio[None].to(step.model.device))[0].cpu()
+        if stage.vocoder_input == "recording":
+            sample.mel = audio_mel
+    return sample.mel if stage.vocoder_input == "decoder" else None, audio_mel, sample.first_mel
+
+
+def log_samples(
+    writer: SummaryWriter, step: int, samples: Sequence[ValidationSample], sampling_rate: int
+) -> None:
+    """Write each sample's audio and one picture of both mels."""
+    for sample in samples:
+        figure = Figure(figsize=(10, 5), layout="constrained")
+        axes = figure.subplots(2, 1, sharex=True)
+        low, high = float(sample.recording_mel.min()), float(sample.recording_mel.max())
+        for axis, mel, title in zip(
+            axes, (sample.recording_mel, sample.mel), ("recording", "codec"), strict=True
+        ):
+            axis.imshow(mel.T.numpy(), origin="lower", aspect="auto", vmin=low, vmax=high)
+            axis.set_title(title)
+            axis.set_ylabel("mel band")
+        writer.add_figure(f"{sample.name}/mel", figure, step)
+        writer.add_audio(f"{sample.name}/recording", sample.recording, step, sampling_rate)
+        if sample.audio is not None:
+            writer.add_audio(f"{sample.name}/codec", sample.audio.clamp(-1, 1), step, sampling_rate)
 
 
 def _batches(waveforms: Sequence[Tensor], samples: int) -> list[list[int]]:
@@ -98,7 +145,7 @@ def _batches(waveforms: Sequence[Tensor], samples: int) -> list[list[int]]:
 def _reconstruct(
     step: CodecTrainingStep, name: str, batch: list[Tensor], stage: Stage, counts: Tensor
 ) -> list[ValidationSample]:
-    """Each recording (samples,) through the model, on the CPU; adds to `counts` (codes,) how often each code came."""
+    """Each recording (samples,) through the model, on the CPU. Adds the uses of each code to `counts` (codes,)."""
     model = step.model
     hop = model.config.hop_length
     device = model.device
@@ -135,7 +182,7 @@ def _reconstruct(
 def _decoded(
     step: CodecTrainingStep, codes: Tensor, mask: Tensor, synthesize: bool, frames: Sequence[int]
 ) -> tuple[Tensor, Tensor | None]:
-    """Codes -> the decoder's mel (batch, mel frames, n_mels), and audio if asked for; of audio where it has no mel."""
+    """Codes -> the decoder's mel (batch, mel frames, n_mels), else the audio's, and audio if asked for."""
     model, hop = step.model, step.model.config.hop_length
     latent = model.codes_to_latent(codes, mask)
     if step.decodes_mel:

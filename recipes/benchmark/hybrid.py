@@ -12,7 +12,7 @@ import torchaudio
 from torch import Tensor, nn
 
 from codec.hybrid_codec.configuration import DACEncoderConfig
-from codec.losses.distillation import TEACHER_RATE
+from codec.losses.semantic import TEACHER_RATE
 from codec.nn.kaldi_filterbank import stacked_filterbank
 from recipes.benchmark.contestants import speech_like
 from recipes.benchmark.timing import Case, Timing, take_turns

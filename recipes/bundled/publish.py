@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from codec.export import save_codec
 from codec.foundation import UserError, whole_directory, write_json
-from codec.training.start import load_trained
+from codec.loading import load_trained
 from recipes.bundled.commands import run
 from slm.models.checkpoint import MODEL_FILE
 from slm.vocabulary import SPEECH_FILE

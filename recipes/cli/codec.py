@@ -13,14 +13,12 @@ from torch import Tensor
 from codec import save_codec
 from codec.export import with_vocoder
 from codec.foundation import UserError, rank
-from codec.training import (
-    CodecTrainingConfig,
-    TrainingData,
-    ValidationSet,
-    load_trained,
-    model_config,
-    train_codec,
-)
+from codec.loading import load_trained
+from codec.training.batches import TrainingData
+from codec.training.config import CodecTrainingConfig
+from codec.training.initialization import model_config
+from codec.training.loop import train_codec
+from codec.training.validation import ValidationSet
 from codec.vocoders.directories import load_vocoder
 from data.config import CorpusFormat
 from data.corpora import Utterance

@@ -6,10 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from codec.losses.adversarial import Rows, discriminator_losses, generator_losses
-from codec.losses.discriminators import DiscriminatorOutput, Game, build_discriminators
+from codec.losses.adversarial import (
+    Adversary,
+    AudioPair,
+    RowWeights,
+    crop_pair,
+    discriminator_losses,
+    generator_losses,
+)
+from codec.losses.discriminators import DiscriminatorOutput, GANLoss, build_discriminators
 from codec.losses.reconstruction import DiscriminatorWeights
-from codec.training.adversary import Adversary, Judged, judged_stretch
 from tests.codec.small_codecs import speech_like
 from tests.codec.training_runs import DISCRIMINATORS
 
@@ -27,8 +33,8 @@ def outputs(rows: int, seed: int) -> list[DiscriminatorOutput]:
     ]
 
 
-def full_rows(rows: int) -> Rows:
-    return Rows(share=torch.ones(rows).double(), weight=torch.full((rows,), 1 / rows).double())
+def full_rows(rows: int) -> RowWeights:
+    return RowWeights(share=torch.ones(rows).double(), weight=torch.full((rows,), 1 / rows).double())
 
 
 def test_hinge_losses_are_those_of_vocos() -> None:
@@ -61,10 +67,10 @@ def test_least_squares_losses_are_sums_over_the_parts() -> None:
     torch.testing.assert_close(theirs.loss, wanted)
 
 
-@pytest.mark.parametrize(("game", "middle"), [("hinge", 0.0), ("least-squares", 0.5)])
-def test_accuracy_is_the_share_of_right_verdicts(game: Game, middle: float) -> None:
+@pytest.mark.parametrize(("kind", "middle"), [("hinge", 0.0), ("least-squares", 0.5)])
+def test_accuracy_is_the_share_of_right_verdicts(kind: GANLoss, middle: float) -> None:
     real, fake = outputs(3, 0), outputs(3, 1)
-    found = discriminator_losses(game, real, fake, full_rows(3))
+    found = discriminator_losses(kind, real, fake, full_rows(3))
     right = [(out.score > middle).double().mean() for out in real]
     seen = [(out.score <= middle).double().mean() for out in fake]
     assert float(found.accuracy_real) == pytest.approx(float(sum(right)) / 2)
@@ -74,7 +80,7 @@ def test_accuracy_is_the_share_of_right_verdicts(game: Game, middle: float) -> N
 def test_a_row_counts_by_its_frames_and_by_its_own_positions() -> None:
     real, fake = outputs(2, 0), outputs(2, 1)
     frames = torch.tensor([9.0, 4.0]).double()
-    rows = Rows(share=torch.tensor([1.0, 0.41]).double(), weight=frames / 13)
+    rows = RowWeights(share=torch.tensor([1.0, 0.41]).double(), weight=frames / 13)
     found = generator_losses("least-squares", real, fake, rows).adversarial
     slow = 0.0
     for out, own in zip(fake, (5, 3), strict=True):  # ceil(0.41 * 10), ceil(0.41 * 6)
@@ -87,18 +93,18 @@ def adversary() -> Adversary:
     return Adversary(build_discriminators(DISCRIMINATORS, DISCRIMINATORS, seed=0)).double()
 
 
-def judged_batch() -> Judged:
+def audio_pair() -> AudioPair:
     frames = torch.tensor([5, 3, 4])
-    recording, generated = (speech_like(3, 5_000, seed=seed).double()[:, None] for seed in (0, 1))
-    return judged_stretch(recording, generated, frames, 1_000, None, 0.0)
+    real, fake = (speech_like(3, 5_000, seed=seed).double()[:, None] for seed in (0, 1))
+    return AudioPair(real, fake, 1_000 * frames, frames)
 
 
-def part_of(batch: Judged, rows: slice) -> Judged:
-    return Judged(batch.recording[rows], batch.generated[rows], batch.lengths[rows], batch.frames[rows])
+def part_of(batch: AudioPair, rows: slice) -> AudioPair:
+    return AudioPair(batch.real[rows], batch.fake[rows], batch.lengths[rows], batch.frames[rows])
 
 
 def test_the_parts_of_a_batch_add_up() -> None:
-    module, batch, names = adversary(), judged_batch(), sorted(DISCRIMINATORS)
+    module, batch, names = adversary(), audio_pair(), sorted(DISCRIMINATORS)
     weights = {name: DiscriminatorWeights(0.5, 2.0) for name in names}
     whole = module(batch, names, 12.0) | {
         f"codec {key}": value for key, value in module.generator_losses(batch, weights, 12.0).items()
@@ -120,31 +126,32 @@ def test_the_parts_of_a_batch_add_up() -> None:
 
 
 def test_gradients_go_where_they_belong() -> None:
-    module, batch, names = adversary(), judged_batch(), sorted(DISCRIMINATORS)
-    batch.generated.requires_grad_()
+    module, batch, names = adversary(), audio_pair(), sorted(DISCRIMINATORS)
+    batch.fake.requires_grad_()
     weights = {name: DiscriminatorWeights() for name in names}
     module.generator_losses(batch, weights, 12.0)["loss"].backward()
     assert all(parameter.grad is None and parameter.requires_grad for parameter in module.parameters())
-    gradient = batch.generated.grad
+    gradient = batch.fake.grad
     assert gradient is not None
     for row, length in enumerate(batch.lengths.tolist()):
         assert gradient[row, :, :length].any() and not gradient[row, :, length:].any()
-    batch.generated.grad = None
+    batch.fake.grad = None
     module(batch, names, 12.0)["loss"].backward()
-    assert batch.generated.grad is None
+    assert batch.fake.grad is None
     assert all(parameter.grad is not None for parameter in module.parameters())
 
 
-def test_the_judged_stretch_lies_in_each_rows_own_audio() -> None:
+def test_a_crop_lies_in_each_rows_own_audio() -> None:
     recording = torch.arange(5_000.0).expand(3, 1, -1).contiguous()
     frames = torch.tensor([5, 3, 1])
+    whole = AudioPair(recording, -recording, 1_000 * frames, frames)
     for place in (0.0, 0.37, 0.999999, math.nextafter(1.0, 0.0)):
-        judged = judged_stretch(recording, -recording, frames, 1_000, 2_000, place)
-        assert torch.equal(judged.generated, -judged.recording)
-        assert judged.lengths.tolist() == [2_000, 2_000, 1_000]
-        assert judged.frames.tolist() == [5, 3, 1]
-        starts = judged.recording[:, 0, 0].tolist()
+        crop = crop_pair(whole, 2_000, place)
+        assert torch.equal(crop.fake, -crop.real)
+        assert crop.lengths.tolist() == [2_000, 2_000, 1_000]
+        assert crop.frames.tolist() == [5, 3, 1]
+        starts = crop.real[:, 0, 0].tolist()
         assert starts == [int(place * 3_001), int(place * 1_001), 0]
-        assert torch.equal(judged.recording[0, 0], torch.arange(2_000.0) + starts[0])
-    whole = judged_stretch(recording, -recording, frames, 1_000, None, 0.4)
-    assert torch.equal(whole.recording, recording) and whole.lengths.tolist() == [5_000, 3_000, 1_000]
+        assert torch.equal(crop.real[0, 0], torch.arange(2_000.0) + starts[0])
+    uncropped = crop_pair(whole, None, 0.4)
+    assert torch.equal(uncropped.real, recording) and uncropped.lengths.tolist() == [5_000, 3_000, 1_000]

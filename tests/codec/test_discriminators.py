@@ -8,17 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.foundation import UserError
+from codec.losses.config import DACDiscriminatorConfig, MultiPeriodConfig, MultiResolutionConfig
 from codec.losses.discriminators import (
+    BandDiscriminator,
     DACDiscriminator,
-    DACDiscriminatorConfig,
     Discriminator,
-    MultiPeriodConfig,
     MultiPeriodDiscriminator,
-    MultiResolutionConfig,
     MultiResolutionDiscriminator,
+    ScaleDiscriminator,
     build_discriminators,
 )
-from codec.losses.discriminators.dac import BandDiscriminator, ScaleDiscriminator
 from tests.codec.small_codecs import speech_like
 from tests.codec.training_runs import DISCRIMINATORS
 

@@ -9,9 +9,9 @@ import torch
 from transformers import HubertModel
 
 from codec.foundation import UserError
-from codec.losses.distillation import DistillationHead, SSLTeacher, distillation_centres
 from codec.losses.reconstruction import LossWeights
-from codec.training import train_codec
+from codec.losses.semantic import DistillationHead, SSLTeacher, distillation_centres
+from codec.training.loop import train_codec
 from tests.codec.small_codecs import speech_like
 from tests.codec.training_runs import (
     CODES,

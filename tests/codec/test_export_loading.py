@@ -22,8 +22,8 @@ from codec import (
 )
 from codec.loading import read_model
 from codec.losses.reconstruction import LossWeights
-from codec.training import CodecTrainingConfig, Stage
-from codec.training.start import build_model, model_config
+from codec.training.config import CodecTrainingConfig, Stage
+from codec.training.initialization import build_model, model_config
 from tests.codec.small_codecs import small_codec, small_config, speech_like
 
 PRESET_NAMES = sorted(PRESETS)

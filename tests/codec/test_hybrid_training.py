@@ -10,16 +10,12 @@ import torch
 from torch.utils.data import Dataset
 
 from codec import UserError, export_codec
+from codec.loading import load_trained
 from codec.losses.reconstruction import DiscriminatorWeights, LossWeights
 from codec.losses.semantic import CharacterCTC
-from codec.training import (
-    CodecTrainingConfig,
-    OptimizerConfig,
-    Stage,
-    TrainingData,
-    load_trained,
-    train_codec,
-)
+from codec.training.batches import TrainingData
+from codec.training.config import CodecTrainingConfig, OptimizerConfig, Stage
+from codec.training.loop import train_codec
 from tests.codec.training_runs import (
     CODES,
     DISCRIMINATORS,

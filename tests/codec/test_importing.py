@@ -17,8 +17,8 @@ from codec.importing import import_weights
 from codec.importing.foreign import take_over
 from codec.importing.hh_codec import NOT_NEEDED, Names, hh_codec_config
 from codec.nn.weight_norm import fold_weight_norm
-from codec.training import CodecTrainingConfig, Stage
-from codec.training.start import build_model
+from codec.training.config import CodecTrainingConfig, Stage
+from codec.training.initialization import build_model
 from codec.vocoders.directories import load_vocoder
 from tests.codec import original_hh_codec as original
 from tests.codec.reference_keys import parameters, published_shapes, random_state

@@ -7,8 +7,13 @@ import pytest
 import torch
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
 
-from codec.losses.distillation import SSLTeacher, distillation_centres
-from codec.losses.semantic import CharacterCTC, FeatureRegression, Transcripts
+from codec.losses.semantic import (
+    CharacterCTC,
+    FeatureRegression,
+    SSLTeacher,
+    Transcripts,
+    distillation_centres,
+)
 from codec.nn.kaldi_filterbank import stacked_filterbank
 from tests.codec.small_codecs import speech_like
 

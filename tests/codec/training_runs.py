@@ -20,15 +20,10 @@ from torch.utils.data import Dataset
 from transformers import HubertConfig, HubertModel
 
 from codec.losses.reconstruction import DiscriminatorWeights, LossWeights
-from codec.training import (
-    CodecTrainingConfig,
-    OptimizerConfig,
-    Stage,
-    TrainingData,
-    TrainingResult,
-    ValidationSet,
-    train_codec,
-)
+from codec.training.batches import TrainingData
+from codec.training.config import CodecTrainingConfig, OptimizerConfig, Stage
+from codec.training.loop import TrainingResult, train_codec
+from codec.training.validation import ValidationSet
 from tests.codec.small_codecs import small_config, speech_like
 
 CODES = Stage(

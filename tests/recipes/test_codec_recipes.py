@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from codec.training import model_config
+from codec.training.initialization import model_config
 from recipes.cli.arguments import build_parser
 from recipes.cli.codec import CodecRecipe, train_codec_command
 
