@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from codec.losses.config import DiscriminatorWeights
 from codec.losses.discriminators import Discriminator, DiscriminatorOutput, GANLoss
-from codec.losses.reconstruction import DiscriminatorWeights
 from codec.nn.precision import at_least_float32
 
 Outputs = Sequence[DiscriminatorOutput]

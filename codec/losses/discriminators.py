@@ -19,7 +19,12 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from codec.configuration import part_from
 from codec.foundation import UserError, seed_globals
-from codec.losses.config import DACDiscriminatorConfig, MultiPeriodConfig, MultiResolutionConfig
+from codec.losses.config import (
+    DISCRIMINATOR_CONFIGS,
+    DACDiscriminatorConfig,
+    MultiPeriodConfig,
+    MultiResolutionConfig,
+)
 from codec.nn.masks import mask_from_lengths
 from codec.nn.precision import at_least_float32
 
@@ -316,10 +321,10 @@ def _normalized(waveform: Tensor, lengths: Tensor | None) -> Tensor:
     return 0.8 * centred / (centred.abs().amax(dim=-1, keepdim=True) + 1e-9)
 
 
-DISCRIMINATORS: dict[str, tuple[type[Any], type[Any]]] = {  # name: (class, configuration)
-    "multi_period": (MultiPeriodDiscriminator, MultiPeriodConfig),
-    "multi_resolution": (MultiResolutionDiscriminator, MultiResolutionConfig),
-    "dac": (DACDiscriminator, DACDiscriminatorConfig),
+_DISCRIMINATORS: dict[str, type[Any]] = {
+    "multi_period": MultiPeriodDiscriminator,
+    "multi_resolution": MultiResolutionDiscriminator,
+    "dac": DACDiscriminator,
 }
 
 
@@ -331,14 +336,14 @@ def build_discriminators(
     The weights of each depend on its name and the seed only. Raises UserError for names and fields that do not exist.
     """
     for name in overrides:
-        if name not in DISCRIMINATORS:
-            raise UserError(f"no discriminator {name!r}: there are {', '.join(DISCRIMINATORS)}")
+        if name not in DISCRIMINATOR_CONFIGS:
+            raise UserError(f"no discriminator {name!r}: there are {', '.join(DISCRIMINATOR_CONFIGS)}")
     built: dict[str, Discriminator] = {}
     for name in sorted(names):
-        discriminator, config = DISCRIMINATORS[name]
+        config: type[Any] = DISCRIMINATOR_CONFIGS[name]
         seed_globals(seed, "discriminator", name)
         try:
-            built[name] = discriminator(part_from(config, dict(overrides.get(name, {}))))
+            built[name] = _DISCRIMINATORS[name](part_from(config, dict(overrides.get(name, {}))))
         except (ValueError, TypeError) as error:
             raise UserError(f"the discriminator {name} cannot be built: {error}") from error
     return nn.ModuleDict(built)

@@ -1,11 +1,8 @@
-"""Reconstruction losses of codecs: every one a sum over frames divided by a total, so that parts of a batch add up."""
-
-from dataclasses import dataclass, field
+"""Reconstruction losses of codecs. Each is a sum over frames divided by a total, so that parts of a batch add up."""
 
 import torch
 from torch import Tensor, nn
 
-from codec.foundation import UserError
 from codec.nn.masks import masked_mean
 from codec.nn.mel import LogMel, MelConfig
 
@@ -13,60 +10,8 @@ from codec.nn.mel import LogMel, MelConfig
 SCALES = ((64, 8), (128, 16), (256, 32), (512, 64), (1024, 100), (2048, 160))
 
 
-@dataclass
-class DiscriminatorWeights:
-    """Weights of what the generator learns from one discriminator (which learns either way, at weight 1)."""
-
-    adversarial: float = 1.0
-    """Weight of the adversarial loss."""
-    feature_matching: float = 1.0
-    """Weight of the feature matching loss."""
-
-    def __post_init__(self) -> None:
-        if (
-            min(self.adversarial, self.feature_matching) < 0
-            or max(self.adversarial, self.feature_matching) == 0
-        ):
-            raise UserError(
-                f"a discriminator has weights adversarial {self.adversarial}, feature_matching "
-                f"{self.feature_matching}: none may be below 0, and one must be above"
-            )
-
-
-@dataclass
-class LossWeights:
-    """Weight of each loss. A loss of weight 0 is not computed."""
-
-    mel: float = 45.0
-    """L1 of the mel decoder's log-mel (arXiv 2507.18897, section 3.4)."""
-    waveform_mel: float = 0.0
-    """L1 of the final waveform's log-mel; published: 45."""
-    multi_scale: float = 0.0
-    """L1 of log-mels and log magnitudes of the final waveform, over several window lengths."""
-    vq: float = 1_000.0
-    """Codebook and commitment loss of the quantizer."""
-    distillation: float = 0.0
-    """Distillation from a speech SSL model; published: 10."""
-    ctc: float = 0.0
-    """CTC loss of the transcript's characters on the first quantizer's stream; it needs no teacher."""
-    discriminators: dict[str, DiscriminatorWeights] = field(default_factory=dict)
-    """By name: multi_period, multi_resolution and dac; published: all three at weights of 1."""
-
-    def __post_init__(self) -> None:
-        # those of an override on the command line come as plain dictionaries
-        self.discriminators = {
-            name: DiscriminatorWeights(**weights) if isinstance(weights, dict) else weights
-            for name, weights in self.discriminators.items()
-        }
-
-    @property
-    def need_waveform(self) -> bool:
-        """Whether the vocoder has to run."""
-        return self.waveform_mel > 0 or self.multi_scale > 0 or bool(self.discriminators)
-
-
 def mel_l1(a: Tensor, b: Tensor, mask: Tensor, total: Tensor | float | None = None) -> Tensor:
-    """Mean over bands of |a - b|, (batch, mel frames, n_mels) each, summed over the mask's frames; over `total`."""
+    """Mean over bands of |a - b|, (batch, mel frames, n_mels) each, summed over the mask's frames, over `total`."""
     return masked_mean((a - b).abs().mean(dim=-1), mask, total)
 
 

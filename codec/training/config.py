@@ -1,17 +1,19 @@
-"""What a codec training run is told."""
+"""Settings of a codec training run."""
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from codec.configuration import PARTS
-from codec.foundation import Schedule, UserError
-from codec.losses.discriminators import DISCRIMINATORS
-from codec.losses.reconstruction import LossWeights
-from codec.training.overrides import overridden
+from codec.foundation import AdamWConfig, Schedule, UserError
+from codec.losses.config import DISCRIMINATOR_CONFIGS, LossWeights
+
+Config = TypeVar("Config")
 
 
 @dataclass
-class OptimizerConfig:
+class OptimizerConfig(AdamWConfig):
     """AdamW. Gradients are clipped far above their usual size: the losses carry weights of 45 and 1,000."""
 
     learning_rate: float = 1e-4
@@ -62,16 +64,16 @@ class Stage:
             raise UserError(f"a stage trains {', '.join(unknown)}: the parts are {', '.join(PARTS)}")
         if not self.train:
             raise UserError(f"a stage trains nothing: name some of {', '.join(PARTS)} in its `train`")
-        if idle := sorted(set(self.train) - self._reached()):
+        if idle := sorted(set(self.train) - self._parts_with_gradient()):
             raise UserError(
                 f"a stage trains {', '.join(self.train)}, but none of its losses reaches {', '.join(idle)}: leave that "
                 "out of `train`, or weigh a loss behind it (mel teaches encoder and decoder; vq encoder and quantizer; "
                 "waveform_mel, multi_scale and discriminators encoder, decoder and vocoder, but after vocoder_input "
                 "'recording' the vocoder alone)"
             )
-        if unknown := sorted(set(self.losses.discriminators) - set(DISCRIMINATORS)):
+        if unknown := sorted(set(self.losses.discriminators) - set(DISCRIMINATOR_CONFIGS)):
             raise UserError(
-                f"a stage has losses.discriminators {', '.join(unknown)}: there are {', '.join(DISCRIMINATORS)}"
+                f"a stage has losses.discriminators {', '.join(unknown)}: there are {', '.join(DISCRIMINATOR_CONFIGS)}"
             )
         if not self.losses.discriminators and (
             self.discriminator_optimizer or self.discriminator_schedule or self.judged_seconds is not None
@@ -89,21 +91,21 @@ class Stage:
                     f"a stage with losses.{name} has to train the encoder: nothing else learns from it"
                 )
 
-    def _reached(self) -> set[str]:
-        """The parts that some loss has a gradient for. (That of the codebook is in the VQ loss alone.)"""
+    def _parts_with_gradient(self) -> set[str]:
+        """The parts that get a gradient from some loss. (The codebook gets one from the VQ loss alone.)"""
         losses = self.losses
         if self.vocoder_input == "recording":
             return {"vocoder"} if losses.need_waveform else set()
-        reached = set()
+        parts = set()
         if losses.vq > 0 and {"encoder", "quantizer"} & set(self.train):
-            reached |= {"encoder", "quantizer"}
+            parts |= {"encoder", "quantizer"}
         if losses.mel > 0 or losses.need_waveform:
-            reached |= {"encoder", "decoder"}
+            parts |= {"encoder", "decoder"}
         if losses.need_waveform:
-            reached |= {"vocoder"}
+            parts |= {"vocoder"}
         if losses.distillation > 0 or losses.ctc > 0:
-            reached |= {"encoder"}
-        return reached
+            parts |= {"encoder"}
+        return parts
 
 
 @dataclass
@@ -187,7 +189,7 @@ class CodecTrainingConfig:
 
     @property
     def reads_transcripts(self) -> bool:
-        """Whether some stage learns from what is said."""
+        """Whether some stage learns from transcripts."""
         return any(stage.losses.ctc > 0 for stage in self.stages)
 
     @property
@@ -207,3 +209,22 @@ class CodecTrainingConfig:
                 return index, step
             step -= stage.steps
         return len(self.stages) - 1, self.stages[-1].steps
+
+
+def overridden(config: Config, changes: Mapping[str, Any], path: str = "stage_overrides") -> Config:
+    """A dataclass with the named fields replaced; in nested dataclasses field by field.
+
+    Raises UserError for a field that does not exist.
+    """
+    known = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    replaced = {}
+    for name, value in changes.items():
+        if name not in known:
+            raise UserError(f"{path} names {name!r}: the fields there are {', '.join(sorted(known))}")
+        present = getattr(config, name)
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(present):
+            value = overridden(present, value, f"{path}.{name}")
+        elif isinstance(value, Mapping) and present is None:
+            raise UserError(f"{path}.{name}: no stage has it yet, so give it to the stages themselves")
+        replaced[name] = value
+    return dataclasses.replace(config, **replaced)  # type: ignore[type-var]

@@ -14,8 +14,8 @@ from codec.losses.adversarial import (
     discriminator_losses,
     generator_losses,
 )
+from codec.losses.config import DiscriminatorWeights
 from codec.losses.discriminators import DiscriminatorOutput, GANLoss, build_discriminators
-from codec.losses.reconstruction import DiscriminatorWeights
 from tests.codec.small_codecs import speech_like
 from tests.codec.training_runs import DISCRIMINATORS
 

@@ -9,7 +9,7 @@ import torch
 from transformers import HubertModel
 
 from codec.foundation import UserError
-from codec.losses.reconstruction import LossWeights
+from codec.losses.config import LossWeights
 from codec.losses.semantic import DistillationHead, SSLTeacher, distillation_centres
 from codec.training.loop import train_codec
 from tests.codec.small_codecs import speech_like

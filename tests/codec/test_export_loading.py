@@ -21,7 +21,7 @@ from codec import (
     save_codec,
 )
 from codec.loading import read_model
-from codec.losses.reconstruction import LossWeights
+from codec.losses.config import LossWeights
 from codec.training.config import CodecTrainingConfig, Stage
 from codec.training.initialization import build_model, model_config
 from tests.codec.small_codecs import small_codec, small_config, speech_like

@@ -43,7 +43,9 @@ def test_an_update_without_a_finite_gradient_moves_nothing_and_too_many_are_an_e
     assert all(map(torch.equal, layer.parameters(), weights))
     state = optimizer.state[layer.weight]
     assert state["step"] == 1 and state["exp_avg"].isfinite().all()
-    with pytest.raises(UserError, match="not been finite for 20 steps.* step 20: lower stage optimizer.lear"):
+    with pytest.raises(
+        UserError, match=r"not been finite for 20 steps.* step 20: lower stage optimizer.lear"
+    ):
         optimizer.update(0.01, is_finite=False, step=20)
     optimizer.update(0.01, is_finite=True, step=21)
     assert optimizer.skipped == 0

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from codec import UserError, export_codec
 from codec.loading import load_trained
-from codec.losses.reconstruction import DiscriminatorWeights, LossWeights
+from codec.losses.config import DiscriminatorWeights, LossWeights
 from codec.losses.semantic import CharacterCTC
 from codec.training.batches import TrainingData
 from codec.training.config import CodecTrainingConfig, OptimizerConfig, Stage

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import HubertConfig, HubertModel
 
-from codec.losses.reconstruction import DiscriminatorWeights, LossWeights
+from codec.losses.config import DiscriminatorWeights, LossWeights
 from codec.training.batches import TrainingData
 from codec.training.config import CodecTrainingConfig, OptimizerConfig, Stage
 from codec.training.loop import TrainingResult, train_codec
