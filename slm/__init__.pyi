@@ -21,10 +21,10 @@ from .models.start_config import TuningConfig as TuningConfig
 from .training.config import BatchConfig as BatchConfig
 from .training.config import DatasetConfig as DatasetConfig
 from .training.config import OptimizerConfig as OptimizerConfig
+from .training.config import SamplesConfig as SamplesConfig
 from .training.config import SLMTrainingConfig as SLMTrainingConfig
 from .training.data import TrainingData as TrainingData
 from .training.data import open_training_data as open_training_data
 from .training.loop import TrainingResult as TrainingResult
 from .training.loop import train_slm as train_slm
-from .training.samples_config import SamplesConfig as SamplesConfig
 from .vocabulary import Vocabulary as Vocabulary

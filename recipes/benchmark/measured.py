@@ -8,7 +8,7 @@ from recipes.benchmark.generation import GenerationTiming
 from recipes.benchmark.hybrid import HybridTiming
 from recipes.benchmark.tokenization import TokenizeMemory, TokenizeTiming
 from recipes.benchmark.training import TrainingTiming
-from slm.training.peak_flops import PeakFlops
+from slm.training.throughput import PeakFlops
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from recipes.benchmark.measured import Machine, Measured
 from recipes.benchmark.timing import Timing, synchronize
 from recipes.benchmark.work import Work
-from slm.training.peak_flops import peak_flops
+from slm.training.throughput import peak_flops
 
 _COPIED = 2**26  # float32 values, 256 MiB: more than any cache holds
 _TRIALS = 5

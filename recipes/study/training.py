@@ -16,8 +16,8 @@ from slm import DatasetConfig, SLMTrainingConfig, train_slm
 from slm.documents import Documents
 from slm.packing.blocks import PackedBlocks
 from slm.text.config import ValidationConfig
+from slm.training.config import SamplesConfig
 from slm.training.data import TrainingData, open_training_data
-from slm.training.samples_config import SamplesConfig
 
 ALONE, READ = "alone", "read"  # held-out speech by itself, and given its text
 _BITS = "speech/bits_per_second"

@@ -48,7 +48,7 @@ def bits_for(language_model: SpeechLM, recordings: Sequence[SpokenText]) -> dict
     blocks = PackedBlocks(documents, length, epoch=0)
     for index in range(len(blocks)):
         batch = stack([blocks[index]], language_model.model.device)
-        total += LossSums.vector(model(**batch), batch["loss_weights"].sum())
+        total += LossSums.vector(model(**batch), batch["loss_weights"].sum()).cpu().double()
     report = LossSums.of(total).report(vocabulary.codec.frame_rate, vocabulary.num_quantizers)
     del report["loss"]  # weighted by modality: compares with no other model's
     return report

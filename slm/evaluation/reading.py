@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from slm.training.chunked_loss import places_at_once
+from slm.training.loss import places_at_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

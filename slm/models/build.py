@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from codec.foundation import UserError, first_line, seed_globals, torch_generator
 from slm.models.configuration import ModelConfig, transformers_config
-from slm.training.sharding import decoder_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -92,6 +91,17 @@ def add_dropout(model: "PreTrainedModel", probability: float) -> None:
             ) from None
         for output in outputs:
             output.register_forward_hook(drop)
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The decoder's repeated layers. Raises UserError for an architecture without a list of them."""
+    base: Any = getattr(model, "base_model", model)
+    for name in ("layers", "h", "blocks"):
+        if isinstance(layers := getattr(base, name, None), nn.ModuleList):
+            return list(layers)
+    raise UserError(
+        f"a {type(model).__name__} has no list of layers that could be shared out or dropped out of"
+    )
 
 
 def _token_weights(model: "PreTrainedModel") -> list[Tensor]:

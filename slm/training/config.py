@@ -1,15 +1,15 @@
-"""Everything that decides a language model training run."""
+"""Settings of a language model training run."""
 
+import math
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from codec.foundation import Schedule, UserError
+from codec.foundation import AdamWConfig, Schedule, UserError
 from slm.documents import DocumentConfig
 from slm.models.configuration import ModelConfig
 from slm.models.start_config import StartConfig, TuningConfig
 from slm.text.config import TextDatasetConfig, ValidationConfig
-from slm.training.run_length import RunLength
-from slm.training.samples_config import SamplesConfig
 
 
 @dataclass
@@ -56,7 +56,7 @@ class BatchConfig:
 
 
 @dataclass
-class OptimizerConfig:
+class OptimizerConfig(AdamWConfig):
     """AdamW. Weight decay is for matrices only, never for norms."""
 
     learning_rate: float = 1e-3
@@ -70,8 +70,64 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     """Largest norm of the whole gradient; 0: no clipping."""
 
+
+@dataclass
+class SamplesConfig:
+    """Speech that the model makes at every evaluation, in `samples/` of the run directory and in TensorBoard.
+
+    It reads texts aloud where the documents teach that, and continues validation recordings.
+    """
+
+    count: int = 2
+    """Samples of each kind; 0: none."""
+    texts: list[str] = field(default_factory=list)
+    """Texts to read aloud; empty: those of validation recordings."""
+    prompt_seconds: float = 3.0
+    """Length of the prompt: the beginning of a recording."""
+    seconds: float = 5.0
+    """Longest continuation."""
+
     def __post_init__(self) -> None:
-        self.betas = (float(self.betas[0]), float(self.betas[1]))
+        if self.count < 0 or self.prompt_seconds <= 0 or self.seconds <= 0:
+            raise UserError("samples.count is 0 or more, samples.prompt_seconds and samples.seconds above 0")
+
+
+@dataclass(frozen=True)
+class RunLength:
+    """A run ends at the first of its limits; None is no limit.
+
+    With updates or tokens the total is known from the start, so the schedule does not depend on interruptions. With
+    seconds it is estimated from the pace so far.
+    """
+
+    max_steps: int | None
+    max_tokens: int | None
+    max_seconds: float | None
+    tokens_per_step: int
+
+    @property
+    def known_steps(self) -> int | None:
+        """Updates that the limits allow at any pace; None if only the clock decides."""
+        limits = [] if self.max_steps is None else [self.max_steps]
+        if self.max_tokens is not None:
+            limits.append(math.ceil(self.max_tokens / self.tokens_per_step))
+        return min(limits, default=None)
+
+    def is_over(self, step: int, seconds: float) -> bool:
+        """Whether a run ends after `step` updates in `seconds`."""
+        known = self.known_steps
+        return (known is not None and step >= known) or (
+            self.max_seconds is not None and seconds >= self.max_seconds
+        )
+
+    def total_steps(self, step: int, seconds: float) -> int:
+        """Updates of the whole run, estimated after `step` of them; at least one more."""
+        known = self.known_steps
+        totals = [] if known is None else [known]
+        if self.max_seconds is not None:
+            pace = seconds / step if step else 0.0
+            totals.append(math.ceil(self.max_seconds / pace) if pace else sys.maxsize)
+        return max(step + 1, min(totals))
 
 
 @dataclass
@@ -216,12 +272,12 @@ class SLMTrainingConfig:
 
     @property
     def streams(self) -> bool:
-        """Whether a dataset is read from elsewhere as it is needed."""
+        """Whether a dataset is at an address, and read as it is needed."""
         return any("://" in entry.path for entry in self.datasets)
 
     @property
-    def sources(self) -> "list[DatasetConfig | TextDatasetConfig]":
-        """All that is trained on: token datasets, then texts."""
+    def sources(self) -> list[DatasetConfig | TextDatasetConfig]:
+        """All training datasets: token datasets, then texts."""
         return [*self.datasets, *self.texts]
 
     @property
@@ -252,5 +308,5 @@ class SLMTrainingConfig:
 
     @property
     def decay_changes_data(self) -> bool:
-        """Whether the decay trains on other documents than what came before."""
+        """Whether the decay trains on other documents than the steps before."""
         return self.weights(True) != self.weights(False) or self.decay_documents is not None

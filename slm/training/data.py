@@ -1,13 +1,16 @@
-"""What a run trains on: datasets, vocabulary, and the documents of each phase."""
+"""The data of a run: datasets, vocabulary, and the documents of each phase."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
+from codec import CodecInfo, load_codec
 from codec.foundation import UserError
+from data import TokenDataset
+from data.token_stream import TokenStream, is_address
 from slm.documents import Documents, Source, TextRows, TokenRows
 from slm.documents.measure import speaker_numbers
 from slm.models.checkpoint import SpeakingHabits
@@ -21,25 +24,19 @@ from slm.text.dataset import open_texts
 from slm.training.config import DatasetConfig, SLMTrainingConfig
 from slm.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from data import TokenDataset
-    from data.token_stream import TokenStream
-
 
 @dataclass(frozen=True)
 class TrainingData:
     """The datasets of a run, opened and checked against each other."""
 
     config: SLMTrainingConfig
-    training: Sequence[TokenRows]  # of a streamed dataset its first shard
+    training: Sequence[TokenRows]  # a streamed dataset: its first shard
     hashes: list[str]  # one for each of the config's sources: what a checkpoint was trained on
     validation: Mapping[str, TokenRows | TextRows]  # by name, or path; see `SLMTrainingConfig.validation`
     vocabulary: Vocabulary
-    codebooks: "list[Tensor] | None" = None  # effective codebooks, where the config asks for them
+    codebooks: list[Tensor] | None = None  # effective codebooks, where the config asks for them
     texts: Sequence[TextRows] = ()
-    streams: "Mapping[int, TokenStream]" = field(default_factory=dict)  # by number in the config's datasets
+    streams: Mapping[int, TokenStream] = field(default_factory=dict)  # by number in the config's datasets
 
     def stream(self, phase: int, position: StreamPosition, rank: int, num_processes: int) -> BlockStream:
         """The blocks of one phase: 0 before the decay, 1 in it if it has a mixture of its own."""
@@ -54,7 +51,7 @@ class TrainingData:
         )
 
     def validation_blocks(self) -> dict[str, PackedBlocks]:
-        """The blocks of each validation set: always the same ones, nothing corrupted."""
+        """The blocks of each validation set: always the same, without corruption."""
         config = self.config
         entries = config.validation
         if entries is None:
@@ -73,11 +70,11 @@ class TrainingData:
         return sets
 
     def _blocks(self, decay: bool) -> Callable[[int], PackedBlocks]:
-        """What makes the blocks of an epoch, or of a window of a streamed dataset."""
+        """A function that makes the blocks of an epoch, or of a window of a streamed dataset."""
         config = self.config
         sources = self._sources(decay)
         documents = (config.decay_documents if decay else None) or config.documents
-        # Phases draw differently, or the second would begin with the documents of the first.
+        # Another seed, or the decay would begin with the documents of the first phase.
         seed = config.seed + 0x9E3779B9 if decay else config.seed
         if self.streams:
             streamed = [
@@ -106,7 +103,7 @@ class TrainingData:
         ]
 
     def _epochs(self, entry: DatasetConfig | TextDatasetConfig, decay: bool) -> float | None:
-        """How often a source's rows may come in one phase: each has its part, by how long it is."""
+        """How often a source's rows may come in one phase, in proportion to its length."""
         config = self.config
         if entry.max_epochs is None or not config.decay_changes_data:
             return entry.max_epochs
@@ -119,12 +116,10 @@ class TrainingData:
 
 
 def open_training_data(config: SLMTrainingConfig) -> TrainingData:
-    """Open what a config names.
+    """Open the datasets that a config names.
 
-    Raises UserError when something is missing or not of one codec.
+    Raises UserError when something is missing, or when the datasets come from different codecs.
     """
-    from data.token_stream import TokenStream, is_address
-
     streams = {
         number: TokenStream(entry.path, cache_root() / "shards")
         for number, entry in enumerate(config.datasets)
@@ -163,17 +158,14 @@ def open_training_data(config: SLMTrainingConfig) -> TrainingData:
     )
 
 
-def _open_tokens(path: str, split: str) -> "TokenDataset":
-    from data import TokenDataset
-    from data.token_stream import TokenStream, is_address
-
+def _open_tokens(path: str, split: str) -> TokenDataset:
     if is_address(path):
         return TokenStream(path, cache_root() / "shards").open(split)
     return TokenDataset.open(path, split)
 
 
 def _open_validation(
-    config: SLMTrainingConfig, training: "Sequence[TokenDataset]", vocabulary: Vocabulary, longest: int
+    config: SLMTrainingConfig, training: Sequence[TokenDataset], vocabulary: Vocabulary, longest: int
 ) -> dict[str, TokenRows | TextRows]:
     if config.validation is None:
         return {
@@ -193,9 +185,7 @@ def _open_validation(
     return opened
 
 
-def _codebooks(config: SLMTrainingConfig, dataset: "TokenDataset") -> "list[Tensor]":
-    from codec import CodecInfo, load_codec
-
+def _codebooks(config: SLMTrainingConfig, dataset: TokenDataset) -> list[Tensor]:
     location = config.codec or dataset.info.name
     codec = load_codec(location)
     CodecInfo.of(codec).check_same(dataset.info, what=config.datasets[0].path)
@@ -204,25 +194,25 @@ def _codebooks(config: SLMTrainingConfig, dataset: "TokenDataset") -> "list[Tens
 
 
 _MOST_VOICES = 256
-_TIMED_ROWS = 2000  # of each dataset, for how fast its speakers speak
+_TIMED_ROWS = 2000  # of each dataset, to measure how fast its speakers speak
 
 
 def _speakers(config: SLMTrainingConfig, datasets: Sequence[TokenRows]) -> list[str]:
-    """Everybody who speaks in the training datasets, by name."""
+    """The speakers of the training datasets, by name."""
     names: set[str] = set()
     for entry, dataset in zip(config.datasets, datasets, strict=True):
         numbers, of_dataset = speaker_numbers(dataset, entry.voice)
         names.update(of_dataset[number] for number in np.unique(numbers).tolist() if number >= 0)
     if len(names) > _MOST_VOICES:
         raise UserError(
-            f"the datasets have {len(names)} speakers, too many for a tag each: name those that shall have one in "
+            f"the datasets have {len(names)} speakers, too many for a tag each: name those that get one in "
             "voices, or give an empty list and use prompts"
         )
     return sorted(names)
 
 
 def speaking_habits(data: TrainingData) -> SpeakingHabits:
-    """What generation has to know of the data: how speech was asked for, and how long a character lasts."""
+    """What generation must know of the data: the prompt formats, and how long a character takes to say."""
     config = data.config
     documents = (config.decay_documents if config.decay_changes_data else None) or config.documents
     formats = [name for name, weight in documents.formats.items() if weight > 0]
@@ -241,15 +231,6 @@ def speaking_habits(data: TrainingData) -> SpeakingHabits:
     )
 
 
-def _sources(
-    config: SLMTrainingConfig, datasets: Sequence[TokenRows], weights: list[float | None]
-) -> list[Source]:
-    return [
-        Source(dataset, weight, entry.voice)
-        for dataset, weight, entry in zip(datasets, weights, config.datasets, strict=True)
-    ]
-
-
 def dataset_name(path: str) -> str:
-    """How a dataset is called in logs: its directory's name."""
+    """Name of a dataset in logs: that of its directory."""
     return Path(path).name or path

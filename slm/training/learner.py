@@ -3,13 +3,19 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from accelerate import Accelerator
+from peft import PeftModel
+from safetensors.torch import load_model
 from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.utils import is_flash_attn_2_available
 
 from codec.foundation import (
+    ClippedAdamW,
     UserError,
+    WeightAverage,
     optimizer_tensors,
     rank,
     restore_optimizer,
@@ -26,13 +32,7 @@ from slm.packing.blocks import Block
 from slm.training.config import SLMTrainingConfig
 from slm.training.data import TrainingData
 from slm.training.loss import LossSums, PackedLanguageModel
-from slm.training.optimizer import WeightAverage, build_optimizer
-from slm.training.sharding import gathered, gradients_wait, launcher_shards, shard, whole
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from peft import PeftModel
-    from transformers import PreTrainedModel
+from slm.training.sharding import fill, gathered, gradients_wait, launcher_shards, shard
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Update:
     """What one update did."""
 
     sums: Tensor  # a `LossSums.vector` of this process's blocks
-    gradient_norm: float  # of all processes together, before it was clipped
-    was_finite: bool  # otherwise the update was left out
+    gradient_norm: float  # of all processes together, before clipping
+    was_finite: bool  # otherwise the weights stayed as they were
 
 
 class Learner:
@@ -51,14 +51,14 @@ class Learner:
         self,
         config: SLMTrainingConfig,
         data: TrainingData,
-        accelerator: "Accelerator",
+        accelerator: Accelerator,
         checkpoint: Path | None,
         state: dict[str, Tensor],
     ) -> None:
-        """checkpoint: go on from it; `state`: the tensors that `save` put there beside the model."""
+        """checkpoint: where to resume; `state`: its tensors beside the model."""
         self.config, self.data, self.accelerator = config, data, accelerator
         model, self.adapted = _initial_model(config, data, attention_for(config, accelerator.device))
-        if checkpoint is not None:  # before anything is shared out
+        if checkpoint is not None:  # before sharding
             if self.adapted is not None:
                 load_adapter_weights(self.adapted, checkpoint)
             else:
@@ -72,28 +72,32 @@ class Learner:
         if self.is_sharded:
             shard(self.packed, accelerator)
         self.packed.to(accelerator.device)
-        self.optimizer = build_optimizer(self.packed, config.optimizer)
-        self.average = WeightAverage(model, config.ema) if config.ema else None
+        self.optimizer = ClippedAdamW(
+            self.packed.parameters(), config.optimizer, eps=config.optimizer.eps, only_matrices_decay=True
+        )
+        learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.average = WeightAverage(learning, config.ema) if config.ema else None
         if checkpoint is not None:
             restore_optimizer(self.optimizer, _under("optimizer/", state))
             if self.average is not None:
-                self.average.restore(_under("weights/", state))
+                self._restore_average(_under("weights/", state))
         if config.compile:
             self.packed.compile_decoder()
-        # Mixed precision and the averaging of gradients; a sharded model does the latter itself.
+        # Mixed precision and averaged gradients; a sharded model averages them itself.
         self.wrapped = self.packed if self.is_sharded else accelerator.prepare_model(self.packed)
 
     def update(self, blocks: list[Block], weight: float, step: int, learning_rate: float) -> Update:
-        """One optimizer step on this process's blocks; `weight` is the loss weight of those of all processes."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        """One optimizer step on this process's blocks; `weight` is the loss weight of all processes' blocks.
+
+        The host waits for the device once, for sums and gradient norm.
+        """
         size = self.config.batch.blocks_per_forward
         parts = [blocks[start : start + size] for start in range(0, len(blocks), size)]
-        sums = torch.zeros(LossSums.SIZE, dtype=torch.float64)
+        sums = []
         # Gradients are averaged over processes, and the loss is a mean over the weights of all of them.
         scale = self.accelerator.num_processes / weight if weight else 0.0
         for number, part in enumerate(parts):
-            # Dropout is a function of where the run stands, so that a resumed run draws the same.
+            # Dropout is a function of the step, so that a resumed run draws the same.
             seed_globals(self.config.seed, "dropout", step, number, rank())
             batch = stack(part, self.accelerator.device)
             if self.is_sharded:
@@ -108,28 +112,25 @@ class Learner:
             else:
                 output = self.wrapped(**batch)
                 (output["loss"] * scale).backward()
-            sums += LossSums.vector(output, batch["loss_weights"].sum())
-        norm = whole(
-            torch.nn.utils.clip_grad_norm_(
-                self.packed.parameters(), self.config.optimizer.clip_norm or math.inf, foreach=True
-            )
-        ).item()
-        if math.isfinite(norm):
-            self.optimizer.step()
-            if self.average is not None:
-                self.average.update(step)
-        self.optimizer.zero_grad(set_to_none=True)
-        return Update(sums, norm, math.isfinite(norm))
+            sums.append(LossSums.vector(output, batch["loss_weights"].sum()))
+        gradient_norm = self.optimizer.clip()
+        # The sums go to the CPU first: not every accelerator has float64.
+        together = sum((vector.double() for vector in torch.stack(sums).cpu()), torch.zeros(()).double())
+        is_finite = math.isfinite(norm := gradient_norm.item())
+        self.optimizer.update(learning_rate, is_finite, step)
+        if is_finite and self.average is not None:
+            self.average.update(step)
+        return Update(together, norm, is_finite)
 
     def swap_average(self) -> None:
-        """Exchange weights and their average, if there is one: once to use it, once more to go on."""
+        """Exchange weights and their average, if there is one: once to use it, once more to go on training."""
         if self.average is not None:
             self.average.swap()
 
     def snapshot(self, training_state: bool) -> "Snapshot":
-        """What `Snapshot.write` needs; all processes have to ask for it together.
+        """What `Snapshot.write_model` and `write_state` need. All processes must call it together.
 
-        A sharded model is gathered on the first process; otherwise nothing is copied, so write before the next update.
+        A sharded model is gathered on the first process. Otherwise nothing is copied: write before the next update.
         """
         self.swap_average()
         keep = self.accelerator.is_main_process
@@ -143,21 +144,31 @@ class Learner:
             entries = optimizer_tensors(self.optimizer, keep=keep)
             tensors = {f"optimizer/{name}": tensor for name, tensor in entries.items()}
             if self.average is not None:
-                held = {f"weights/{index}": tensor for index, tensor in enumerate(self.average.averages)}
+                held = {
+                    f"weights/{index}": tensor for index, tensor in enumerate(self.average.averages.values())
+                }
                 tensors |= gathered(held, keep) if self.is_sharded else held
         return Snapshot(self, weights, tensors)
+
+    @torch.no_grad()
+    def _restore_average(self, weights: dict[str, Tensor]) -> None:
+        """Resume from a checkpoint's model, which holds the average, and the own `weights` by number."""
+        assert self.average is not None
+        for index, (name, parameter) in enumerate(self.average.parameters.items()):
+            self.average.averages[name].copy_(parameter)
+            fill(parameter, weights[str(index)])
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A learner's state on its way to the disk, its average in the place of its weights; `close` puts them back."""
+    """A learner's state to be written, with the average as its weights; `close` puts its own weights back."""
 
     learner: Learner
     weights: dict[str, Tensor] | None
     tensors: dict[str, Tensor]
 
     def write_model(self, directory: Path, habits: SpeakingHabits) -> None:
-        """An SLM checkpoint as one would use it, or an adapter."""
+        """Write an SLM checkpoint, or an adapter."""
         learner = self.learner
         vocabulary = learner.data.vocabulary
         if learner.adapted is None:
@@ -167,31 +178,29 @@ class Snapshot:
             save_vocabulary(directory, vocabulary, habits)
 
     def write_state(self, directory: Path, counters: dict) -> None:
-        """What training needs beside the model to go on."""
+        """Write what training needs beside the model to resume."""
         save_training_state(directory, self.tensors, counters)
 
     def close(self) -> None:
-        """The learner goes on from its own weights."""
+        """Give the learner its own weights back."""
         self.learner.swap_average()
 
 
 def attention_for(config: SLMTrainingConfig, device: torch.device) -> str:
-    """The attention that a run computes with."""
+    """The attention implementation of a run."""
     if config.attention != "auto":
         return config.attention
     if device.type == "cpu":
-        # Documents differ in length from step to step, for which a compiled model would be compiled again and again.
+        # Documents differ in length from step to step, and a compiled model would be compiled again and again.
         return "sdpa" if config.compile else PER_DOCUMENT
-    from transformers.utils import is_flash_attn_2_available
-
     halves = config.precision in ("auto", "bfloat16")
     return "flash_attention_2" if halves and is_flash_attn_2_available() else "sdpa"
 
 
 def _initial_model(
     config: SLMTrainingConfig, data: TrainingData, attention: str
-) -> "tuple[PreTrainedModel, PeftModel | None]":
-    """The model before the first update, on the CPU, and as PEFT sees it if only a part of it learns."""
+) -> tuple[PreTrainedModel, PeftModel | None]:
+    """The model before the first update, on the CPU, and its PEFT wrapper if only a part of it learns."""
     dtype = torch.float64 if config.precision == "float64" else torch.float32
     if config.start_from is None:
         return build_model(config.model, data.vocabulary, config.seed, data.codebooks, attention, dtype), None
@@ -216,7 +225,5 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _load_weights(model: "PreTrainedModel", path: Path) -> None:
-    from safetensors.torch import load_model
-
+def _load_weights(model: PreTrainedModel, path: Path) -> None:
     load_model(model, str(path))  # strict, and knows tied weights

@@ -1,63 +1,68 @@
 """Training a language model on token datasets, on one process or many."""
 
+import math
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from codec.foundation import (
     Progress,
     RunDirectory,
     StopSignal,
+    Stopwatch,
     UserError,
     load_training_state,
+    make_accelerator,
     rank,
     remove_directory,
+    sum_over_processes,
     whole_directory,
-    world_size,
 )
 from slm.packing.block_stream import BlockStream, StreamPosition
 from slm.packing.blocks import Block
 from slm.training.config import SLMTrainingConfig
 from slm.training.data import TrainingData, dataset_name, open_training_data, speaking_habits
-from slm.training.divergence import DivergenceWatch
-from slm.training.learner import Learner, Update
+from slm.training.learner import Learner
 from slm.training.loss import LossSums
-from slm.training.peak_flops import PeakFlops, peak_flops
 from slm.training.samples import SampleMaker, write_samples
-from slm.training.throughput import FlopCounter, Work, peak_memory_gib, report_throughput, work_of
+from slm.training.throughput import (
+    FlopCounter,
+    PeakFlops,
+    Work,
+    peak_flops,
+    peak_memory_gib,
+    report_throughput,
+    work_of,
+)
 from slm.training.trackers import TENSORBOARD, check_trackers, finish_trackers, start_trackers, track
-from slm.training.validation import sum_over_processes, validate
+from slm.training.validation import DivergenceWatch, validate
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-# What may differ when a run goes on: nothing of it changes what is learnt, or, with the length of the run, only
-# from here on.
+# Fields that a resumed run may change. They do not affect the weights, except that the length of the run decides the
+# schedule from now on.
 _MAY_CHANGE = (
     "output", "max_steps", "max_tokens", "max_seconds", "batch.blocks_per_forward", "workers", "log_every",
     "validate_every", "validation", "validation_blocks", "checkpoint_every", "keep_last", "sharding",
     "activation_checkpointing", "logits_mib", "trackers", "tracker_options", "peak_tflops", "samples",
 )  # fmt: skip
-_MOST_SKIPPED_UPDATES = 20
 
 
 @dataclass(frozen=True)
 class TrainingResult:
     """How a call of `train_slm` ended."""
 
-    steps: int  # updates made over the whole run
-    finished: bool  # False: stopped by a signal; the same call goes on
+    steps: int  # of the whole run
+    finished: bool  # False: stopped by a signal; the same call resumes
     final: Path | None  # the SLM checkpoint, once finished
     validation_loss: float | None  # the last one, nats per unit of loss weight
 
 
 @dataclass
 class _Counters:
-    """Where a run stands: with the weights and the optimizer, all that a checkpoint has to know."""
+    """Progress of a run: what a checkpoint holds beside weights and optimizer."""
 
     step: int = 0
     phase: int = 0  # 1: in the decay, if it has a mixture of its own
@@ -71,13 +76,19 @@ class _Counters:
 def train_slm(config: SLMTrainingConfig, data: TrainingData | None = None) -> TrainingResult:
     """Train a speech language model; run under `accelerate launch` or torchrun for many processes.
 
-    Writes the run directory `config.output`; a run that is there already goes on from its last checkpoint. The
-    result is `final/`, a plain transformers checkpoint with its tokenizer and `speech.json`. `data` is what
-    `open_training_data(config)` gives, unless it comes from elsewhere.
+    Writes the run directory `config.output`; a run that is there resumes from its last checkpoint. The result is
+    `final/`, a plain transformers checkpoint with its tokenizer and `speech.json`. `data` is by default
+    `open_training_data(config)`.
 
     Raises UserError for bad configs and data, and when the directory holds another run.
     """
-    accelerator = _accelerator(config)
+    accelerator = make_accelerator(
+        config.precision,
+        log_with=check_trackers(config.trackers) or None,
+        project_dir=config.output,
+        # The model's one buffer is a constant: it need not be sent at every step.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
     run = RunDirectory(
         config.output, keep_last=config.keep_last, writes_tensorboard=TENSORBOARD in config.trackers
     )
@@ -96,7 +107,7 @@ class _Trainer:
     def __init__(
         self,
         config: SLMTrainingConfig,
-        accelerator: "Accelerator",
+        accelerator: Accelerator,
         run: RunDirectory,
         data: TrainingData,
         stop: StopSignal,
@@ -115,7 +126,7 @@ class _Trainer:
         run.resume(self.counters.step)
         self.length = config.run_length
         if accelerator.is_main_process and run.final.exists() and not self._is_over():
-            remove_directory(run.final)  # of a run that is now made longer: it would pass for this one's
+            remove_directory(run.final)  # the result of the shorter run
         self.habits = speaking_habits(data)
         self.validation_sets = data.validation_blocks()
         self.validation_loss: float | None = None
@@ -138,12 +149,16 @@ class _Trainer:
         config, counters = self.config, self.counters
         self._say_what_trains()
         if config.start_from is not None and counters.step == 0:
-            self._validate()  # what the pretrained model knew: its text, above all
+            self._validate()  # the pretrained model's losses, on text above all
         stream = self._open_stream()
         steps = iter(stream)
         sums = torch.zeros(LossSums.SIZE, dtype=torch.float64)
         work = torch.zeros(Work.SIZE, dtype=torch.float64)
-        logged_at = time.monotonic()
+        gradient_norm, skipped = (
+            math.nan,
+            0,
+        )  # of the last update that was made; skipped ones since the last log line
+        watch = Stopwatch()
         started = time.monotonic() - counters.seconds
         known_steps = self.length.known_steps
         progress = Progress(
@@ -164,8 +179,12 @@ class _Trainer:
             weight, stopped, seconds = self._agree(blocks, time.monotonic() - started)
             learning_rate = config.optimizer.learning_rate * config.schedule.factor(counters.step, total)
             update = self.learner.update(blocks, weight, counters.step, learning_rate)
-            self._check_finite(update)
-            sums += update.sums
+            if update.was_finite:
+                sums += update.sums
+                gradient_norm = update.gradient_norm
+            else:
+                skipped += 1
+            counters.skipped = self.learner.optimizer.skipped
             work += work_of(blocks, self.data.vocabulary.speech_start, self.data.vocabulary.speech_end)
             before = counters.seconds
             counters.step += 1
@@ -174,27 +193,28 @@ class _Trainer:
             counters.tokens += config.batch.blocks * config.batch.length
 
             if counters.step % config.log_every == 0:
-                elapsed = time.monotonic() - logged_at
                 together = sum_over_processes(torch.cat([sums, work]), self.accelerator)
                 losses = LossSums.of(together[: LossSums.SIZE])
-                self.train_loss = losses.loss
-                speed = self._speed(Work.of(together[LossSums.SIZE :]), elapsed)
+                if losses.weight:
+                    self.train_loss = losses.loss
+                speed = self._speed(Work.of(together[LossSums.SIZE :]), watch.lap())
                 report = {f"train/{name}": value for name, value in self._report(losses).items()}
-                report |= {"learning_rate": learning_rate, "gradient_norm": update.gradient_norm} | speed
+                report |= {"learning_rate": learning_rate, "gradient_norm": gradient_norm} | speed
                 report["tokens"] = counters.tokens
                 report["epoch"] = counters.epoch
                 report["seconds"] = counters.seconds
+                if skipped:
+                    report["skipped_updates"] = skipped
                 self._log(report)
                 progress.update(0, f"loss {losses.loss:.3f}, {speed['tokens_per_second']:,.0f} tokens/s")
                 sums.zero_()
                 work.zero_()
-                logged_at = time.monotonic()
-            pause = time.monotonic()
-            if counters.step % config.validate_every == 0:
-                self._validate()
-            if counters.step % config.checkpoint_every == 0 or stopped:
-                self._save()
-            logged_at += time.monotonic() - pause
+                skipped = 0
+            with watch.paused():
+                if counters.step % config.validate_every == 0:
+                    self._validate()
+                if counters.step % config.checkpoint_every == 0 or stopped:
+                    self._save()
             progress.update(1 if known_steps else counters.seconds - before)
         progress.close()
         if stopped and not self._is_over():
@@ -206,20 +226,8 @@ class _Trainer:
             return TrainingResult(counters.step, False, None, self.validation_loss)
         return self._finish()
 
-    def _check_finite(self, update: Update) -> None:
-        counters = self.counters
-        if update.was_finite:
-            counters.skipped = 0
-            return
-        counters.skipped += 1
-        if counters.skipped == _MOST_SKIPPED_UPDATES:
-            raise UserError(
-                f"the gradient has not been finite for {_MOST_SKIPPED_UPDATES} steps, the last of them step "
-                f"{counters.step}: lower optimizer.learning_rate and start from an earlier checkpoint"
-            )
-
     def _agree(self, blocks: list[Block], seconds: float) -> tuple[float, bool, float]:
-        """What all processes must know alike: the loss weight of the step, whether to stop, the first one's clock."""
+        """Values on which all processes agree: the loss weight of the step, whether to stop, the first one's clock."""
         weight = sum(float(block["loss_weights"].sum(dtype=torch.float64)) for block in blocks)
         own = [weight, float(self.stop.requested), seconds if self.accelerator.is_main_process else 0.0]
         agreed = sum_over_processes(torch.tensor(own, dtype=torch.float64), self.accelerator).tolist()
@@ -231,7 +239,7 @@ class _Trainer:
         return self.length.is_over(self.counters.step, self.counters.seconds)
 
     def _total_steps(self) -> int:
-        """Steps of the whole run; with a time limit, as many as its pace so far lets expect."""
+        """Steps of the whole run; with a time limit, estimated from the pace so far."""
         return self.length.total_steps(self.counters.step, self.counters.seconds)
 
     def _decay_begins(self, total: int) -> bool:
@@ -302,7 +310,7 @@ class _Trainer:
         self.validation_loss, self._validated_step = together.loss, self.counters.step
 
     def _make_samples(self) -> None:
-        """Let the model speak, on the first process; a sharded one would need all of them for every token."""
+        """Samples of speech, on the first process; a sharded model would need all of them for every token."""
         if not self.accelerator.is_main_process or self.learner.is_sharded:
             return
         step = self.counters.step
@@ -337,7 +345,7 @@ class _Trainer:
             if self._validated_step != self.counters.step:
                 self._validate()
             self._save()
-        # Whether there is a result already, all have to know alike: a sharded model is gathered by all of them.
+        # All processes must agree on whether there is a result already: they gather a sharded model together.
         is_missing = torch.tensor(float(self.accelerator.is_main_process and not self.run.final.exists()))
         if sum_over_processes(is_missing.double(), self.accelerator).item():
             snapshot = self.learner.snapshot(training_state=False)
@@ -367,45 +375,12 @@ class _Trainer:
         )
         if learner.is_sharded and config.samples.count and self.validation_sets:
             print(
-                "train-slm: a model that is shared out makes no samples while it trains; codec-slm speak --model "
-                "takes any of its checkpoints",
+                "train-slm: a sharded model makes no samples while it trains; codec-slm speak --model takes any of its "
+                "checkpoints",
                 file=sys.stderr,
             )
         if not self.validation_sets:
             print("train-slm: no dataset has a validation split, so nothing is validated", file=sys.stderr)
-
-
-def _accelerator(config: SLMTrainingConfig) -> "Accelerator":
-    from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-    from accelerate.state import AcceleratorState
-
-    # Without this, processes that torchrun starts on a machine without accelerators would not find each other.
-    cpu = not torch.accelerator.is_available()
-    half = config.precision == "bfloat16"
-    if config.precision == "auto":
-        half = _multiplies_bfloat16(PartialState(cpu=cpu).device)
-    AcceleratorState._reset_state()  # of a run before this one in the same process, which may differ in precision
-    accelerator = Accelerator(
-        cpu=cpu,
-        mixed_precision="bf16" if half else "no",
-        log_with=check_trackers(config.trackers) or None,  # type: ignore[arg-type]
-        project_dir=config.output,
-        # The model's one buffer is a constant: nothing to send around at every step.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
-    if accelerator.num_processes != world_size():
-        raise UserError(
-            f"the launcher started {world_size()} processes, of which accelerate sees {accelerator.num_processes}: "
-            "use accelerate launch or torchrun, or start a single process"
-        )
-    return accelerator
-
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 faster than float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 def _check_datasets(hashes: list[str], data: TrainingData, checkpoint: Path) -> None:

@@ -5,33 +5,31 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import add
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from slm.models.adapters import head_bias, head_weight
 from slm.models.attention import document_lengths
-from slm.training.chunked_loss import places_at_once, weighted_cross_entropy
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 MODALITIES = ("control", "text", "speech")  # as numbered in a block's `modality`
+_MIB = 2**20
 
 
 class PackedLanguageModel(nn.Module):
-    """A causal LM that reads packed blocks and answers with sums of losses.
+    """A causal LM that reads packed blocks and returns sums of losses.
 
     The loss is inside the module so that what wraps it (DDP, mixed precision) sees one forward pass, and so that
     logits are made only where a token is to be predicted.
     """
 
-    def __init__(self, model: "PreTrainedModel", text_bytes: Tensor, logits_mib: float = 512.0) -> None:
+    def __init__(self, model: PreTrainedModel, text_bytes: Tensor, logits_mib: float = 512.0) -> None:
         """text_bytes: (vocabulary,) UTF-8 bytes that each token stands for, 0 for all but text.
 
-        logits_mib: logits that would take more than this are made and used in chunks.
+        logits_mib: logits that would take more than this are computed in chunks.
         """
         super().__init__()
         self.model = model
@@ -113,6 +111,96 @@ def flash_boundaries(position_ids: Tensor) -> dict[str, Any]:
     }
 
 
+def places_at_once(places: int, vocabulary: int, dtype: torch.dtype, mib: float) -> int:
+    """How many places' logits fit in `mib` MiB; at least one, at most all."""
+    wide = torch.finfo(_loss_dtype(dtype)).bits // 8
+    return max(1, min(places, int(mib * _MIB / (vocabulary * wide))))
+
+
+def weighted_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    loss_weights: Tensor,
+    chunk: int,
+) -> tuple[Tensor, Tensor]:
+    """The weighted sum of cross-entropies at (places, dim) hidden states, and each of them in nats, (places,).
+
+    weight (vocabulary, dim) and bias (vocabulary,) are the head's; targets and loss_weights are (places,). The sum
+    has a gradient towards hidden, weight and bias, the single losses have none.
+
+    All logits are never held at once: of 8,192 places over 150,000 tokens they take 4.6 GiB in float32, their gradient
+    as much again. `chunk` places at a time go through head, softmax and both gradients, and only sums are kept. The
+    result is the same up to the order of additions.
+    """
+    return _Chunked.apply(hidden, weight, bias, targets, loss_weights, chunk)  # type: ignore[return-value]
+
+
+class _Chunked(torch.autograd.Function):
+    """Computes gradients in the forward pass, where each chunk's probabilities are known, so nothing is done twice."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        loss_weights: Tensor,
+        chunk: int,
+    ) -> tuple[Tensor, Tensor]:
+        # As under autocast, the head multiplies in the decoder's precision.
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        wide = _loss_dtype(dtype)
+        needs_hidden, needs_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        needs_bias = bias is not None and ctx.needs_input_grad[2]
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        grad_weight = torch.zeros_like(weight) if needs_weight else None
+        grad_bias = torch.zeros_like(bias) if needs_bias and bias is not None else None
+        nats = torch.empty(len(hidden), dtype=wide, device=hidden.device)
+        loss = torch.zeros((), dtype=wide, device=hidden.device)
+        matrix = weight.to(dtype)
+        with torch.autocast(device, enabled=False):
+            for start in range(0, len(hidden), chunk):
+                places = slice(start, start + chunk)
+                inputs, labels = hidden[places].to(dtype), targets[places]
+                logits = F.linear(inputs, matrix, None if bias is None else bias.to(dtype)).to(wide)
+                nats[places] = F.cross_entropy(logits, labels, reduction="none")
+                weights = loss_weights[places].to(wide)
+                loss += (nats[places] * weights).sum()
+                if not (needs_hidden or needs_weight or needs_bias):
+                    continue
+                # d loss / d logits = w (softmax - one hot), in the logits' own memory
+                gradient = torch.softmax(logits, dim=-1, out=logits)
+                gradient[torch.arange(len(labels), device=labels.device), labels] -= 1.0
+                gradient *= weights[:, None]
+                if grad_bias is not None:
+                    grad_bias += gradient.sum(0)
+                narrow = gradient.to(dtype)
+                if grad_hidden is not None:
+                    grad_hidden[places] = narrow @ matrix
+                if grad_weight is not None:
+                    if grad_weight.dtype == dtype:
+                        grad_weight.addmm_(narrow.T, inputs)
+                    else:
+                        grad_weight += narrow.T @ inputs
+        ctx.gradients = grad_hidden, grad_weight, grad_bias
+        ctx.mark_non_differentiable(nats)
+        return loss, nats
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = [None if gradient is None else gradient.mul_(grad_loss) for gradient in ctx.gradients]
+        del ctx.gradients
+        return (*scaled, None, None, None)
+
+
+def _loss_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 @dataclass
 class LossSums:
     """Losses summed over any number of blocks; sums of several processes add up."""
@@ -147,11 +235,10 @@ class LossSums:
 
     @staticmethod
     def vector(output: Mapping[str, Tensor], weight: Tensor) -> Tensor:
-        """What a forward pass answered, as one float64 tensor (9,) on the CPU."""
+        """The output of a forward pass as one tensor (9,), on its device and in the loss's dtype."""
         names = ("nats", "tokens", "text_bytes")
         parts = [output["loss"].detach(), weight, *(output[name] for name in names)]
-        # By way of the CPU: not every accelerator has float64.
-        return torch.cat([part.reshape(-1).to(output["loss"].dtype) for part in parts]).cpu().double()
+        return torch.cat([part.reshape(-1).to(output["loss"].dtype) for part in parts])
 
     @property
     def loss(self) -> float:
@@ -161,7 +248,7 @@ class LossSums:
     def report(self, frame_rate: float, num_quantizers: int) -> dict[str, float]:
         """The objective, and each modality in units that compare across vocabularies and codecs.
 
-        Text in bits per byte; speech in bits per token and per second of audio; only what was seen.
+        Text in bits per byte; speech in bits per token and per second of audio. Modalities without tokens are missing.
         """
         report = {"loss": self.loss}
         bits = [nats / math.log(2) for nats in self.nats]

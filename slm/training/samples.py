@@ -1,25 +1,21 @@
-"""Letting a model speak while it is being trained: progress that can be heard."""
+"""Speech of a model while it trains: progress that can be heard."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from codec.foundation import UserError, write_bytes
-from slm.documents import TextRows
+from data import write_audio
+from slm.documents import TextRows, TokenRows
+from slm.generation.speech_lm import Prompt, SpeechLM, SpokenResult
 from slm.models.checkpoint import SpeakingHabits
+from slm.training.config import SamplesConfig
 from slm.training.data import TrainingData
-from slm.training.samples_config import SamplesConfig
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from slm.documents import TokenRows
-    from slm.generation.speech_lm import Prompt, SpeechLM, SpokenResult
 
 _MOST_WORDS = 12  # of a validation text
 
@@ -35,17 +31,17 @@ class Sample:
 
 
 class SampleMaker:
-    """Makes the same requests every time, so that one hears what training has changed."""
+    """Makes the same requests every time, so that one hears the progress."""
 
     def __init__(self, config: SamplesConfig, data: TrainingData, habits: SpeakingHabits) -> None:
         self.config, self.data, self.habits = config, data, habits
         self._speaker: SpeechLM | None = None
         self.is_able = config.count > 0 and bool(data.validation or config.texts)
 
-    def make(self, model: "PreTrainedModel") -> list[Sample]:
-        """Samples of a model as it is; it is left as it came. Randomness is that of fixed seeds, none is used up.
+    def make(self, model: PreTrainedModel) -> list[Sample]:
+        """Samples of a model, which stays as it is. The seeds are fixed, and the global random state does not change.
 
-        Where the codec cannot be loaded or the model cannot speak, this is said once, and there are no samples.
+        If the codec cannot be loaded or the model cannot speak, a message says so once, and there are no samples.
         """
         if not self.is_able:
             return []
@@ -57,9 +53,7 @@ class SampleMaker:
             print(f"train-slm: no samples of speech: {error}", file=sys.stderr)
             return []
 
-    def _samples(self, model: "PreTrainedModel") -> Iterator[Sample]:
-        from slm.generation.speech_lm import SpeechLM
-
+    def _samples(self, model: PreTrainedModel) -> Iterator[Sample]:
         if self._speaker is None:
             self._speaker = SpeechLM(model, self.data.vocabulary, self.habits)
         speaker, config = self._speaker, self.config
@@ -74,7 +68,7 @@ class SampleMaker:
             )
 
     def _texts(self) -> list[tuple[str, str | None]]:
-        """Texts and whose voice shall read them."""
+        """Texts, and the voice that reads each."""
         voices = self.data.vocabulary.voices
         if self.config.texts:
             return [(text, None) for text in self.config.texts[: self.config.count]]
@@ -86,9 +80,7 @@ class SampleMaker:
                 found.append((" ".join(words), speaker if speaker in voices else None))
         return found[: self.config.count]
 
-    def _beginnings(self) -> "list[Prompt]":
-        from slm.generation.speech_lm import Prompt
-
+    def _beginnings(self) -> list[Prompt]:
         codec = self.data.vocabulary.codec
         frames = max(1, round(self.config.prompt_seconds * codec.frame_rate))
         return [
@@ -96,7 +88,7 @@ class SampleMaker:
             for rows, row in self._rows()
         ][: self.config.count]
 
-    def _rows(self) -> "Iterator[tuple[TokenRows, int]]":
+    def _rows(self) -> Iterator[tuple[TokenRows, int]]:
         """Validation rows of all datasets in turn, spread over each."""
         sets = [
             rows for rows in self.data.validation.values() if len(rows) and not isinstance(rows, TextRows)
@@ -107,9 +99,7 @@ class SampleMaker:
 
 
 def write_samples(directory: Path, step: int, samples: list[Sample]) -> list[Path]:
-    """Each sample as `step-00001000-read-0.wav`, and what was to be said beside it; the files' paths."""
-    from data import write_audio
-
+    """Write each sample as `step-00001000-read-0.wav`, with its text beside it. Returns the paths of the audio."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = []
     for sample in samples:
@@ -121,13 +111,13 @@ def write_samples(directory: Path, step: int, samples: list[Sample]) -> list[Pat
     return paths
 
 
-def _sample(name: str, text: str | None, spoken: "SpokenResult") -> Sample:
+def _sample(name: str, text: str | None, spoken: SpokenResult) -> Sample:
     return Sample(name, text, spoken.audio, spoken.sampling_rate)
 
 
 @contextmanager
-def _speaking(model: "PreTrainedModel") -> Iterator[None]:
-    """Evaluation mode, and attention that knows a cache; what training attends with reads whole blocks."""
+def _speaking(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode, and an attention with a cache; the one of training reads whole blocks."""
     was_training, attention = model.training, model.config._attn_implementation
     model.eval()
     model.set_attn_implementation("sdpa")

@@ -1,25 +1,25 @@
-"""Weights, gradients and optimizer state shared out over processes (FSDP2, `torch.distributed.fsdp.fully_shard`).
+"""Weights, gradients and optimizer state sharded over processes (FSDP2, `torch.distributed.fsdp.fully_shard`).
 
-`accelerate config` says whether and how; the sharding itself is done here, because accelerate's own quietly becomes
-plain data parallelism on a CPU, and because what it would wrap is the model without the loss. Each decoder layer is
-gathered when it is needed; embedding, last norm and head belong to the root, which stays gathered through the step.
+`accelerate config` decides whether and how. The sharding itself is done here: accelerate's own silently becomes plain
+data parallelism on a CPU, and it would wrap the model without the loss. Each decoder layer is gathered when it is
+needed. Embedding, last norm and head belong to the root, which stays gathered through the step.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from codec.foundation import UserError
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from torch.distributed.tensor import DTensor
-
-    from slm.training.loss import PackedLanguageModel
+from slm.models.build import decoder_layers
+from slm.training.loss import PackedLanguageModel
 
 
 def launcher_shards() -> bool:
@@ -31,14 +31,11 @@ def launcher_shards() -> bool:
     return True
 
 
-def shard(model: "PackedLanguageModel", accelerator: "Accelerator") -> None:
-    """Share a model out over all processes, in place: its parameters become their local parts.
+def shard(model: PackedLanguageModel, accelerator: Accelerator) -> None:
+    """Shard a model over all processes in place: its parameters become local parts.
 
-    Call it before the optimizer is made. Raises UserError for a single process, and where layers are not to be found.
+    Call it before the optimizer is made. Raises UserError for a single process, and for a model without known layers.
     """
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import MixedPrecisionPolicy, OffloadPolicy, fully_shard
-
     if accelerator.num_processes == 1:
         raise UserError("sharding is full, but there is one process: nothing to share a model out over")
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
@@ -47,7 +44,7 @@ def shard(model: "PackedLanguageModel", accelerator: "Accelerator") -> None:
     half = accelerator.mixed_precision == "bf16"
     settings: dict[str, Any] = {
         "mesh": mesh,
-        # Weights travel in 16 bits, gradients are added up in 32.
+        # Weights are sent in 16 bits, gradients are summed in 32.
         "mp_policy": MixedPrecisionPolicy(
             param_dtype=torch.bfloat16 if half else None,
             reduce_dtype=torch.float32 if half else None,
@@ -61,20 +58,9 @@ def shard(model: "PackedLanguageModel", accelerator: "Accelerator") -> None:
     fully_shard(model, reshard_after_forward=False, **settings)
 
 
-def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """The decoder's repeated layers; raises UserError for an architecture that does not name them."""
-    base: Any = getattr(model, "base_model", model)
-    for name in ("layers", "h", "blocks"):
-        if isinstance(layers := getattr(base, name, None), nn.ModuleList):
-            return list(layers)
-    raise UserError(
-        f"a {type(model).__name__} has no list of layers that could be shared out or dropped out of"
-    )
-
-
 @contextmanager
 def gradients_wait(model: nn.Module, wait: bool) -> Iterator[None]:
-    """While it lasts, a sharded model adds gradients up without sending them around."""
+    """Within the context a sharded model accumulates gradients without communication."""
     shared: Any = model
     shared.set_requires_gradient_sync(not wait)
     try:
@@ -83,18 +69,13 @@ def gradients_wait(model: nn.Module, wait: bool) -> Iterator[None]:
         shared.set_requires_gradient_sync(True)
 
 
-def is_sharded(tensor: Tensor) -> TypeGuard["DTensor"]:
-    """Whether a tensor is this process's part of one."""
-    return hasattr(tensor, "full_tensor")
-
-
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor with all its parts, for which all processes must ask together."""
-    return tensor.full_tensor() if is_sharded(tensor) else tensor
+    """A tensor with all its parts. All processes must call it together."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """Tensors with all their parts, on the CPU, one after the other; nothing where `keep` is False.
+    """Tensors with all their parts, on the CPU, gathered one by one; nothing where `keep` is False.
 
     All processes must call it together, with the same names.
     """
@@ -109,11 +90,9 @@ def gathered(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def fill(parameter: Tensor, values: Tensor) -> None:
-    """Copy whole values into a parameter, of which this process may hold a part."""
-    if is_sharded(parameter):
-        from torch.distributed.tensor import distribute_tensor
-
-        # Every process has read the values: none has to be sent them.
+    """Copy whole values into a parameter of which this process may hold a part."""
+    if isinstance(parameter, DTensor):
+        # Every process has read the values, so none has to be sent.
         parameter.copy_(
             distribute_tensor(
                 values.to(parameter.device, parameter.dtype),

@@ -1,46 +1,76 @@
-"""How fast a run is: tokens and audio a second, the share of the device's arithmetic that is used, memory."""
+"""Speed of a run: tokens and audio a second, model FLOPs utilisation (MFU), memory."""
 
 import resource
 import sys
+import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from slm.packing.blocks import Block
-from slm.training.peak_flops import PeakFlops
 
-_WORK = 4
+# Dense bfloat16 with 32-bit sums, in TFLOP/s, by a part of the device's name; the first that fits counts.
+_BFLOAT16_TFLOPS = {
+    "B200": 2250.0,
+    "GB200": 2250.0,
+    "H200": 989.0,
+    "GH200": 989.0,
+    "H100 PCIe": 756.0,
+    "H100 NVL": 835.0,
+    "H100": 989.0,
+    "H800": 989.0,
+    "H20": 148.0,
+    "A100": 312.0,
+    "A800": 312.0,
+    "A10G": 70.0,
+    "A10": 125.0,
+    "A30": 165.0,
+    "A40": 150.0,
+    "L40S": 362.0,
+    "L40": 181.0,
+    "L4": 121.0,
+    "RTX 4090": 165.0,
+    "RTX 3090": 71.0,
+    "RTX 6000 Ada": 364.0,
+    "RTX A6000": 155.0,
+    "MI300X": 1307.0,
+    "MI325X": 1307.0,
+    "MI250X": 383.0,
+}
+_TRIALS = 3
+_SIDE = {"cpu": 512}  # of the matrices that are multiplied to measure; large enough to be bound by arithmetic
+_LARGE_SIDE = 8192
 
 
 @dataclass(frozen=True)
 class Work:
-    """What training steps read; sums of several processes add up."""
+    """Work of training steps; the sums of several processes add up."""
 
-    tokens: float  # places in blocks
+    tokens: float  # positions in blocks
     speech_tokens: float
-    pairs: float  # of places of which one may attend to the other
-    predicted: float  # places with a loss
+    pairs: float  # of positions of which one may attend to the other
+    predicted: float  # positions with a loss
 
-    SIZE = _WORK
+    SIZE: ClassVar[int] = 4  # numbers in a `work_of`
 
     @classmethod
     def of(cls, values: Tensor) -> "Work":
-        """From the sum of `work_of`s."""
+        """From a sum of `work_of`."""
         return cls(*values.tolist())
 
 
 def work_of(blocks: list[Block], speech_start: int, speech_end: int) -> Tensor:
     """The work in blocks as a vector (4,), float64, of `Work`'s fields."""
-    work = torch.zeros(_WORK, dtype=torch.float64)
+    work = torch.zeros(Work.SIZE, dtype=torch.float64)
     for block in blocks:
         ids = block["input_ids"]
         work += torch.tensor(
             [
                 ids.numel(),
                 int(((ids >= speech_start) & (ids < speech_end)).sum()),
-                # Positions restart with every document, and a place attends to itself and what precedes it there.
+                # Positions restart with every document. Each attends to itself and to those before it.
                 int(block["position_ids"].sum()) + ids.numel(),
                 int((block["loss_weights"] != 0).sum()),
             ],
@@ -50,10 +80,10 @@ def work_of(blocks: list[Block], speech_start: int, speech_end: int) -> Tensor:
 
 
 class FlopCounter:
-    """Floating-point operations that a training step needs, whatever is recomputed to save memory.
+    """Floating-point operations that a training step needs; activations recomputed to save memory do not count.
 
-    Two for each weight and token forward, two backward, two more where the weight learns; and attention, as in PaLM
-    (arXiv 2204.02311, appendix B), but for the pairs within documents only.
+    Two for each weight and token forward, two backward, two more for a weight that learns; and attention as in PaLM
+    (arXiv 2204.02311, appendix B), but only for pairs within a document.
     """
 
     def __init__(self, model: nn.Module, head: nn.Module) -> None:
@@ -76,20 +106,62 @@ class FlopCounter:
         if any(
             getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")
         ):
-            self.is_known = (
-                False  # of several experts only some compute, and how many differs by architecture
-            )
+            # only some of the experts compute, and how many differs by architecture
+            self.is_known = False
         heads = getattr(config, "num_attention_heads", 0)
         width = getattr(config, "head_dim", None) or getattr(config, "hidden_size", 0) // max(heads, 1)
         self._attention = 12.0 * heads * width * getattr(config, "num_hidden_layers", 0)
 
     def __call__(self, work: Work) -> float:
-        """For forward and backward passes over this work."""
+        """Operations of forward and backward pass over this work."""
         return (
             (4 * self._body + 2 * self._learning_body) * work.tokens
             + (4 * self._head + 2 * self._learning_head) * work.predicted
             + self._attention * work.pairs
         )
+
+
+@dataclass(frozen=True)
+class PeakFlops:
+    """Peak floating-point operations a second of a device."""
+
+    flops: float
+    source: str  # where the number is from
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype, given_tflops: float | None = None) -> PeakFlops:
+    """A device's peak for matrices of this type: `given_tflops`, else its data sheet's, else measured."""
+    if given_tflops is not None:
+        return PeakFlops(given_tflops * 1e12, "given")
+    if device.type == "cuda" and dtype == torch.bfloat16:
+        name = torch.cuda.get_device_name(device)
+        if (tflops := listed_tflops(name)) is not None:
+            return PeakFlops(tflops * 1e12, f"data sheet of {name}")
+    return PeakFlops(_measured(device, dtype), "measured with large matrices")
+
+
+def listed_tflops(name: str) -> float | None:
+    """Data sheet peak of a device by name, for bfloat16; None if it is not listed."""
+    return next((tflops for part, tflops in _BFLOAT16_TFLOPS.items() if part in name), None)
+
+
+@torch.no_grad()
+def _measured(device: torch.device, dtype: torch.dtype) -> float:
+    side = _SIDE.get(device.type, _LARGE_SIDE)
+    left, right = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(_TRIALS + 1):  # the first one warms up
+        _wait(device)
+        started = time.perf_counter()
+        left @ right
+        _wait(device)
+        best = min(best, time.perf_counter() - started)
+    return 2.0 * side**3 / best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
 
 
 def report_throughput(
@@ -100,11 +172,10 @@ def report_throughput(
     peak: PeakFlops | None,
     processes: int,
 ) -> dict[str, float]:
-    """What a log line says of so much work in so many seconds, by all processes together.
+    """The log's numbers for the work of all processes in this many seconds.
 
-    frames_per_second: speech tokens that a second of audio has. `peak` is a single device's.
+    frames_per_second: speech tokens of a second of audio. `peak` is that of one device.
     """
-    seconds = max(seconds, 1e-9)
     report = {
         "tokens_per_second": work.tokens / seconds,
         "audio_hours_per_second": work.speech_tokens / frames_per_second / 3600 / seconds,
@@ -116,7 +187,7 @@ def report_throughput(
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """The most memory that training has held so far: of the device, or of the process on a CPU."""
+    """The most memory that training has used so far: of the device, or of the process on a CPU."""
     if device.type != "cpu":
         return torch.accelerator.max_memory_allocated() / 2**30
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -2,24 +2,22 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from codec.foundation import UserError, plain_config
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-TENSORBOARD = "tensorboard"  # which a run directory keeps itself
+TENSORBOARD = "tensorboard"  # the run directory writes it itself
 _PROJECT = "codec-slm"
 
 
 def check_trackers(names: list[str]) -> list[str]:
-    """The trackers that accelerate is to run, all but TensorBoard.
+    """The trackers that accelerate runs: all but TensorBoard.
 
-    Raises UserError for names that it does not know and trackers that are not installed, which it would pass over.
+    Raises UserError for unknown names and trackers that are not installed; accelerate would ignore them.
     """
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-
     wanted = [name for name in names if name != TENSORBOARD]
     installed = {str(name) for name in get_available_trackers()}
     for name in wanted:
@@ -31,8 +29,8 @@ def check_trackers(names: list[str]) -> list[str]:
     return wanted
 
 
-def start_trackers(accelerator: "Accelerator", config: Any, options: Mapping[str, Mapping[str, Any]]) -> None:
-    """Begin a tracked run; `options` are what each tracker is begun with, by its name (`{wandb: {name: run-1}}`)."""
+def start_trackers(accelerator: Accelerator, config: Any, options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Start a tracked run. `options` are the arguments of each tracker by its name (`{wandb: {name: run-1}}`)."""
     if accelerator.log_with:
         plain = plain_config(config)
         accelerator.init_trackers(
@@ -40,15 +38,15 @@ def start_trackers(accelerator: "Accelerator", config: Any, options: Mapping[str
         )
 
 
-def track(accelerator: "Accelerator", step: int, values: Mapping[str, float]) -> None:
-    """Numbers of one step, to all trackers; what is not finite is left out, not all of them take it."""
+def track(accelerator: Accelerator, step: int, values: Mapping[str, float]) -> None:
+    """Send the numbers of one step to all trackers, except NaN and infinity: some trackers refuse them."""
     if accelerator.trackers:
         accelerator.log({name: value for name, value in values.items() if math.isfinite(value)}, step=step)
 
 
-def finish_trackers(accelerator: "Accelerator") -> None:
-    """Have the trackers send what they hold."""
-    # Not accelerator.end_training, which takes down the process group with them.
+def finish_trackers(accelerator: Accelerator) -> None:
+    """Let the trackers send what they still hold."""
+    # Not accelerator.end_training: it would end the process group too.
     for tracker in accelerator.trackers:
         tracker.finish()
     accelerator.trackers = []

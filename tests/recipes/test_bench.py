@@ -38,7 +38,7 @@ from recipes.benchmark.tokenization import TokenizeMemory, TokenizeTiming
 from recipes.benchmark.training import TrainingTiming
 from recipes.benchmark.work import Work
 from recipes.cli.main import main
-from slm.training.peak_flops import PeakFlops
+from slm.training.throughput import PeakFlops
 
 CPU = torch.device("cpu")
 

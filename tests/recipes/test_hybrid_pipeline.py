@@ -13,10 +13,9 @@ from recipes.cli.main import main
 from slm.documents import DocumentConfig
 from slm.generation.speech_lm import Prompt, SpeechLM
 from slm.models.configuration import ModelConfig
-from slm.training.config import BatchConfig, DatasetConfig, SLMTrainingConfig
+from slm.training.config import BatchConfig, DatasetConfig, SamplesConfig, SLMTrainingConfig
 from slm.training.data import open_training_data
 from slm.training.loop import train_slm
-from slm.training.samples_config import SamplesConfig
 from tests.codec.small_codecs import small_codec, speech_like
 
 TEXTS = ["Hello there, it rains.", "The next train leaves in twenty minutes.", "Who is it?", "It is late."]

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from slm.training.chunked_loss import places_at_once, weighted_cross_entropy
+from slm.training.loss import places_at_once, weighted_cross_entropy
 
 
 def example(dtype: torch.dtype, bias: bool, places: int = 23, vocabulary: int = 41, dim: int = 7):

@@ -107,7 +107,7 @@ def test_the_loss_equals_one_token_at_a_time(attention):
                 nats[kind] += loss
                 tokens[kind] += 1
                 spelled += int(text_bytes[target])
-    sums = LossSums.of(LossSums.vector(output, data["loss_weights"].sum()))
+    sums = LossSums.of(LossSums.vector(output, data["loss_weights"].sum()).double())
     assert sums.weighted == pytest.approx(weighted, rel=1e-6)
     assert sums.weight == pytest.approx(data["loss_weights"].sum().item())
     assert sums.nats == pytest.approx(nats, rel=1e-6)

@@ -1,7 +1,7 @@
 import pytest
 
-from slm.training.divergence import DivergenceWatch
-from slm.training.run_length import RunLength
+from slm.training.config import RunLength
+from slm.training.validation import DivergenceWatch
 
 
 def test_the_first_limit_ends_a_run():

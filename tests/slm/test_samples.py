@@ -9,10 +9,10 @@ from slm.models.attention import PER_DOCUMENT
 from slm.models.build import build_model
 from slm.models.checkpoint import SpeakingHabits
 from slm.models.configuration import ModelConfig
+from slm.training.config import SamplesConfig
 from slm.training.data import TrainingData
 from slm.training.loop import train_slm
 from slm.training.samples import SampleMaker, write_samples
-from slm.training.samples_config import SamplesConfig
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import speech_rows, train_text_model
 from tests.slm.toy_training import CODEC, toy_config

@@ -4,8 +4,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
 from slm.training.loss import PackedLanguageModel
-from slm.training.peak_flops import PeakFlops, listed_tflops, peak_flops
-from slm.training.throughput import FlopCounter, Work, report_throughput, work_of
+from slm.training.throughput import (
+    FlopCounter,
+    PeakFlops,
+    Work,
+    listed_tflops,
+    peak_flops,
+    report_throughput,
+    work_of,
+)
 from tests.slm.test_loss import LENGTHS, blocks
 
 

@@ -16,7 +16,6 @@ from slm.models.build import build_model
 from slm.models.checkpoint import SpeakingHabits
 from slm.models.configuration import ModelConfig, transformers_config
 from slm.training.config import DatasetConfig, OptimizerConfig, Schedule
-from slm.training.optimizer import WeightAverage, build_optimizer
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import MemoryRows, speech_rows, train_text_model
 from tests.slm.toy_training import CODEC, toy_config, toy_run
@@ -260,28 +259,3 @@ def test_dropout_is_for_training_only(vocabulary):
     assert not torch.equal(model.train()(ids).logits, model(ids).logits)
     plain = build_model(replace(config, dropout=0.0), vocabulary, seed=0).eval()
     torch.testing.assert_close(model.eval()(ids).logits, plain(ids).logits)
-
-
-def test_only_matrices_decay(vocabulary):
-    model = build_model(ModelConfig(layers=1, speech_embeddings="random"), vocabulary, seed=0)
-    decaying, other = build_optimizer(model, OptimizerConfig(weight_decay=0.3)).param_groups
-    assert decaying["weight_decay"] == 0.3 and all(p.ndim == 2 for p in decaying["params"])
-    assert other["weight_decay"] == 0.0 and all(p.ndim == 1 for p in other["params"])
-    assert len(decaying["params"]) + len(other["params"]) == len(list(model.parameters()))
-
-
-def test_the_average_of_weights_is_that_of_its_formula():
-    layer = torch.nn.Linear(3, 2).double()
-    average = WeightAverage(layer, decay=0.5)
-    expected = layer.weight.detach().clone()
-    for step in range(20):
-        with torch.no_grad():
-            layer.weight += torch.randn(2, 3, dtype=torch.float64)
-        average.update(step)
-        decay = min(0.5, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * layer.weight.detach()
-    weights = layer.weight.detach().clone()
-    average.swap()
-    torch.testing.assert_close(layer.weight.detach(), expected)
-    average.swap()
-    assert torch.equal(layer.weight.detach(), weights)

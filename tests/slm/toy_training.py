@@ -10,10 +10,16 @@ from slm.documents import DocumentConfig
 from slm.models.configuration import ModelConfig
 from slm.models.start_config import StartConfig, TuningConfig
 from slm.models.warm_start import Start
-from slm.training.config import BatchConfig, DatasetConfig, OptimizerConfig, Schedule, SLMTrainingConfig
+from slm.training.config import (
+    BatchConfig,
+    DatasetConfig,
+    OptimizerConfig,
+    SamplesConfig,
+    Schedule,
+    SLMTrainingConfig,
+)
 from slm.training.data import TrainingData
 from slm.training.loop import TrainingResult, train_slm
-from slm.training.samples_config import SamplesConfig
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import MemoryRows, codec_info, speech_rows, train_text_model
 
