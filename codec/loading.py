@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from safetensors import SafetensorError, safe_open
 
+from codec.base import CodecModel
 from codec.families import model_of, read_config
 from codec.foundation import RunDirectory, UserError
 from codec.foundation.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from codec.adapters import CodecAdapter
-    from codec.base import CodecModel
 
 Codec: TypeAlias = "CodecModel | CodecAdapter"
 
@@ -96,7 +96,7 @@ def _read_adapted(source: str, num_quantizers: int | None) -> "CodecAdapter":
         raise UserError(f"cannot load the codec {source}: {' '.join(str(error).split())}") from error
 
 
-def read_model(source: str | Path) -> "CodecModel":
+def read_model(source: str | Path) -> CodecModel:
     """Read `config.json` and `model.safetensors` of a model directory or a hub id, as they are but in float32.
 
     Raises UserError unless they are there, whole, and a codec's.

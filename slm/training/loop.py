@@ -369,7 +369,7 @@ class _Trainer:
             + f", {len(self.data.vocabulary)} tokens, {config.batch.blocks} x {config.batch.length} tokens a step, "
             f"{self.accelerator.mixed_precision if config.precision != 'float64' else 'float64'}, "
             f"{learner.model.config._attn_implementation} attention on {self.accelerator.device}"
-            + (", shared out over the processes" if learner.is_sharded else "")
+            + (", sharded over the processes" if learner.is_sharded else "")
             + (f", going on from step {self.counters.step}" if self.counters.step else ""),
             file=sys.stderr,
         )

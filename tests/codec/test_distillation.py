@@ -39,13 +39,19 @@ def test_features_of_a_click_are_where_the_click_is(teacher_path: Path) -> None:
     lengths = torch.tensor([samples])
     without = teacher(quiet, lengths, rate, centres)
     assert without.shape == (1, len(centres), 16)
-    for time in (0.2, 1.0, 2.517, 4.09, 5.8):
+    half_frame = 500 / rate
+    late = []
+    for time in (0.2, 0.4, 0.613, 1.0, 1.7, 2.517, 3.333, 4.09, 4.8, 5.8):
         clicked = quiet.clone()
         clicked[0, round(time * rate) : round(time * rate) + 24] += 1.0
         moved = (teacher(clicked, lengths, rate, centres) - without).abs().sum(dim=-1)[0]
-        centre = (moved * centres).sum() / moved.sum()
-        assert centre == pytest.approx(time, abs=0.012)  # half a step of the centres
+        # the j-th feature is for the j-th half of a frame, whatever the centres say
+        centre = (moved * (torch.arange(len(moved)) + 0.5)).sum() / moved.sum() * half_frame
+        assert centre == pytest.approx(time, abs=0.012)
+        late.append(float(centre) - time - 12 / rate)  # the click's middle
         assert (moved[(centres - time).abs() > 0.06] < 1e-3 * moved.max()).all()
+    # half a step of features or of centres is 10 ms
+    assert sum(late) / len(late) == pytest.approx(0, abs=0.002)
 
 
 def test_features_are_those_of_the_model_at_its_own_frames(teacher_path: Path) -> None:

@@ -144,7 +144,7 @@ def refusal(tmp_path: Path, preset: str, stage: Stage, **fields: Any) -> str:
 
 
 def test_what_cannot_be_trained_is_said(tmp_path: Path) -> None:
-    assert "data say nothing of what is said" in refusal(
+    assert "the training data have no transcripts" in refusal(
         tmp_path, "hybrid-codec-tiny", dataclasses.replace(CODES, losses=LossWeights(ctc=1))
     )
     assert "makes the waveform, with no mel before it" in refusal(tmp_path, "hybrid-codec", CODES)

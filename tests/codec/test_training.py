@@ -1,6 +1,7 @@
 """Training of codecs: killed or not, on one process or two, in one stage or three, it does what the config says."""
 
 import dataclasses
+import json
 import os
 import random
 import signal
@@ -377,19 +378,63 @@ def test_each_stage_has_its_own_schedule(tmp_path: Path) -> None:
     assert len(set(expected)) == 5
 
 
-def test_a_step_without_a_finite_gradient_moves_nothing(tmp_path: Path) -> None:
-    config = run_config(
-        tmp_path / "run", dataclasses.replace(CODES, steps=20), checkpoint_every=1, keep_last=20
+def test_both_sides_clip_their_gradients(tmp_path: Path) -> None:
+    """After one update AdamW's first moment is (1 - beta) times the gradient that it was given."""
+    stage = dataclasses.replace(
+        JOINT,
+        steps=1,
+        optimizer=OptimizerConfig(betas=(0.5, 0.9), clip_norm=0.02),
+        discriminator_optimizer=OptimizerConfig(betas=(0.8, 0.9), clip_norm=0.001),
     )
-    data = speech_data(broken=range(CODES.batch_size * 17, CODES.batch_size * 18))  # behind the calibration's
-    train_codec(config, data)
-    before, after = tensors_at(tmp_path / "run", 17), tensors_at(tmp_path / "run", 18)
-    assert same(before, after)
-    assert not same(after, tensors_at(tmp_path / "run", 19))
-    assert all(
-        torch.isfinite(tensor).all()
-        for tensor in load_file(tmp_path / "run/final/model.safetensors").values()
-    )
+    train_codec(run_config(tmp_path / "run", stage, discriminators=DISCRIMINATORS), speech_data())
+    line, tensors = log_of(tmp_path / "run")[0], tensors_at(tmp_path / "run", 1)
+    assert line["gradient_norm"] > 1 and line["discriminator_gradient_norm"] > 0.01  # before clipping
+    for side, expected in (("optimizer/", 0.5 * 0.02), ("adversary_optimizer/", 0.2 * 0.001)):
+        moments = [t for name, t in tensors.items() if name.startswith(side) and name.endswith("/exp_avg")]
+        norm = sum(float(moment.double().square().sum()) for moment in moments) ** 0.5
+        assert norm == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_step_without_a_finite_gradient_moves_nothing_and_is_not_in_the_losses(tmp_path: Path) -> None:
+    stage = dataclasses.replace(JOINT, steps=10)
+    data = speech_data(broken=range(16, 18))  # after the segments of the calibration: those of the ninth step
+    run = tmp_path / "run"
+
+    def config(**fields: Any) -> CodecTrainingConfig:
+        changes = {"checkpoint_every": 1, "keep_last": 20, "log_every": 2, "discriminators": DISCRIMINATORS}
+        return run_config(run, stage, **changes | fields)
+
+    train_codec(config(), data)
+    before, after = tensors_at(run, 8), tensors_at(run, 9)
+    assert same(before, after)  # weights of both sides, their average, the moments of both optimizers
+    assert not same(after, tensors_at(run, 10))
+    final = load_file(run / "final/model.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in final.values())
+    losses = [line["loss"] for line in log_of(run)]
+    assert len(losses) == 5 and all(loss is not None for loss in losses)
+    assert [line.get("skipped_updates") for line in log_of(run)] == [None] * 4 + [1]
+    counts = [
+        json.loads((run / f"checkpoints/step-{step:08d}/state.json").read_text()) for step in (8, 9, 10)
+    ]
+    skipped = [count["skipped"] for count in counts]
+    assert skipped == [{"optimizer": n, "discriminator_optimizer": n} for n in (0, 1, 0)]
+
+
+def test_skipped_updates_are_counted_across_a_restart_also_of_older_runs(tmp_path: Path) -> None:
+    broken = range(16, 1_000)  # from the ninth step on
+
+    def config(steps: int) -> CodecTrainingConfig:
+        return run_config(tmp_path / "run", dataclasses.replace(CODES, steps=steps), checkpoint_every=20)
+
+    process = in_process(lambda: train_codec(config(40), speech_data(broken=broken, deadly=40)))
+    process.join()
+    state = tmp_path / "run/checkpoints/step-00000020/state.json"
+    counters = json.loads(state.read_text())
+    assert counters.pop("skipped") == {"optimizer": 12}
+    with pytest.raises(UserError, match="not been finite for 20 steps, the last of them step 27:"):
+        train_codec(config(40), speech_data(broken=broken))
+    state.write_text(json.dumps(counters))  # as older versions wrote it
+    assert train_codec(config(24), speech_data(broken=broken)).finished
 
 
 # ---- what it learns

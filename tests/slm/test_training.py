@@ -16,6 +16,7 @@ from slm.models.build import build_model
 from slm.models.checkpoint import SpeakingHabits
 from slm.models.configuration import ModelConfig, transformers_config
 from slm.training.config import DatasetConfig, OptimizerConfig, Schedule
+from slm.training.loss import PackedLanguageModel
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import MemoryRows, speech_rows, train_text_model
 from tests.slm.toy_training import CODEC, toy_config, toy_run
@@ -198,6 +199,53 @@ def test_a_run_by_the_clock_decays_before_its_time_is_up(tmp_path):
     assert result.finished and lines[-1]["seconds"] >= 4.0 and lines[-2]["seconds"] < 4.0
     rates = [line["learning_rate"] for line in lines[2:]]
     assert rates[0] == 3e-3 and rates == sorted(rates, reverse=True) and rates[-1] < 1.5e-3
+
+
+def test_the_gradient_is_clipped(tmp_path):
+    """After one update AdamW's first moment is (1 - beta) times the gradient that it was given."""
+    toy_run(
+        tmp_path / "run",
+        max_steps=1,
+        optimizer=OptimizerConfig(betas=(0.9, 0.95), clip_norm=0.01),
+        checkpoint_every=1,
+    )
+    assert log_of(tmp_path / "run")[0]["gradient_norm"] > 0.1  # before clipping
+    state = load_file(tmp_path / "run/checkpoints/step-00000001/state.safetensors")
+    moments = [tensor for name, tensor in state.items() if name.endswith("/exp_avg")]
+    norm = sum(float(moment.double().square().sum()) for moment in moments) ** 0.5
+    assert norm == pytest.approx(0.1 * 0.01, rel=1e-3)
+
+
+def test_an_update_without_a_finite_gradient_is_skipped_and_not_in_the_losses(tmp_path, monkeypatch):
+    calls = []
+    forward = PackedLanguageModel.forward
+
+    def broken(self, *arguments, **named):
+        output = forward(self, *arguments, **named)
+        if self.training:
+            calls.append(1)
+            if len(calls) == 5:  # the first half of the third update
+                output["loss"] = output["loss"] * math.nan
+        return output
+
+    monkeypatch.setattr(PackedLanguageModel, "forward", broken)
+    run = tmp_path / "run"
+    toy_run(run, max_steps=4, ema=0.5, checkpoint_every=1, keep_last=9, log_every=2, validate_every=100)
+
+    def at(step):
+        directory = run / f"checkpoints/step-{step:08d}"
+        counters = json.loads((directory / "state.json").read_text())
+        return {file: load_file(directory / f"{file}.safetensors") for file in ("model", "state")}, counters[
+            "skipped"
+        ]
+
+    (before, none), (after, one), (later, again) = at(2), at(3), at(4)
+    assert all(same_weights(before[file], after[file]) for file in before)
+    assert not same_weights(after["model"], later["model"])
+    assert (none, one, again) == (0, 1, 0)
+    lines = [line for line in log_of(run) if "train/loss" in line]
+    assert [line.get("skipped_updates") for line in lines] == [None, 1]
+    assert all(line["train/loss"] > 0 and line["gradient_norm"] > 0 for line in lines)
 
 
 def test_gradients_that_are_not_finite_end_a_run(tmp_path):

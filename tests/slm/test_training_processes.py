@@ -150,7 +150,7 @@ def test_sharded_processes_go_on_as_one_would_have(tmp_path):
     constant = {"warmup_steps": 3, "kind": "constant"}
     changes = settings | {"schedule": constant, "max_steps": 8, "sharding": "full"}
     said = wait_for(start_together(run, changes, 2))
-    assert "shared out over the processes, going on from step 4" in said
+    assert "sharded over the processes, going on from step 4" in said
     toy_run(plain, **(settings | objects | {"max_steps": 8}))
     one, other = (load_file(path / "final" / "model.safetensors") for path in (plain, run))
     assert one.keys() == other.keys()
