@@ -15,7 +15,7 @@ from .corpora import Prompt as Prompt
 from .corpora import Utterance as Utterance
 from .corpora import Word as Word
 from .corpora import open_corpus as open_corpus
-from .mixed_segments import MixedSegments as MixedSegments
+from .segments import MixedSegments as MixedSegments
 from .segments import SegmentDataset as SegmentDataset
 from .sharded_directory import FillResult as FillResult
 from .text_tokenizer import train_text_tokenizer as train_text_tokenizer

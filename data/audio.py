@@ -1,8 +1,8 @@
 """Audio files in, mono waveforms out: everything libsndfile reads, at any rate, of any length.
 
-What comes out is float32 in (samples,): integers scaled to [-1, 1), floats as they are (a clipped recording
-stays clipped), channels averaged. What cannot be used is an AudioError with its reason: a missing or empty
-file, no audio, no samples, a file that ends before its header says so, NaN or infinities.
+A waveform is float32 (samples,): integers are scaled to [-1, 1), floats stay as they are (a clipped recording stays
+clipped), channels are averaged. An AudioError says why a source cannot be used: a missing or empty file, no audio, no
+samples, a file that ends before its header says so, NaN or infinities.
 """
 
 import math
@@ -14,28 +14,26 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
+import soundfile
 import torch
 from torch import Tensor
+from torchaudio.transforms import Resample
 
 from codec.foundation import UserError
-from data.resampling import Resampler, resampling_kernel
-
-if TYPE_CHECKING:
-    from soundfile import SoundFile
 
 # One read fills at most this many values over all channels: 4 MiB of float32.
 _VALUES_PER_READ = 2**20
-# Float files hold about [-1, 1], or a little more; what lies far outside are integers written as floats.
+# Float files hold about [-1, 1], or a little more; values far outside are integers written as floats.
 _LOUDEST = 64.0
 _RATES = (1_000, 1_000_000)
 # libsndfile answers with the largest count where the header does not say how long the file is.
 _UNKNOWN_FRAMES = 2**62
 
 AUDIO_EXTENSIONS = frozenset(
-    [
+    {
         ".wav",
         ".flac",
         ".ogg",
@@ -49,12 +47,16 @@ AUDIO_EXTENSIONS = frozenset(
         ".snd",
         ".caf",
         ".w64",
-        ".rf64",
-        ".sph",
-        ".nist",
-        ".voc",
-    ]
+    }
+    | {".rf64", ".sph", ".nist", ".voc"}
 )
+
+# torchaudio's defaults: a Hann-windowed sinc, 6 zero crossings a side, cut off at 99 % of the lower Nyquist rate.
+_ZERO_CROSSINGS = 6
+_ROLLOFF = 0.99
+# With more weights (44,101 Hz to 24,000 Hz needs 10⁹) nearly all are zeros: the filters are kept as short rows with a
+# start each.
+_DENSE_WEIGHTS = 2**22
 
 
 class AudioError(UserError):
@@ -113,8 +115,7 @@ def read_audio(source: AudioSource, sampling_rate: int, speed: float = 1.0) -> T
 def read_blocks(
     source: AudioSource, sampling_rate: int, block_seconds: float, speed: float = 1.0
 ) -> Iterator[Tensor]:
-    """The same samples as `read_audio` in blocks of `block_seconds` (the last may be shorter), in bounded
-    memory.
+    """The samples of `read_audio` in blocks of `block_seconds` (the last may be shorter), in bounded memory.
 
     Raises AudioError, possibly after some blocks.
     """
@@ -158,14 +159,11 @@ def read_segment(source: AudioSource, sampling_rate: int, start: int, count: int
 def write_audio(
     path: str | os.PathLike[str], waveform: Tensor | np.ndarray | Iterable[Tensor], sampling_rate: int
 ) -> None:
-    """Write a mono waveform: (samples,), perhaps with leading dimensions of 1, or blocks of (samples,) one
-    by one.
+    """Write a mono waveform: (samples,), perhaps with leading dimensions of 1, or blocks of (samples,) one by one.
 
-    The name says the format, 16 bits where that is WAV or FLAC. What lies outside [-1, 1] is clipped. The
-    file appears whole or not at all. Raises UserError for a name of no known format.
+    The name says the format; WAV and FLAC have 16 bits. Samples outside [-1, 1] are clipped. The file appears whole
+    or not at all. Raises UserError for a name of no known format.
     """
-    import soundfile
-
     path = Path(path)
     blocks = [torch.as_tensor(waveform)] if isinstance(waveform, Tensor | np.ndarray) else waveform
     temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
@@ -194,7 +192,7 @@ def _rates(file_rate: int, sampling_rate: int, speed: float) -> tuple[int, int]:
 
 
 def _resampled(source: AudioSource, sampling_rate: int, speed: float) -> Iterator[Tensor]:
-    """The waveform in pieces of whatever size is at hand."""
+    """The waveform in pieces of any size."""
     with _opened(source) as file:
         orig, new = _rates(file.samplerate, sampling_rate, speed)
         resampler = Resampler(*((1, 1) if orig == new else (orig, new)))
@@ -203,7 +201,7 @@ def _resampled(source: AudioSource, sampling_rate: int, speed: float) -> Iterato
         yield resampler.finish()
 
 
-def _parts(file: "SoundFile", source: AudioSource) -> Iterator[Tensor]:
+def _parts(file: soundfile.SoundFile, source: AudioSource) -> Iterator[Tensor]:
     """A file's samples at its own rate; checks that there are any, and as many as the header promises."""
     promised, taken = file.frames, 0
     per_read = max(1, min(_VALUES_PER_READ // file.channels, promised))
@@ -219,10 +217,8 @@ def _parts(file: "SoundFile", source: AudioSource) -> Iterator[Tensor]:
         raise AudioError(f"{source}: holds no samples")
 
 
-def _read_range(file: "SoundFile", source: AudioSource, start: int, stop: int) -> Tensor:
+def _read_range(file: soundfile.SoundFile, source: AudioSource, start: int, stop: int) -> Tensor:
     """Samples [start, stop) of the file at its own rate."""
-    import soundfile
-
     if stop <= start:
         return torch.zeros(0)
     try:
@@ -242,12 +238,8 @@ def _read_range(file: "SoundFile", source: AudioSource, start: int, stop: int) -
     return part
 
 
-def _read(file: "SoundFile", source: AudioSource, frames: int, position: int) -> Tensor:
-    """The next frames as a mono waveform, fewer at the end; `position` is where they begin, for the
-    message.
-    """
-    import soundfile
-
+def _read(file: soundfile.SoundFile, source: AudioSource, frames: int, position: int) -> Tensor:
+    """The next frames as a mono waveform, fewer at the end; `position` is where they begin, for the message."""
     try:
         values = file.read(frames, dtype="float32", always_2d=True)  # (frames, channels)
     except soundfile.SoundFileError as error:
@@ -268,9 +260,7 @@ def _read(file: "SoundFile", source: AudioSource, frames: int, position: int) ->
     return mono
 
 
-def _opened(source: AudioSource) -> "SoundFile":
-    import soundfile
-
+def _opened(source: AudioSource) -> soundfile.SoundFile:
     name: str | BinaryIO
     if not isinstance(source, str | os.PathLike):
         name = source.open_audio()
@@ -287,7 +277,7 @@ def _opened(source: AudioSource) -> "SoundFile":
         if about.st_size == 0:
             raise AudioError(f"{source}: is empty (0 bytes)")
     try:
-        file = _sound_file()(name)
+        file = _SequentialSoundFile(name)
     except (soundfile.SoundFileError, OSError, TypeError) as error:
         raise AudioError(f"{source}: not audio that libsndfile reads ({_reason(error)})") from None
     if not _RATES[0] <= file.samplerate <= _RATES[1]:
@@ -297,22 +287,126 @@ def _opened(source: AudioSource) -> "SoundFile":
     return file
 
 
-@lru_cache(maxsize=1)
-def _sound_file() -> "type[SoundFile]":
+class _SequentialSoundFile(soundfile.SoundFile):
     """soundfile's class, kept from seeking to where it is after every read.
 
     That costs time, and in an MP3, where a jump lands only about there, it garbles every read but the first.
     """
-    import soundfile
 
-    class SequentialSoundFile(soundfile.SoundFile):
-        def seekable(self) -> bool:
-            return False
-
-    return SequentialSoundFile
+    def seekable(self) -> bool:
+        return False
 
 
 def _reason(error: Exception) -> str:
     """libsndfile's own words without the file name, which the message has already."""
     text = getattr(error, "error_string", "") or str(error)
     return text.removeprefix("Error : ").rstrip(".")
+
+
+class ResamplingKernel:
+    """The filters from one sampling rate to another: torchaudio's windowed sinc, applied step by step.
+
+    Output sample j sits at input position j · orig / new. With both rates divided by their greatest common divisor,
+    the filters repeat every `new` outputs, which is one step of `orig` inputs. Block by block, segment by segment or
+    all at once, a step is computed from the same samples by the same filters.
+
+    `orig`, `new`: inputs and outputs of a step; `width`: samples that a step looks at on either side of its own.
+    """
+
+    def __init__(self, orig_rate: int, new_rate: int) -> None:
+        divisor = math.gcd(orig_rate, new_rate)
+        self.orig, self.new = orig_rate // divisor, new_rate // divisor
+        self.width = math.ceil(_ZERO_CROSSINGS * self.orig / (min(self.orig, self.new) * _ROLLOFF))
+        self._filters: Tensor | None = None  # (new, 2 · width + orig)
+        self._starts: Tensor | None = None  # (new,) where in the step's inputs a short filter begins
+        if self.new * (2 * self.width + self.orig) <= _DENSE_WEIGHTS:
+            self._filters = Resample(self.orig, self.new).kernel[:, 0]
+        else:
+            self._starts, self._filters = _short_filters(self.orig, self.new, self.width)
+
+    def output_length(self, length: int) -> int:
+        """ceil(length · new / orig), in whole numbers (torchaudio's own count is rounded to 24 bits)."""
+        return -(-length * self.new // self.orig)
+
+    def steps(self, length: int) -> int:
+        """How many steps can be computed from so many input samples, context included."""
+        return max(0, (length - 2 * self.width) // self.orig)
+
+    def apply(self, waveform: Tensor) -> Tensor:
+        """Resample (2 · width + n · orig,) input samples, context on both sides included, to (n · new,)."""
+        filters = self._filters
+        assert filters is not None
+        if self._starts is not None:
+            windows = waveform.unfold(0, filters.shape[1], 1)  # (positions, taps)
+            count = self.steps(len(waveform))
+            return torch.cat([(windows[self._starts + n * self.orig] * filters).sum(1) for n in range(count)])
+        if self.new == 1:
+            return torch.nn.functional.conv1d(waveform[None, None], filters[:, None], stride=self.orig)[0, 0]
+        # One matrix product is several times faster than a convolution with one input channel.
+        return (waveform.unfold(0, 2 * self.width + self.orig, self.orig) @ filters.T).reshape(-1)
+
+
+@lru_cache(maxsize=16)
+def resampling_kernel(orig_rate: int, new_rate: int) -> ResamplingKernel:
+    """The (cached) kernel between two rates in samples a second, or between any two numbers of that ratio."""
+    return ResamplingKernel(orig_rate, new_rate)
+
+
+class Resampler:
+    """Resamples a waveform that comes in blocks; the blocks joined equal the whole resampled at once (1e-6).
+
+    `push` takes (samples,) and gives what can be known by then, `finish` the rest: ceil(samples · new /
+    orig) in all. What is kept between calls is a step and its context.
+    """
+
+    def __init__(self, orig_rate: int, new_rate: int) -> None:
+        self._kernel = None if orig_rate == new_rate else resampling_kernel(orig_rate, new_rate)
+        # Silence before the beginning; the first step needs it as context.
+        self._pending = torch.zeros(self._kernel.width if self._kernel else 0)
+        self._taken = self._given = 0
+
+    def push(self, block: Tensor) -> Tensor:
+        if self._kernel is None:
+            return block
+        self._taken += len(block)
+        self._pending = torch.cat([self._pending, block])
+        return self._drain(self._kernel)
+
+    def finish(self) -> Tensor:
+        kernel = self._kernel
+        if kernel is None:
+            return torch.zeros(0)
+        missing = kernel.output_length(self._taken) - self._given
+        # Silence after the end, as much as the last steps need.
+        self._pending = torch.nn.functional.pad(self._pending, (0, kernel.width + kernel.orig))
+        return self._drain(kernel)[:missing]
+
+    def _drain(self, kernel: ResamplingKernel) -> Tensor:
+        steps = kernel.steps(len(self._pending))
+        if steps == 0:
+            return torch.zeros(0)
+        output = kernel.apply(self._pending[: steps * kernel.orig + 2 * kernel.width])
+        self._pending = self._pending[steps * kernel.orig :]
+        self._given += len(output)
+        return output
+
+
+def _short_filters(orig: int, new: int, width: int) -> tuple[Tensor, Tensor]:
+    """The same filters without their zeros: where each begins (new,), and its weights (new, taps)."""
+    # Output `phase` of a step sits at position phase · orig / new of the step's inputs; `width` precede them.
+    phase = torch.arange(new)
+    nearest = phase * orig // new  # (new,)
+    offsets = torch.arange(-width, width + 2)  # (taps,) inputs around it; what lies further has weight zero
+    cutoff = min(orig, new) * _ROLLOFF
+    # Distance in input samples, exactly: the whole part is `offsets`, the fraction has denominator `new`.
+    fraction = (phase * orig % new).double() / new
+    time = (offsets[None, :].double() - fraction[:, None]) * (cutoff / orig)  # (new, taps), in zero crossings
+    time = time.clamp(-_ZERO_CROSSINGS, _ZERO_CROSSINGS)
+    window = torch.cos(time * math.pi / _ZERO_CROSSINGS / 2) ** 2
+    weights = torch.sinc(time) * window * (cutoff / orig)
+    # The last tap of the last filters may lie beyond the step's inputs; its weight is zero there.
+    starts = nearest + offsets[0] + width
+    excess = int(starts.max()) + len(offsets) - (orig + 2 * width)
+    if excess > 0:
+        weights = weights[:, : len(offsets) - excess]
+    return starts, weights.float()

@@ -1,6 +1,7 @@
-"""Segments of waveforms for codec training: which one is a pure function of (seed, index)."""
+"""Segments of waveforms for codec training, with what is said in them: a pure function of (seed, index)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
@@ -10,12 +11,10 @@ from torch.utils.data import Dataset
 
 from codec.foundation import UserError, generator
 from data.audio import AudioError
-from data.corpora import Utterance
-from data.segment_labels import Labeller
+from data.corpora.utterance import Utterance, Word
 from data.waveforms import FileWaveforms, MemoryWaveforms, Waveforms
 
-# A broken stretch of a file is passed over by drawing again; this many in a row mean that the corpus is
-# broken.
+# After a broken recording another segment is drawn; so many in a row mean that the corpus is broken.
 _ATTEMPTS = 20
 
 
@@ -31,21 +30,20 @@ class Segment(TypedDict):
 
 
 class SegmentDataset(Dataset[Segment]):
-    """Random segments of a corpus, their level drawn at random, speakers balanced.
+    """Random segments of a corpus, at a random level, with balanced speakers.
 
-    Index i always gives the same segment, in any process and order, so a run resumes by counting; any i >=
-    0 is valid. `len()` is how many segments hold as much audio as the corpus.
+    Index i always gives the same segment, in any process and order, so a run resumes by counting. Any i >= 0 is valid.
+    `len()` is the number of segments that hold as much audio as the corpus.
 
     utterances: what to cut from, or `Waveforms` that are open already
     segment_samples: length of a segment; shorter utterances are padded with zeros at the end
     gain_db: range of the peak level to scale to, in dB of full scale; None leaves levels as recorded
-    gain_of: whose peak is scaled: the "utterance"'s, as a codec meets it later, or the "segment"'s, which
-    spares
-        reading the whole utterance from its file
-    max_gain_db: near-silence is not amplified by more than this
-    speaker_balance: 0 draws speakers as often as they speak in the corpus, 1 all equally often
+    gain_of: whose peak is scaled: that of the "utterance", as a codec meets it later, or that of the "segment", for
+        which the rest of the utterance need not be decoded
+    max_gain_db: near-silence is amplified by no more than this
+    speaker_balance: 0 draws speakers as often as they speak in the corpus, 1 draws all equally often
     preload: decode everything into memory first
-    labeller: says what is said in a segment; without one, segments come without labels
+    labeller: finds what is said in a segment; without one, segments come without labels
 
     Raises UserError when nothing can be read.
     """
@@ -61,7 +59,7 @@ class SegmentDataset(Dataset[Segment]):
         max_gain_db: float = 40.0,
         speaker_balance: float = 1.0,
         preload: bool = False,
-        labeller: Labeller | None = None,
+        labeller: "Labeller | None" = None,
     ) -> None:
         if segment_samples < 1:
             raise UserError(f"segment_samples is {segment_samples}: expected at least 1")
@@ -126,8 +124,8 @@ def sampling_weights(
 ) -> np.ndarray:
     """Weight of each utterance (utterances,), summing to 1: within a speaker in proportion to its length.
 
-    A speaker's share is (seconds spoken) ** (1 - speaker_balance), normalised; utterances of unknown
-    speaker count as one speaker's.
+    A speaker's share is (seconds spoken) ** (1 - speaker_balance), normalised. Utterances of unknown speakers count as
+    one speaker's.
     """
     if not 0.0 <= speaker_balance <= 1.0:
         raise UserError(
@@ -139,3 +137,95 @@ def sampling_weights(
     share = spoken ** (1.0 - speaker_balance)
     weights = lengths / spoken[speaker] * share[speaker]
     return weights / weights.sum()
+
+
+class MixedSegments(Dataset[Segment]):
+    """Segments from several corpora: the source of segment i is drawn by weight, as a function of (seed, i)."""
+
+    def __init__(self, sources: Sequence[SegmentDataset], weights: Sequence[float], seed: int = 0) -> None:
+        if len(sources) != len(weights) or not sources or min(weights) < 0 or sum(weights) <= 0:
+            raise UserError(
+                f"{len(sources)} corpora with weights {list(weights)}: give each corpus a weight above 0"
+            )
+        self.sources = list(sources)
+        self.seed = seed
+        self._cumulative = np.cumsum(weights) / np.sum(weights)
+
+    def __len__(self) -> int:
+        return sum(len(source) for source in self.sources)
+
+    def __getitem__(self, index: int) -> Segment:
+        draw = generator(self.seed, "mixture", index).random()
+        source = int(np.searchsorted(self._cumulative, draw, side="right"))
+        return self.sources[min(source, len(self.sources) - 1)][index]
+
+
+@dataclass(frozen=True)
+class SegmentLabels:
+    """Characters of a segment."""
+
+    characters: np.ndarray  # (characters,) int64 numbers in the alphabet; empty where nothing is known
+    start: int  # first sample of the stretch, from the segment's beginning
+    end: int
+
+
+class Labeller:
+    """Finds what is said in a segment: by word times, or by the text where a segment is a whole utterance.
+
+    utterances: with texts, and with word times where there are some
+    alphabet: the characters that count; see `alphabet_of`
+    """
+
+    def __init__(self, utterances: Sequence[Utterance], sampling_rate: int, alphabet: str) -> None:
+        self._utterances: Mapping[str, Utterance] = {utterance.id: utterance for utterance in utterances}
+        self._rate = sampling_rate
+        self._numbers = {character: number for number, character in enumerate(alphabet)}
+
+    def label(self, identity: str, start: int, length: int, total: int) -> SegmentLabels:
+        """Label samples [start, start + length) of an utterance of `total` samples.
+
+        With word times, the words that lie inside count. Their stretch reaches from the end of the word before them (or
+        the segment's beginning) to the start of the word after them (or the segment's end). Nothing is known where one
+        of these words has no times. Without times, only a segment that is the whole utterance has labels.
+        """
+        utterance = self._utterances[identity]
+        if utterance.words is not None:
+            return self._of_words(utterance.words, start, length)
+        if utterance.text is not None and start == 0 and length >= total:
+            return SegmentLabels(self._encode(utterance.text), 0, length)
+        return _nothing()
+
+    def _of_words(self, words: Sequence[Word], start: int, length: int) -> SegmentLabels:
+        begins = [None if word.start is None else round(word.start * self._rate) - start for word in words]
+        ends = [None if word.end is None else round(word.end * self._rate) - start for word in words]
+        inside = [
+            number
+            for number, (begin, end) in enumerate(zip(begins, ends, strict=True))
+            if begin is not None and end is not None and begin >= 0 and end <= length
+        ]
+        if not inside:
+            return _nothing()
+        first, last = inside[0], inside[-1]
+        # Words without times are among these, or at an edge where they may be said inside the stretch.
+        around = words[max(0, first - 1) : last + 2]
+        if len(inside) != last - first + 1 or not all(word.placed for word in around):
+            return _nothing()
+        before = ends[first - 1] if first else 0
+        behind = begins[last + 1] if last + 1 < len(words) else length
+        assert before is not None and behind is not None
+        text = " ".join(word.word for word in words[first : last + 1])
+        return SegmentLabels(self._encode(text), max(0, before), min(length, behind))
+
+    def _encode(self, text: str) -> np.ndarray:
+        spaced = " ".join(text.lower().split())
+        return np.array([self._numbers[c] for c in spaced if c in self._numbers], dtype=np.int64)
+
+
+def alphabet_of(utterances: Sequence[Utterance]) -> str:
+    """The characters of the texts that are spoken, in order: letters in lower case, digits, apostrophe, space."""
+    characters = {c for utterance in utterances for c in (utterance.text or "").lower()}
+    return "".join(sorted({c for c in characters if c.isalnum() or c == "'"} | {" "}))
+
+
+def _nothing() -> SegmentLabels:
+    return SegmentLabels(np.zeros(0, dtype=np.int64), 0, 0)

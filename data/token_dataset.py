@@ -1,36 +1,42 @@
-"""Reading a token dataset: columns mapped into memory, streams as views of them."""
+"""Reading a token dataset: from a directory, from a file, or shard by shard from where it is published."""
 
 import hashlib
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import datasets
+import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
 
 from codec import CodecInfo
-from codec.foundation import UserError, first_line
-from data.corpora import Word
+from codec.foundation import UserError, first_line, remove_leftovers
+from data.corpora.utterance import Word
 from data.sharded_directory import METADATA, missing_files, read_json
-from data.tokenization.directory import TokenDirectory, codec_of_schema
+from data.tokenization.directory import TokenDirectory, codec_of_schema, token_schema
 from data.tokenization.plan import HEADERS
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+_CODES_SHOWN = 48
 
 
 class TokenDataset:
     """One split of a token dataset; `open` makes one.
 
-    A directory is read through the memory-mapped Arrow cache that `datasets` makes of it once for all
-    processes of a machine: opening reads no codes, and `codes(i)` copies none.
+    A directory is read through the memory-mapped Arrow cache that `datasets` makes of it, once for all processes of a
+    machine: `open` reads no codes, and `codes(i)` copies none.
     """
 
     def __init__(
         self,
         name: str,
-        table: "pa.Table",
+        table: pa.Table,
         info: CodecInfo,
         split: str,
         splits: list[str],
@@ -59,8 +65,8 @@ class TokenDataset:
     ) -> "TokenDataset":
         """Open a split of the dataset at a directory, or a single Parquet file that `codec-slm encode` wrote.
 
-        `codec` is the one that the codes shall be used with. Raises UserError when there is no whole token
-        dataset, no such split, or one of another codec.
+        `codec` is the one that will use the codes. Raises UserError when there is no whole token dataset, no such
+        split, or one of another codec.
         """
         path = Path(path)
         opened = cls._of_file(path) if path.is_file() else cls._of_directory(path, split)
@@ -91,9 +97,6 @@ class TokenDataset:
 
     @classmethod
     def _of_file(cls, path: Path) -> "TokenDataset":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         try:
             table = pq.read_table(path).combine_chunks()
         except (pa.ArrowException, OSError) as error:
@@ -104,9 +107,7 @@ class TokenDataset:
         return len(self.lengths)
 
     def codes(self, index: int) -> np.ndarray:
-        """The stream of a row, (frames * num_quantizers,) uint16, frame-major: a view, not to be written
-        to.
-        """
+        """The stream of a row, (frames * num_quantizers,) uint16, frame-major: a view that cannot be written to."""
         chunk, row = self._place(index)
         offsets = self._offsets[chunk]
         return self._values[chunk][offsets[row] : offsets[row + 1]]
@@ -176,9 +177,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return metadata
 
 
-def _mapped_table(path: Path, pattern: str) -> "pa.Table":
-    import datasets
-
+def _mapped_table(path: Path, pattern: str) -> pa.Table:
     bars = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
@@ -189,3 +188,155 @@ def _mapped_table(path: Path, pattern: str) -> "pa.Table":
         if bars:
             datasets.enable_progress_bars()
     return dataset.data.table
+
+
+class TokenStream:
+    """A token dataset behind an address such as `hf://datasets/user/name`, `s3://bucket/name` or `file:///name`.
+
+    Only the shards in use lie on the disk, as files that all processes of a machine map into memory.
+
+    Attributes:
+        name: the address.
+        info: the codec.
+        metadata: of metadata.json.
+    """
+
+    def __init__(self, address: str, cache: Path) -> None:
+        """`cache`: directory for the shards in use.
+
+        Raises UserError when there is no whole token dataset, or no way to read from there.
+        """
+        self.name, self._cache = address.rstrip("/"), cache
+        self._files, self._root = _file_system(self.name)
+        try:
+            self.metadata: dict[str, Any] = json.loads(self._files.cat_file(f"{self._root}/{METADATA}"))
+            self.info = CodecInfo.from_dict(self.metadata["codec"])
+            self.splits = list(self.metadata["splits"])
+            self.content_hash: str = self.metadata["content_hash"]
+        except FileNotFoundError:
+            raise UserError(f"{address}: not a whole token dataset (no {METADATA})") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{address}: {METADATA} is not that of a token dataset ({error})") from None
+
+    def shards(self, split: str) -> int:
+        """Number of shards of a split. Raises UserError for a split that is not there."""
+        return int(self._split(split)["shards"])
+
+    def rows(self, split: str) -> int:
+        """Number of rows of a split. Raises UserError for a split that is not there."""
+        return int(self._split(split)["rows"])
+
+    def open(self, split: str, numbers: Iterable[int] | None = None) -> TokenDataset:
+        """Some shards of a split as one dataset, all of them unless told; fetches what is not there yet.
+
+        Raises UserError when a shard cannot be read.
+        """
+        count = self.shards(split)
+        numbers = range(count) if numbers is None else numbers
+        tables = [self._table(f"{split}-{number:05d}-of-{count:05d}") for number in numbers]
+        table = pa.concat_tables(tables) if tables else token_schema(self.info).empty_table()
+        return TokenDataset(self.name, table, self.info, split, self.splits, self.metadata)
+
+    def forget(self, split: str, kept: set[int]) -> None:
+        """Remove the files of shards other than `kept`; a process that still maps one goes on reading it."""
+        count = self.shards(split)
+        keep = {f"{split}-{number:05d}-of-{count:05d}.arrow" for number in kept}
+        for file in self._directory.glob(f"{split}-*-of-{count:05d}.arrow"):
+            if file.name not in keep:
+                file.unlink(missing_ok=True)
+        remove_leftovers(self._directory, older_than_seconds=3600)
+
+    @cached_property
+    def _directory(self) -> Path:
+        address = hashlib.blake2b(f"{self.name} {self.content_hash}".encode(), digest_size=16).hexdigest()
+        return self._cache / address
+
+    def _split(self, split: str) -> dict[str, Any]:
+        if split not in self.metadata["splits"]:
+            raise UserError(f"{self.name}: has no split {split!r}, only {', '.join(self.splits)}")
+        return self.metadata["splits"][split]
+
+    def _table(self, shard: str) -> pa.Table:
+        path = self._directory / f"{shard}.arrow"
+        for _ in range(3):  # another process may remove it before it is mapped
+            if not path.exists():
+                self._directory.mkdir(parents=True, exist_ok=True)
+                with FileLock(self._directory / f".{shard}.lock"):
+                    if not path.exists():
+                        self._fetch(shard, path)
+            try:
+                return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            except FileNotFoundError:
+                continue
+        raise UserError(
+            f"{path}: removed by another run as soon as it is written; set CODEC_SLM_CACHE for each run"
+        )
+
+    def _fetch(self, shard: str, path: Path) -> None:
+        """Copy a shard to the disk, as Arrow: Parquet cannot be mapped."""
+        address = f"{self._root}/{shard}.parquet"
+        try:
+            with self._files.open(address, "rb") as file:
+                table = pq.read_table(file).combine_chunks()
+        except FileNotFoundError:
+            raise UserError(f"{self.name}: its shard {shard}.parquet is missing") from None
+        except (pa.ArrowException, OSError) as error:
+            reason = first_line(error)
+            raise UserError(f"{self.name}: its shard {shard}.parquet cannot be read ({reason})") from error
+        temporary = path.with_name(f".{path.name}.{id(table):032x}.new")
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        temporary.rename(path)
+
+
+def is_address(path: str) -> bool:
+    """Whether a path is an address to stream from (`hf://`, `s3://`, `file://`) and not a directory."""
+    return "://" in path
+
+
+def _file_system(address: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    try:
+        return fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{address}: {first_line(error)}") from None
+
+
+def describe_row(dataset: TokenDataset, index: int) -> str:
+    """A row as several lines of text: what was said, by whom, when each word is spoken, how the stream begins.
+
+    Raises IndexError for a row that is not there.
+    """
+    info, stream = dataset.info, dataset.codes(index)
+    frames = stream.reshape(-1, info.num_quantizers)  # (frames, num_quantizers)
+    lines = [
+        f"row {index} of {len(dataset):,} in {dataset.name}, {dataset.split}",
+        f"id        {dataset.id(index)}",
+        f"codec     {info.name} ({info.fingerprint}), {info.frame_rate:g} frames/s, "
+        f"{' + '.join(map(str, info.codebook_sizes))} codes",
+        f"length    {dataset.seconds(index):.2f} s, {len(frames)} frames",
+    ]
+    for title, value in (
+        ("speaker", dataset.speaker(index)),
+        ("language", dataset.language(index)),
+        ("text", dataset.text(index)),
+    ):
+        lines.append(f"{title:<10}{value if value is not None else '-'}")
+    shown = [" ".join(map(str, frame)) for frame in frames[:_CODES_SHOWN].tolist()]
+    separator = " | " if info.num_quantizers > 1 else " "
+    more = f" ... ({len(frames) - _CODES_SHOWN} more frames)" if len(frames) > _CODES_SHOWN else ""
+    lines.append(f"codes     {separator.join(shown)}{more}")
+    words = dataset.words(index)
+    if words is None:
+        return "\n".join([*lines, "words     -"])
+    placed = sum(word.placed for word in words)
+    lines.append(
+        f"words     {len(words)}" + (f", {len(words) - placed} without times" if placed < len(words) else "")
+    )
+    return "\n".join([*lines, *(_word_line(word, info.frame_rate) for word in words)])
+
+
+def _word_line(word: Word, frame_rate: float) -> str:
+    if word.start is None or word.end is None:
+        return f"        - unplaced -  {word.word}"
+    first, last = (round(seconds * frame_rate) for seconds in (word.start, word.end))
+    return f"  {word.start:7.2f} - {word.end:6.2f} s  {word.word:<16} frames {first} to {last}"

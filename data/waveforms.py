@@ -9,14 +9,17 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from codec.foundation import Progress, UserError
-from data.audio import AudioError, audio_info, read_audio, read_segment
-from data.corpora import Utterance
+from data.audio import AudioError, audio_info, read_audio, read_blocks, read_segment
+from data.corpora.utterance import Utterance
 
 _T = TypeVar("_T")
 _FULL_SCALE = 32768
+_BLOCK_SECONDS = 10.0  # decoded at a time to find a peak
 
 
 class Waveforms(Protocol):
@@ -46,9 +49,9 @@ class Waveforms(Protocol):
 
 
 class FileWaveforms:
-    """Reads just the needed part of a file on every access; nothing is kept but lengths and known peaks.
+    """Reads just the needed part of a file on every access; keeps only lengths and known peaks.
 
-    Files whose header cannot be read are left out; `failures` says why.
+    Files whose header cannot be read are skipped; `failures` says why.
     """
 
     def __init__(self, utterances: Sequence[Utterance], sampling_rate: int) -> None:
@@ -62,23 +65,25 @@ class FileWaveforms:
         self.speakers = [utterance.speaker for utterance, _ in usable]
         self.lengths = np.array([samples for _, samples in usable], dtype=np.int64)
         self._sources = [utterance.path for utterance, _ in usable]
-        self._peaks: dict[int, float] = {}
+        # In shared memory: what one worker of a loader has found, the others need not find again.
+        self._peaks = torch.full((len(usable),), torch.nan).share_memory_()
 
     def read(self, index: int, start: int, count: int) -> Tensor:
         return read_segment(self._sources[index], self.sampling_rate, start, count)
 
     def peak(self, index: int) -> float:
-        """Decodes the whole utterance when it is asked for the first time."""
-        if index not in self._peaks:
-            self._peaks[index] = _peak(read_audio(self._sources[index], self.sampling_rate))
-        return self._peaks[index]
+        """Decodes the utterance once, block by block, in whichever process asks for it first."""
+        if self._peaks[index].isnan():
+            blocks = read_blocks(self._sources[index], self.sampling_rate, _BLOCK_SECONDS)
+            self._peaks[index] = max((_peak(block) for block in blocks), default=0.0)
+        return float(self._peaks[index])
 
 
 class MemoryWaveforms:
     """All waveforms as one int16 array: 3 hours at 24 kHz take 0.5 GB, and training never touches a file.
 
-    `preload` decodes a corpus, `save` writes what was decoded as one safetensors file, and `load` maps that
-    file into memory, where neither the corpus nor libsndfile is needed any more.
+    `preload` decodes a corpus, `save` writes it as one safetensors file, and `load` maps that file into memory; the
+    corpus is not needed any more.
     """
 
     def __init__(
@@ -103,7 +108,7 @@ class MemoryWaveforms:
     def preload(
         cls, utterances: Sequence[Utterance], sampling_rate: int, threads: int = 2
     ) -> "MemoryWaveforms":
-        """Decode everything; broken files are left out, and listed in `failures` with the reason."""
+        """Decode everything. Broken files are skipped and listed in `failures` with the reason."""
         with Progress(total=len(utterances), unit="files", label="reading audio") as progress:
 
             def decode(utterance: Utterance) -> Tensor:
@@ -122,8 +127,6 @@ class MemoryWaveforms:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything as one safetensors file."""
-        from safetensors.torch import save_file
-
         path = Path(path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
         about = {
@@ -142,8 +145,6 @@ class MemoryWaveforms:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "MemoryWaveforms":
         """Map what `save` wrote: processes on one machine share the memory. Raises UserError."""
-        from safetensors import SafetensorError, safe_open
-
         try:
             with safe_open(path, framework="pt") as file:
                 about = file.metadata() or {}

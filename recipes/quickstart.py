@@ -138,7 +138,7 @@ def tokenize(output: Path, codec: Any, corpus: "Corpus") -> Tokenized:
     """Make the token dataset, or find it made."""
     from codec import CodecInfo
     from data import TokenDataset, TokenizeOptions, tokenize_corpus
-    from data.inspection import describe_row
+    from data.token_dataset import describe_row
 
     info, path = CodecInfo.of(codec), output / "tokens"
     options = TokenizeOptions(speeds=SPEEDS, shifts=SHIFTS, source="the sample corpus bundled with codec-slm")

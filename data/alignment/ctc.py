@@ -1,20 +1,191 @@
-"""Forced alignment over the emissions of a CTC model (Graves et al., 2006), by torchaudio's `forced_align`.
+"""Forced alignment with CTC models (Graves et al., 2006) of letters, by torchaudio's `forced_align`.
 
-An emission is (frames, tokens) log-probabilities. Words that cannot be spelt are stood for by a wildcard, as in
-torchaudio's multilingual aligner; here it is as likely as the likeliest token that is not blank, so that it takes
-what is spoken and leaves the pauses.
+An emission is (frames, tokens) log-probabilities. A wildcard stands for words that cannot be spelt, as in torchaudio's
+multilingual aligner; here it is as likely as the likeliest token that is not blank, so that it takes what is spoken and
+leaves the pauses.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby, pairwise
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain, groupby, pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchaudio.functional import forced_align, merge_tokens
+from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
-from data.alignment.aligner import AlignmentError
+from codec.foundation import UserError, first_line
+from data.alignment.aligner import Alignment, AlignmentError
+from data.corpora.utterance import Utterance, Word
+
+WINDOW_SECONDS = 30.0  # what a model hears at once
+_CONTEXT_SECONDS = 2.0  # on either side, dropped afterwards
+_MAX_FRAMES = 6000  # aligned at once: two minutes at the usual 50 a second
+_APOSTROPHES = {"'": "'", "\u2019": "'", "\u02bc": "'"}
+
+
+@dataclass
+class CTCAligner:
+    """Forced alignment by a model of letters.
+
+    A word whose tokens have a lower mean probability than `min_probability` is not there, or not heard: it is not
+    placed. Nor is one that cannot be spelt in the model's letters (digits, other scripts).
+    """
+
+    model_name: str
+    device: str = "cpu"
+    min_probability: float = 0.02
+    in_processes: bool = field(default=False, init=False)  # they would not fit on a GPU, and need not
+    rejects_low_scores: bool = field(default=False, init=False)  # words are judged one by one
+
+    @property
+    def name(self) -> str:
+        return f"{self.model_name}, min_probability {self.min_probability:g}"
+
+    @property
+    def sampling_rate(self) -> int:
+        return self._model.sampling_rate
+
+    @cached_property
+    def _model(self) -> "TransformersCTC":
+        return TransformersCTC(self.model_name, self.device)
+
+    @cached_property
+    def _hop(self) -> int:
+        """Samples a frame: what two seconds more add, for the first frames see more than a hop each."""
+        rate = self.sampling_rate
+        frames = [len(self._model.log_probs(torch.zeros(count * rate))) for count in (2, 4)]
+        return round(2 * rate / (frames[1] - frames[0]))
+
+    def align(self, utterance: Utterance, blocks: Iterator[Tensor]) -> Alignment:
+        """Word times by the likeliest path; the score is the words' mean log-probability."""
+        written = (utterance.text or "").split()
+        words = [spell(word, self._model.letters) for word in written]
+        if not any(words):
+            raise AlignmentError(
+                f"no word of the transcript can be spelt in the letters of {self.model_name}"
+            )
+        heard = self._listen(blocks)
+        spelling = Spelling(words, self._model.blank, self._model.separator)
+        spans = align_words(heard.log_probs, spelling, max_frames=_MAX_FRAMES)
+        second = self._hop / self.sampling_rate  # of a frame
+        lowest = torch.tensor(self.min_probability).log().item()
+        times = [
+            Word(word, span.start * second, min(span.end * second, heard.seconds))
+            if span is not None and span.score >= lowest
+            else Word(word, None, None)
+            for word, span in zip(written, spans, strict=True)
+        ]
+        if not any(word.placed for word in times):
+            raise AlignmentError("none of the words is heard: the audio does not sound like its text")
+        scores = [span.score for span in spans if span is not None]
+        return Alignment(tuple(times), sum(scores) / len(scores))
+
+    def _listen(self, blocks: Iterator[Tensor]) -> "_Heard":
+        """The emission of a recording, window by window."""
+        rate, hop = self.sampling_rate, self._hop
+        window = max(1, round(WINDOW_SECONDS * rate / hop)) * hop
+        context = round(_CONTEXT_SECONDS * rate / hop) * hop
+        samples = 0
+        parts: list[Tensor] = []
+        for part in _windows(_of_size(blocks, window), context):
+            samples += part.inside
+            frames = self._model.log_probs(part.waveform)[part.before // hop :]
+            parts.append(frames if part.last else frames[: part.inside // hop])
+        return _Heard(torch.cat(parts), samples / rate)
+
+
+@dataclass(frozen=True)
+class _Heard:
+    log_probs: Tensor  # (frames, tokens) float32
+    seconds: float
+
+
+class TransformersCTC:
+    """A CTC model of characters with its feature extractor and tokenizer (Wav2Vec2, HuBERT, WavLM, w2v-BERT ...)."""
+
+    def __init__(self, name: str, device: str = "cpu") -> None:
+        """`name` is a directory or a hub id. Raises UserError when it cannot be loaded, or knows no characters."""
+        try:
+            self._features: Any = AutoFeatureExtractor.from_pretrained(name)
+            tokenizer: Any = AutoTokenizer.from_pretrained(name)
+            model: Any = AutoModelForCTC.from_pretrained(name)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = first_line(error)
+            raise UserError(
+                f"cannot load the CTC model {name}: {reason} (give 'pocketsphinx', or the directory or hub id of "
+                "a Hugging Face CTC model with its tokenizer)"
+            ) from None
+        self._model = model.to(device).eval()
+        self._device = device
+        self.sampling_rate = int(self._features.sampling_rate)
+        vocabulary: dict[str, int] = tokenizer.get_vocab()
+        # CTC models of transformers take their padding token for the blank; converted ones may have a blank of its own.
+        pad = model.config.pad_token_id
+        self.blank = vocabulary.get("<blank>", 0 if pad is None else int(pad))
+        delimiter = getattr(tokenizer, "word_delimiter_token", None)
+        self.separator = vocabulary.get(delimiter) if delimiter is not None else None
+        kept_out = {*tokenizer.all_special_tokens, delimiter, " "}
+        self.letters = {
+            token: index
+            for token, index in vocabulary.items()
+            if len(token) == 1 and token not in kept_out and index not in (self.blank, self.separator)
+        }
+        if len(self.letters) < len(vocabulary) / 2:
+            raise UserError(
+                f"{name}: its vocabulary has {len(self.letters)} single characters among {len(vocabulary)} tokens: "
+                "alignment needs a CTC model of characters"
+            )
+
+    @torch.inference_mode()
+    def log_probs(self, waveform: Tensor) -> Tensor:
+        """(frames, tokens) float32 on the CPU."""
+        features = self._features(
+            _long_enough(waveform, self.sampling_rate).numpy(),
+            sampling_rate=self.sampling_rate,
+            return_tensors="pt",
+        )
+        logits = self._model(**features.to(self._device)).logits[0]
+        return logits.float().log_softmax(dim=-1).cpu()
+
+
+def _long_enough(waveform: Tensor, sampling_rate: int) -> Tensor:
+    """A tenth of a second at least: the first convolutions see that much."""
+    return torch.nn.functional.pad(waveform, (0, max(0, sampling_rate // 10 - len(waveform))))
+
+
+@dataclass(frozen=True)
+class _Window:
+    waveform: Tensor  # (before + inside + after,)
+    before: int
+    inside: int
+    last: bool
+
+
+def _windows(blocks: Iterator[Tensor], context: int) -> Iterator[_Window]:
+    """Each block with what lies beside it."""
+    before = torch.zeros(0)
+    here = next(blocks)
+    for after in chain(blocks, [None]):
+        beside = after[:context] if after is not None else torch.zeros(0)
+        yield _Window(torch.cat([before, here, beside]), len(before), len(here), after is None)
+        if after is not None:
+            before, here = here[len(here) - context :], after
+
+
+def _of_size(blocks: Iterator[Tensor], size: int) -> Iterator[Tensor]:
+    """The same samples in blocks of one size; the last may be shorter, but is there."""
+    pending = torch.zeros(0)
+    for block in blocks:
+        pending = torch.cat([pending, block])
+        while len(pending) > size:
+            yield pending[:size]
+            pending = pending[size:]
+    yield pending
 
 
 @dataclass(frozen=True)
@@ -203,3 +374,39 @@ def likeliest_prefix(log_probs: Tensor, tokens: Sequence[int], blank: int) -> np
     for frame in range(len(emission) - 1, 0, -1):
         states[frame - 1] = states[frame] - steps[frame, states[frame]]
     return states
+
+
+def spell(word: str, letters: Mapping[str, int]) -> list[int] | None:
+    """The tokens of a word: its letters as the vocabulary writes them, whatever their case or accents.
+
+    Punctuation says nothing and is left out; apostrophes stay where the vocabulary has them. Empty for a word of
+    punctuation alone; None for one with a letter or digit that the vocabulary cannot write.
+    """
+    tokens: list[int] = []
+    for character in unicodedata.normalize("NFC", word):
+        if not (character in _APOSTROPHES or character.isalnum() or _is_mark(character)):
+            continue
+        found = next(
+            (form for form in _forms(character) if form and all(part in letters for part in form)), None
+        )
+        if found is not None:
+            tokens += [letters[part] for part in found]
+        elif character.isalnum():
+            return None
+    return tokens if any(character.isalnum() for character in word) else []
+
+
+def _forms(character: str) -> Iterator[str]:
+    """Ways to write a character, the most faithful first."""
+    yield character
+    yield character.lower()
+    yield character.upper()
+    plain = _APOSTROPHES.get(character) or "".join(
+        part for part in unicodedata.normalize("NFKD", character.casefold()) if not _is_mark(part)
+    )
+    yield plain
+    yield plain.upper()
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")

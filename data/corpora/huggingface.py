@@ -4,14 +4,18 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import soundfile
+from datasets import Dataset
 
 from codec.foundation import UserError
+from data.audio import AudioError
 from data.corpora.manifest import parse_words
 from data.corpora.utterance import Utterance, split_name
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 # The names in use on the hub, the most telling first.
 _AUDIO = ("audio", "speech", "wav", "file")
@@ -23,9 +27,9 @@ _LANGUAGE = ("language", "lang", "locale", "language_id")
 
 @dataclass(frozen=True)
 class DatasetAudio:
-    """The audio of one row; opened, it is the encoded file, of which only what is read is touched."""
+    """The audio of one row. Opened, it is the encoded file; only the parts that are read are touched."""
 
-    dataset: "Dataset"  # the audio column alone, undecoded
+    dataset: Dataset  # the audio column alone, undecoded
     row: int
     name: str
 
@@ -33,8 +37,6 @@ class DatasetAudio:
         return self.name
 
     def open_audio(self) -> BinaryIO:
-        import pyarrow as pa
-
         (column,) = self.dataset.column_names
         cell = self.dataset.with_format("arrow")[self.row][column].chunk(0)  # one row, not copied
         if pa.types.is_struct(cell.type) and cell.type.get_field_index("bytes") >= 0:
@@ -47,8 +49,8 @@ class DatasetAudio:
 def read_huggingface(name: str) -> list[Utterance]:
     """All rows of all splits; `name` is a directory, or `owner/dataset` or `owner/dataset:config` on the hub.
 
-    Rows without an id are numbered within their split. Raises UserError when there is no such dataset, or
-    no audio in it.
+    Rows without an id are numbered within their split. Raises UserError when there is no such dataset, or no audio in
+    it.
     """
     utterances: list[Utterance] = []
     for split, dataset in _load(name).items():
@@ -56,9 +58,7 @@ def read_huggingface(name: str) -> list[Utterance]:
     return utterances
 
 
-def _load(name: str) -> Mapping[Any, "Dataset"]:
-    import datasets
-
+def _load(name: str) -> Mapping[Any, Dataset]:
     try:
         path = Path(name)
         if path.is_dir() and any((path / f).is_file() for f in ("dataset_dict.json", "state.json")):
@@ -74,9 +74,7 @@ def _load(name: str) -> Mapping[Any, "Dataset"]:
     return loaded if isinstance(loaded, Mapping) else {str(loaded.split or "train"): loaded}
 
 
-def _split_utterances(name: str, split: str, dataset: "Dataset") -> Iterator[Utterance]:
-    import datasets
-
+def _split_utterances(name: str, split: str, dataset: Dataset) -> Iterator[Utterance]:
     column = _audio_column(name, dataset)
     if isinstance(dataset.features[column], datasets.Audio):
         # Bytes as they are stored: libsndfile decodes them, with no further package.
@@ -117,9 +115,7 @@ def _split_utterances(name: str, split: str, dataset: "Dataset") -> Iterator[Utt
         )
 
 
-def _audio_column(name: str, dataset: "Dataset") -> str:
-    import datasets
-
+def _audio_column(name: str, dataset: Dataset) -> str:
     for column, feature in dataset.features.items():
         if isinstance(feature, datasets.Audio):
             return column
@@ -129,17 +125,12 @@ def _audio_column(name: str, dataset: "Dataset") -> str:
     raise UserError(f"{name}: no audio column among {dataset.column_names}: expected one of {list(_AUDIO)}")
 
 
-def _named_column(dataset: "Dataset", names: tuple[str, ...]) -> str | None:
+def _named_column(dataset: Dataset, names: tuple[str, ...]) -> str | None:
     return next((name for name in names if name in dataset.column_names), None)
 
 
 def _encoded(value: Any, name: str) -> BinaryIO:
     """A stream of an audio file from a row that names a path, or holds samples with their rate."""
-    import numpy as np
-    import soundfile
-
-    from data.audio import AudioError
-
     path = value.get("path") if isinstance(value, Mapping) else value
     if isinstance(path, str):
         try:

@@ -31,8 +31,8 @@ def align(
     Args:
         corpus: a corpus with transcripts, as `codec-slm tokenize` reads it.
         output: directory of the word times.
-        aligner: "pocketsphinx" (English, offline), "mms" (torchaudio's model for 1,100 languages in Latin letters), or
-            the directory or hub id of a Hugging Face CTC model of characters.
+        aligner: "pocketsphinx" (English, offline), or the directory or hub id of a Hugging Face CTC model of characters
+            (MahmoudAshraf/mms-300m-1130-forced-aligner knows 1,100 languages in Latin letters).
         textgrids: take the times from TextGrid files (Montreal Forced Aligner) below this directory instead.
         format: what kind of corpus it is; "auto" looks.
         language: what is spoken, for corpora that do not say; a code such as "en".
@@ -67,9 +67,9 @@ def align(
 
 def _aligner(name: str, textgrids: str | None, min_probability: float, device: str) -> "Aligner":
     from codec import UserError
-    from data.alignment.ctc_models import CTCAligner
+    from data.alignment.ctc import CTCAligner
     from data.alignment.pocketsphinx import PocketSphinxAligner
-    from data.alignment.textgrid_import import TextGridAligner
+    from data.alignment.textgrid import TextGridAligner
     from recipes.bundled.flite import flite
 
     if textgrids is not None:

@@ -132,8 +132,7 @@ def training_data(config: CodecRecipe) -> TrainingData:
     Raises UserError when one cannot be opened or none is given.
     """
     from data import SegmentDataset, open_corpus, with_alignment
-    from data.mixed_segments import MixedSegments
-    from data.segment_labels import Labeller, alphabet_of
+    from data.segments import Labeller, MixedSegments, alphabet_of
     from data.waveforms import FileWaveforms, MemoryWaveforms
 
     if not config.corpora:

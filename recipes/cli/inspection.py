@@ -50,7 +50,7 @@ def inspect(
     """
     from codec import CodecInfo, UserError
     from data import TokenDataset
-    from data.inspection import describe_row
+    from data.token_dataset import describe_row
     from recipes.cli.common import load_codec_on
     from recipes.cli.data import decode_row
 

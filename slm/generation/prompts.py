@@ -19,7 +19,7 @@ def prompt_from(waveform: Tensor, sampling_rate: int, codec: CodecInfo, name: st
 
     Raises UserError, naming the recording, when there is nothing in it to follow.
     """
-    from data.resampling import Resampler
+    from data.audio import Resampler
 
     if not len(waveform) or not bool(torch.isfinite(waveform).all()):
         raise UserError(f"{name} holds {'NaN or infinite samples' if len(waveform) else 'no samples'}")

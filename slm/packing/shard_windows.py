@@ -21,7 +21,7 @@ from slm.packing.blocks import PackedBlocks
 from slm.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from data.token_stream import TokenStream
+    from data.token_dataset import TokenStream
 
 
 @dataclass(frozen=True)

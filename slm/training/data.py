@@ -10,7 +10,7 @@ from torch import Tensor
 from codec import CodecInfo, load_codec
 from codec.foundation import UserError
 from data import TokenDataset
-from data.token_stream import TokenStream, is_address
+from data.token_dataset import TokenStream, is_address
 from slm.documents import Documents, Source, TextRows, TokenRows
 from slm.documents.measure import speaker_numbers
 from slm.models.checkpoint import SpeakingHabits

@@ -22,7 +22,7 @@ from data import (
     with_alignment,
 )
 from data.alignment import Alignment, AlignmentError
-from data.inspection import describe_row
+from data.token_dataset import describe_row
 from recipes.cli.main import main
 from tests.data.fake_codec import FakeCodec
 

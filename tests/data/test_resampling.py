@@ -9,7 +9,7 @@ import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.resampling import Resampler, ResamplingKernel
+from data.audio import Resampler, ResamplingKernel
 
 RATES = [(44100, 24000), (48000, 24000), (16000, 24000), (192000, 24000), (22050, 16000), (8000, 24000)]
 

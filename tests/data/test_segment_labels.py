@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data.corpora import Utterance, Word
-from data.segment_labels import Labeller, alphabet_of
+from data.segments import Labeller, alphabet_of
 
 RATE = 1_000
 WORDS = [Word("Who", 0.1, 0.3), Word("is", 0.3, 0.4), Word("it,", 0.6, 0.8), Word("Ann?", 1.0, 1.5)]

@@ -1,5 +1,6 @@
 """Training segments: a pure function of (seed, index), whichever way the audio is held."""
 
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,21 @@ def test_a_segment_is_a_slice_at_a_level(utterances: list[Utterance], gain_of: s
         torch.testing.assert_close(segment["waveform"][: len(audio)], audio * gain, rtol=1e-5, atol=1e-6)
         levels.append(20 * np.log10(gain * float(reference.abs().max())))
     assert -6.01 < min(levels) < -5 and -2 < max(levels) < -0.99
+
+
+def test_a_peak_is_found_once_for_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.waveforms._BLOCK_SECONDS", 0.1)
+    monkeypatch.delattr("data.waveforms.read_audio")  # it holds the whole recording in memory
+    samples = np.random.default_rng(0).integers(-3000, 3000, size=RATE).astype(np.int16)
+    samples[-1] = -9000  # in the last block
+    soundfile.write(tmp_path / "a.wav", samples, RATE)
+    files = FileWaveforms([Utterance("a", str(tmp_path / "a.wav"))], RATE)
+    other = multiprocessing.get_context("fork").Process(target=lambda: files.peak(0))
+    other.start()
+    other.join(60)
+    assert other.exitcode == 0
+    (tmp_path / "a.wav").unlink()
+    assert files.peak(0) == 9000 / 32768
 
 
 def test_silence_is_not_amplified_without_bound(tmp_path: Path) -> None:

@@ -7,8 +7,14 @@ import pytest
 from codec.foundation import UserError
 from data import Utterance, Word
 from data.alignment import AlignmentError
-from data.alignment.textgrid import Interval, Tier, read_textgrid, word_intervals
-from data.alignment.textgrid_import import TextGridAligner, match_intervals
+from data.alignment.textgrid import (
+    Interval,
+    TextGridAligner,
+    Tier,
+    match_intervals,
+    read_textgrid,
+    word_intervals,
+)
 
 LONG = """\
 File type = "ooTextFile"

@@ -20,6 +20,7 @@ import soundfile
 from codec import CodecInfo
 from codec.foundation import UserError
 from data import TokenDataset, TokenizeOptions, open_corpus, read_audio, tokenize_corpus
+from data.token_dataset import TokenStream
 from tests.data.fake_codec import HOP, FakeCodec
 
 OPTIONS = TokenizeOptions(shards=6, batch_seconds=2.0)
@@ -306,6 +307,21 @@ def test_reading_checks_wholeness_and_fingerprint(corpus_path: Path, tmp_path: P
         TokenDataset.open(corpus_path)
     with pytest.raises(UserError, match="no such directory"):
         TokenDataset.open(tmp_path / "nowhere")
+
+
+def test_shards_are_streamed_as_asked(corpus_path: Path, tmp_path: Path) -> None:
+    tokenize_corpus(FakeCodec(), open_corpus(corpus_path), tmp_path / "out", OPTIONS, workers=0)
+    whole = TokenDataset.open(tmp_path / "out")
+    stream = TokenStream(f"file://{tmp_path / 'out'}", tmp_path / "cache")
+    parts = [stream.open("train", [number]) for number in range(stream.shards("train"))]
+    everything = stream.open("train")
+    assert len(everything) == len(whole) == sum(map(len, parts))
+    assert [everything.id(row) for row in range(24)] == [
+        part.id(row) for part in parts for row in range(len(part))
+    ]
+    assert (everything.codes(23) == whole.codes(23)).all()
+    nothing = stream.open("train", [])
+    assert len(nothing) == 0 and nothing.lengths.shape == (0,)
 
 
 def test_streams_are_views(corpus_path: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from codec.foundation import UserError
-from data.token_stream import TokenStream
+from data.token_dataset import TokenStream
 from data.tokenization import TokenRow, parquet_bytes
 from slm.documents import DocumentConfig, Documents, Source, TextRows
 from slm.packing.block_stream import BlockStream, StreamPosition
