@@ -6,26 +6,44 @@ Every step leaves files; started again, it goes on where it was.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from codec.foundation import UserError, duration
+import torch
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from codec import CodecInfo
-    from data import Corpus, TokenDataset, Utterance
-    from slm import SLMTrainingConfig, SpeechLM
-    from slm.generation.speech_lm import SpokenResult
+from codec import CodecInfo, load_codec
+from codec.foundation import RunDirectory, Schedule, UserError, duration
+from data import (
+    Corpus,
+    TokenDataset,
+    TokenizeOptions,
+    Utterance,
+    open_corpus,
+    read_audio,
+    tokenize_corpus,
+    train_text_tokenizer,
+    write_audio,
+)
+from data.token_dataset import describe_row
+from recipes.quickstart_report import Continued, Quickstart, Spoken, Tokenized, Trained, write_report
+from slm import (
+    BatchConfig,
+    DatasetConfig,
+    DocumentConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Prompt,
+    SamplesConfig,
+    SLMTrainingConfig,
+    SpeechLM,
+    train_slm,
+)
 
 SAMPLE_CORPUS = Path(__file__).parent / "bundled" / "sample_corpus"
 CODEC = "hh-codec-tiny"
 MODEL = "slm-tiny"
 PREFERRED_VOICES = ("kathleen", "flite-slt")
 
-TEXT = "The next train to the city leaves in twenty minutes."
 # Each training recording is encoded so often: forty sentences as they are would be learnt by heart in a minute.
 SPEEDS = (0.9, 1.0, 1.1)
 SHIFTS = 4
@@ -35,76 +53,8 @@ CONTINUE_SECONDS = 4.0
 CANDIDATES = 4  # the best of so many, by the model's own hearing
 
 
-@dataclass(frozen=True)
-class Tokenized:
-    """The sample corpus as a token dataset."""
-
-    dataset: "TokenDataset"  # its training split
-    info: "CodecInfo"
-    recordings: int
-    speeds: int  # at how many each one to train on was encoded
-    shifts: int  # and with how many shifts of less than a frame
-    seconds: float  # of speech that was encoded
-    rows: dict[str, int]  # by split
-    first_row: str  # as a person reads it
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The language model of our own."""
-
-    steps: int
-    log: list[dict[str, Any]]  # of the training run
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """A sentence that the bundled language model spoke."""
-
-    text: str
-    voice: str | None
-    candidates: int
-    result: "SpokenResult"
-
-
-@dataclass(frozen=True)
-class Continued:
-    """A recording, what the codec keeps of it, and how the bundled language model goes on from its beginning."""
-
-    recording: "Utterance"
-    waveform: "Tensor"  # (samples,)
-    through_codec: "Tensor"  # (samples,)
-    result: "SpokenResult"  # begins with the prompt
-    prompt_seconds: float
-
-
-@dataclass(frozen=True)
-class Quickstart:
-    """What the steps found out, for the report."""
-
-    output: Path
-    seconds: dict[str, float]  # of each step
-    tokenized: Tokenized
-    trained: Trained
-    spoken: Spoken
-    continued: Continued
-
-
-def quickstart(output: Path = Path("runs/quickstart"), text: str = TEXT, train_seconds: float = 120.0) -> int:
-    """The whole pipeline on the bundled corpus, in minutes on two CPU cores and without network.
-
-    Leaves report.md, audio, a spectrogram picture and training curves in the output. Interrupted, it goes on where
-    it was when started again.
-
-    Args:
-        output: directory for everything.
-        text: a sentence for the bundled language model to speak.
-        train_seconds: how long to train a language model of our own.
-    """
-    from codec import CodecInfo, load_codec
-    from data import open_corpus
-    from recipes.quickstart_report import write_report
-    from slm import SpeechLM
+def quickstart(output: Path, text: str, train_seconds: float) -> None:
+    """Go through all the steps; see `codec-slm quickstart --help`."""
 
     if train_seconds <= 0:
         raise UserError(f"train_seconds is {train_seconds}: it must be above 0")
@@ -131,14 +81,10 @@ def quickstart(output: Path = Path("runs/quickstart"), text: str = TEXT, train_s
     print(f"\nDone in {duration(sum(clock.seconds.values()))}. Read {output / 'report.md'}, and listen:")
     for name in ("recording", "recording_through_codec", "spoken", "continued"):
         print(f"  {output / 'audio' / name}.wav")
-    return 0
 
 
-def tokenize(output: Path, codec: Any, corpus: "Corpus") -> Tokenized:
+def tokenize(output: Path, codec: Any, corpus: Corpus) -> Tokenized:
     """Make the token dataset, or find it made."""
-    from codec import CodecInfo
-    from data import TokenDataset, TokenizeOptions, tokenize_corpus
-    from data.token_dataset import describe_row
 
     info, path = CodecInfo.of(codec), output / "tokens"
     options = TokenizeOptions(speeds=SPEEDS, shifts=SHIFTS, source="the sample corpus bundled with codec-slm")
@@ -159,11 +105,8 @@ def tokenize(output: Path, codec: Any, corpus: "Corpus") -> Tokenized:
     )
 
 
-def train(output: Path, corpus: "Corpus", seconds: float) -> Trained:
+def train(output: Path, corpus: Corpus, seconds: float) -> Trained:
     """Train a character tokenizer and a small language model; a run that was interrupted goes on."""
-    from codec.foundation import RunDirectory
-    from data import train_text_tokenizer
-    from slm import train_slm
 
     config = training_config(output, seconds)
     assert config.text_model is not None  # it starts afresh
@@ -182,18 +125,8 @@ def train(output: Path, corpus: "Corpus", seconds: float) -> Trained:
     return Trained(result.steps, log)
 
 
-def training_config(output: Path, seconds: float) -> "SLMTrainingConfig":
+def training_config(output: Path, seconds: float) -> SLMTrainingConfig:
     """A language model that two CPU cores can teach something in two minutes."""
-    from codec.foundation import Schedule
-    from slm import (
-        BatchConfig,
-        DatasetConfig,
-        DocumentConfig,
-        ModelConfig,
-        OptimizerConfig,
-        SamplesConfig,
-        SLMTrainingConfig,
-    )
 
     return SLMTrainingConfig(
         datasets=[DatasetConfig(str(output / "tokens"))],
@@ -214,9 +147,8 @@ def training_config(output: Path, seconds: float) -> "SLMTrainingConfig":
     )
 
 
-def speak(output: Path, speaker: "SpeechLM", text: str) -> Spoken:
+def speak(output: Path, speaker: SpeechLM, text: str) -> Spoken:
     """A new sentence in one of the model's voices."""
-    from data import write_audio
 
     voices = speaker.vocabulary.voices
     voice = next((name for name in PREFERRED_VOICES if name in voices), next(iter(voices), None))
@@ -231,12 +163,8 @@ def speak(output: Path, speaker: "SpeechLM", text: str) -> Spoken:
     return Spoken(text, voice, candidates, result)
 
 
-def go_on(output: Path, speaker: "SpeechLM", codec: Any, recording: "Utterance") -> Continued:
+def go_on(output: Path, speaker: SpeechLM, codec: Any, recording: Utterance) -> Continued:
     """A recording that nobody trained on: through the codec and back, and continued from its first seconds."""
-    import torch
-
-    from data import read_audio, write_audio
-    from slm.generation.speech_lm import Prompt
 
     rate = codec.config.sampling_rate
     waveform = read_audio(recording.path, rate)

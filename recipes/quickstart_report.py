@@ -2,10 +2,16 @@
 
 import math
 import shlex
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from torch import Tensor
+
+from codec import CodecInfo
 from codec.foundation import duration, write_text
 from codec.metrics import log_mel_l1
+from data import TokenDataset, Utterance
 from recipes.reporting.pictures import (
     Curve,
     curves_picture,
@@ -13,14 +19,67 @@ from recipes.reporting.pictures import (
     spectrogram_picture,
     waveform_row,
 )
-
-if TYPE_CHECKING:
-    from recipes.quickstart import Quickstart, Trained
+from slm import SpokenResult
 
 _TRAIN, _VALIDATION = "train/speech/bits_per_token", "validation/speech/bits_per_token"
 
 
-def write_report(result: "Quickstart") -> None:
+@dataclass(frozen=True)
+class Tokenized:
+    """The sample corpus as a token dataset."""
+
+    dataset: TokenDataset  # its training split
+    info: CodecInfo
+    recordings: int
+    speeds: int  # at how many each one to train on was encoded
+    shifts: int  # and with how many shifts of less than a frame
+    seconds: float  # of speech that was encoded
+    rows: dict[str, int]  # by split
+    first_row: str  # as a person reads it
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The language model of our own."""
+
+    steps: int
+    log: list[dict[str, Any]]  # of the training run
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A sentence that the bundled language model spoke."""
+
+    text: str
+    voice: str | None
+    candidates: int
+    result: SpokenResult
+
+
+@dataclass(frozen=True)
+class Continued:
+    """A recording, what the codec keeps of it, and how the bundled language model goes on from its beginning."""
+
+    recording: Utterance
+    waveform: Tensor  # (samples,)
+    through_codec: Tensor  # (samples,)
+    result: SpokenResult  # begins with the prompt
+    prompt_seconds: float
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """What the steps found out, for the report."""
+
+    output: Path
+    seconds: dict[str, float]  # of each step
+    tokenized: Tokenized
+    trained: Trained
+    spoken: Spoken
+    continued: Continued
+
+
+def write_report(result: Quickstart) -> None:
     """Write spectrogram.png, curves.png and report.md from what the steps found out."""
     _draw_spectrograms(result)
     _draw_curves(result)
@@ -28,7 +87,7 @@ def write_report(result: "Quickstart") -> None:
     write_text(result.output / "report.md", "\n\n".join(parts) + "\n")
 
 
-def _draw_spectrograms(result: "Quickstart") -> None:
+def _draw_spectrograms(result: Quickstart) -> None:
     rate, continued = result.tokenized.info.sampling_rate, result.continued
     rows = [
         waveform_row("recording", continued.waveform, rate),
@@ -44,7 +103,7 @@ def _draw_spectrograms(result: "Quickstart") -> None:
     spectrogram_picture(result.output / "spectrogram.png", [row for row in rows if len(row.mel)])
 
 
-def _draw_curves(result: "Quickstart") -> None:
+def _draw_curves(result: Quickstart) -> None:
     log = result.trained.log
     titles = {"speech: bits a token": "speech/bits_per_token", "text: bits a byte": "text/bits_per_byte"}
     panels = {}
@@ -62,7 +121,7 @@ def _series(log: list[dict[str, Any]], name: str) -> tuple[list[float], list[flo
     return [step for step, _ in points], [value for _, value in points]
 
 
-def _codec_part(result: "Quickstart") -> list[str]:
+def _codec_part(result: Quickstart) -> list[str]:
     tokenized, continued, info = result.tokenized, result.continued, result.tokenized.info
     bits = sum(math.log2(size) for size in info.codebook_sizes)
     frames = int(tokenized.dataset.lengths.sum()) // info.num_quantizers
@@ -90,7 +149,7 @@ def _codec_part(result: "Quickstart") -> list[str]:
     ]
 
 
-def _training_part(result: "Quickstart") -> list[str]:
+def _training_part(result: Quickstart) -> list[str]:
     size = result.tokenized.info.codebook_sizes[0]
     return [
         "## 3. A language model learns the tokens",
@@ -107,7 +166,7 @@ def _training_part(result: "Quickstart") -> list[str]:
     ]
 
 
-def _losses(trained: "Trained") -> str:
+def _losses(trained: Trained) -> str:
     (_, train), (_, held_out) = _series(trained.log, _TRAIN), _series(trained.log, _VALIDATION)
     if not train:
         return ""
@@ -115,12 +174,12 @@ def _losses(trained: "Trained") -> str:
     return f"{text}; on recordings held out from training, {held_out[-1]:.2f}." if held_out else f"{text}."
 
 
-def _speed(trained: "Trained") -> str:
+def _speed(trained: Trained) -> str:
     _, speeds = _series(trained.log, "tokens_per_second")
     return f" at {sorted(speeds)[len(speeds) // 2]:,.0f} tokens a second" if speeds else ""
 
 
-def _speaking_part(result: "Quickstart") -> list[str]:
+def _speaking_part(result: Quickstart) -> list[str]:
     spoken, continued = result.spoken, result.continued
     speech, more = spoken.result, continued.result
     took = speech.generation_seconds + speech.decoding_seconds
@@ -142,7 +201,7 @@ def _speaking_part(result: "Quickstart") -> list[str]:
     ]
 
 
-def _next_part(result: "Quickstart") -> list[str]:
+def _next_part(result: Quickstart) -> list[str]:
     tokens = shlex.quote(str(result.output / "tokens"))
     trained = shlex.quote(str(result.output / "trained"))
     return [

@@ -1,14 +1,15 @@
 """Counts of the source tree: `python -m tests.house`, and `python -m tests.house COMMAND ...` for one command's files.
 
 Lines are those of code, without blank lines, comments and docstrings. A file is run through by a command when one of
-its functions is called in the command's process. Imports are read from the source, those inside functions too.
+its functions is called in the command's process. Imports are read from the source, those inside functions too. A name
+that a lazy package hands out counts as an import of the module that the package's stub names.
 """
 
 import ast
 import inspect
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -16,7 +17,15 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("codec", "data", "slm", "recipes")  # from the bottom up: each uses those before it
-ALL_ABOVE = ("recipes.cli",)  # the one boundary where imports stand inside functions
+
+
+@dataclass(frozen=True)
+class InnerImport:
+    """An import inside a function or a TYPE_CHECKING block."""
+
+    line: int
+    place: str  # the function's name, or TYPE_CHECKING
+    packages: list[str]  # their first names
 
 
 @dataclass
@@ -27,19 +36,37 @@ class Module:
     path: Path
     lines: int
     imports: dict[str, int] = field(default_factory=dict)
-    inner_imports: list[int] = field(default_factory=list)  # lines of imports inside functions
+    inner_imports: list[InnerImport] = field(default_factory=list)
 
 
 def modules(root: Path = ROOT) -> dict[str, Module]:
     """All modules of the four packages, by dotted name."""
     paths = sorted(path for package in PACKAGES for path in (root / package).rglob("*.py"))
     names = {_dotted(path.relative_to(root)): path for path in paths}
-    return {name: _read(name, path, names.keys() | set(PACKAGES)) for name, path in names.items()}
+    public = {name: target for path in names.values() for name, target in _public_names(path, root).items()}
+    return {name: _read(name, path, names.keys(), public) for name, path in names.items()}
 
 
 def circles(found: dict[str, Module]) -> list[list[str]]:
-    """Groups of modules that import each other, directly or by way of others (strongly connected components)."""
-    graph = {name: set(module.imports) - {name} for name, module in found.items()}
+    """Groups of modules that import each other, directly or by way of others."""
+    return _components({name: set(module.imports) - {name} for name, module in found.items()})
+
+
+def folder_circles(found: dict[str, Module]) -> list[list[str]]:
+    """The same between what stands in a package: its folders, and the modules beside them."""
+    graph: dict[str, set[str]] = {}
+    for name, module in found.items():
+        here = _place(name)
+        graph.setdefault(here, set()).update({_place(other) for other in module.imports} - {here})
+    return _components(graph)
+
+
+def _place(name: str) -> str:
+    return ".".join(name.split(".")[:2])
+
+
+def _components(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The strongly connected components of more than one node."""
     order: list[str] = []
     seen: set[str] = set()
 
@@ -109,7 +136,22 @@ def run_through(arguments: list[str]) -> list[str]:
     return sorted(str(path) for path in relative if path.parts[0] in PACKAGES)
 
 
-def _read(name: str, path: Path, known: set[str]) -> Module:
+def _public_names(path: Path, root: Path) -> dict[str, str]:
+    """What a lazy package hands out, by dotted name, and the module that it comes from; read from its stub."""
+    stub = path.with_suffix(".pyi")
+    if path.name != "__init__.py" or not stub.exists():
+        return {}
+    package = _dotted(path.relative_to(root))
+    nodes = ast.parse(stub.read_text(encoding="utf-8")).body
+    return {
+        f"{package}.{alias.name}": f"{package}.{node.module}"
+        for node in nodes
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def _read(name: str, path: Path, known: Set[str], public: dict[str, str]) -> Module:
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
     prose = {line for node in ast.walk(tree) for line in _docstring_lines(node)}
@@ -119,10 +161,13 @@ def _read(name: str, path: Path, known: set[str]) -> Module:
         if text.strip() and not text.lstrip().startswith("#") and number not in prose
     )
     module = Module(name, path, lines)
-    for node, inside in _imports(tree, inside=False):
-        if inside:
-            module.inner_imports.append(node.lineno)
-        for target in _targets(node):
+    for node, place in _imports(tree, place=""):
+        targets = _targets(node)
+        if place:
+            packages = [target.split(".")[0] for target in targets]
+            module.inner_imports.append(InnerImport(node.lineno, place, packages))
+        for target in targets:
+            target = public.get(target, target)
             while target not in known and "." in target:
                 target = target.rpartition(".")[0]
             if target in known:
@@ -130,12 +175,17 @@ def _read(name: str, path: Path, known: set[str]) -> Module:
     return module
 
 
-def _imports(node: ast.AST, inside: bool) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+def _imports(node: ast.AST, place: str) -> Iterator[tuple[ast.Import | ast.ImportFrom, str]]:
+    """Every import below a node, with the innermost function or TYPE_CHECKING block around it."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
-            yield child, inside
+            yield child, place
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _imports(child, child.name)
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            yield from _imports(child, "TYPE_CHECKING")
         else:
-            yield from _imports(child, inside or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+            yield from _imports(child, place)
 
 
 def _targets(node: ast.Import | ast.ImportFrom) -> list[str]:
@@ -162,12 +212,12 @@ def _dotted(path: Path) -> str:
 
 def _summary() -> None:
     found = modules()
-    print(f"{'':10} {'files':>6} {'lines':>7} {'imports inside functions':>25}")
+    print(f"{'':10} {'files':>6} {'lines':>7} {'inner imports':>14}")
     for package in (*PACKAGES, ""):
         own = [module for name, module in found.items() if not package or name.split(".")[0] == package]
         inner = sum(len(module.inner_imports) for module in own)
-        print(f"{package or 'all':10} {len(own):6} {sum(module.lines for module in own):7} {inner:25}")
-    for group in circles(found):
+        print(f"{package or 'all':10} {len(own):6} {sum(module.lines for module in own):7} {inner:14}")
+    for group in circles(found) + folder_circles(found):
         print("circle:", ", ".join(group))
     for line in upward(found):
         print("upward:", line)

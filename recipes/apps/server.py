@@ -1,58 +1,42 @@
 """Running an application around a model until somebody stops it."""
 
-import importlib.util
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from codec.foundation import UserError
+import torch
+import uvicorn
 
-if TYPE_CHECKING:
-    from slm import SpeechLM
+from recipes.apps.config import DemoLimits, ServiceLimits
+from slm import SpeechLM
 
-
-def check_installed(command: str, packages: Sequence[str]) -> None:
-    """Raises UserError that names the first of these packages which is missing, and where it comes from."""
-    for package in packages:
-        # None in sys.modules is what Python itself takes for "cannot be imported"
-        there = sys.modules[package] if package in sys.modules else importlib.util.find_spec(package)
-        if there is None:
-            raise UserError(f"{command} needs {package}: pip install 'codec-slm[demo]'")
+Limits = TypeVar("Limits", DemoLimits, ServiceLimits)
 
 
 def run_application(
-    create_app: "Callable[[SpeechLM], Any]",
-    model: str,
-    device: str,
+    create_app: Callable[[SpeechLM, Limits], Any],
+    speaker: SpeechLM,
+    limits: Limits,
     host: str,
     port: int,
-    concurrent: int,
     patience_seconds: int,
 ) -> None:
-    """Load and warm up a model, and answer requests to its application until SIGTERM or Ctrl-C.
+    """Warm up a model, and answer requests to its application until SIGTERM or Ctrl-C.
 
-    concurrent: requests that are worked on at once; each gets its share of the cores, unless OMP_NUM_THREADS says
-    otherwise, for more threads than cores wait for one another.
-    patience_seconds: what those at work get to finish when it is stopped. The exit status after SIGTERM is 0.
-
-    Raises UserError when there is no such model or device.
+    Each of the `limits.concurrent` requests gets its share of the cores, unless OMP_NUM_THREADS says otherwise: more
+    threads than cores wait for one another. When it is stopped, requests in work get `patience_seconds` to finish. The
+    exit status after SIGTERM is 0.
     """
-    import torch
-    import uvicorn
-
-    from recipes.cli.common import load_slm_on
-
-    speaker = load_slm_on(model, device)
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // concurrent))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // limits.concurrent))
     speaker.warm_up()
-    # uvicorn stops in good order, then raises the signal again: without this, whatever was to be tidied up would stay
+    # uvicorn stops in good order, then raises the signal again. Without this, temporary files would stay.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"http://{host}:{port}", flush=True)
     uvicorn.run(
-        create_app(speaker),
+        create_app(speaker, limits),
         host=host,
         port=port,
         log_level="warning",

@@ -1,6 +1,7 @@
-"""Recordings that strangers send: read in bounded memory, whatever their headers say, and never by a name of theirs."""
+"""Recordings from the network, read in bounded memory whatever their headers say. Errors name no files."""
 
 import io
+import os
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor
 
 from codec.foundation import UserError
-from data import read_blocks
+from data import AudioError, read_blocks
 from data.audio import AudioSource
+from recipes.apps.config import DemoLimits
 
 _BLOCK_SECONDS = 5.0
 
@@ -53,3 +55,22 @@ def read_recording(source: AudioSource, sampling_rate: int, most_seconds: float)
         if held > most:
             break
     return Recording(torch.cat(blocks)[:most], held <= most)
+
+
+def read_upload(path: str | None, sampling_rate: int, limits: DemoLimits) -> tuple[Tensor, str]:
+    """(samples,) of an upload or a microphone's recording, and a remark if only its beginning was taken, else "".
+
+    Raises UserError.
+    """
+    if path is None:
+        raise UserError("upload or record something first")
+    if os.path.getsize(path) > limits.megabytes * 2**20:
+        raise UserError(f"the file is larger than {limits.megabytes:g} MB")
+    with open(path, "rb") as file:
+        upload = Upload(file.read())
+    try:
+        recording = read_recording(upload, sampling_rate, limits.seconds)
+    except AudioError as error:
+        raise UserError(f"{error}. WAV, FLAC, OGG and MP3 files can be read.") from None
+    remark = "" if recording.is_whole else f"Of the recording, the first {limits.seconds:g} s were taken."
+    return recording.waveform, remark

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from recipes.benchmark.codecs import CodecTiming
+from recipes.benchmark.config import LONG_SECONDS
 from recipes.benchmark.contestants import MIMI
 from recipes.benchmark.hybrid import PAPER_NOTE, PAPER_RATIO
 from recipes.benchmark.measured import Measured
-from recipes.benchmark.tokenization import LONG_SECONDS
 
 
 @dataclass(frozen=True)

@@ -1,51 +1,24 @@
 """One run of `bench`: its parts, one after the other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from recipes.benchmark.bigvgan import is_installed, time_bigvgan
 from recipes.benchmark.codecs import time_codecs
+from recipes.benchmark.config import Effort, Part
 from recipes.benchmark.generation import time_generation
 from recipes.benchmark.hybrid import time_hybrid
 from recipes.benchmark.measured import Measured
 from recipes.benchmark.roofline import measure_machine
 from recipes.benchmark.tokenization import (
-    LONG_SECONDS,
     TokenizeTiming,
     measure_tokenize_memory,
     time_tokenize,
 )
 from recipes.benchmark.training import time_training
 
-Part = Literal["codecs", "tokenize", "memory", "generation", "training", "hybrid", "bigvgan", "roofline"]
-
 PUBLISHED = "hh-codec"
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much each part is timed on, and how often.
-
-    `rounds` are of those that take little time; what takes long has at most `long_rounds`.
-    """
-
-    seconds: float  # of audio, for codecs
-    vocoder_seconds: float
-    rounds: int
-    long_rounds: int
-    tokenize_seconds: float  # with a small codec
-    tokenize_published_seconds: float  # with hh-codec
-    memory_seconds: float
-    generated_tokens: int  # after each prompt
-    block_length: int
-    blocks: int  # of a training step
-
-
-FULL = Effort(10.0, 4.0, 7, 3, 1_200.0, 300.0, LONG_SECONDS, 240, 2_048, 4)
-QUICK = Effort(1.5, 1.0, 3, 3, 60.0, 20.0, 600.0, 60, 1_024, 1)
 
 
 def measure(

@@ -17,7 +17,6 @@ from recipes.benchmark.timing import Case, Timing, take_turns
 
 _RATE = 44_100  # of the files: reading includes resampling
 _UTTERANCE_SECONDS = 8.0
-LONG_SECONDS = 3 * 3_600.0  # of the recording that the budget for memory is about
 
 # Runs a command and prints the most memory that it took. A small process between: Linux counts as a process's peak
 # also what its parent had taken when it began.

@@ -1,74 +1,85 @@
-"""Commands that make codecs: train-codec, export."""
+"""Commands that use a codec by hand or turn one into a model directory: encode, decode, reconstruct, export, import."""
 
-import hashlib
-import json
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from math import log2
 from pathlib import Path
 from typing import Literal
 
-from torch import Tensor
 
-from codec import save_codec
-from codec.export import with_vocoder
-from codec.foundation import UserError, rank
-from codec.loading import load_trained
-from codec.training.batches import TrainingData
-from codec.training.config import CodecTrainingConfig
-from codec.training.initialization import model_config
-from codec.training.loop import train_codec
-from codec.training.validation import ValidationSet
-from codec.vocoders.directories import load_vocoder
-from data.config import CorpusFormat
-from data.corpora import Utterance
-
-
-@dataclass
-class CodecCorpus:
-    """A corpus that a codec learns from."""
-
-    path: str
-    """Where the recordings are."""
-    weight: float = 1.0
-    """Share of the training segments, relative to the other corpora's."""
-    format: CorpusFormat = "auto"
-    """Layout of the corpus."""
-    alignment: str | None = None
-    """Word times that `codec-slm align` made, for losses.ctc."""
-    gain_db: tuple[float, float] | None = (-6.0, -1.0)
-    """Range of the peak level drawn for training, in dB of full scale."""
-    validation_gain: float = 1.0
-    """Factor on the validation recordings."""
-    validation_limit: int = 60
-    """Most validation recordings."""
-    speaker_balance: float = 1.0
-    """0: speakers come as often as they speak; 1: all equally often."""
-
-
-@dataclass
-class CodecRecipe(CodecTrainingConfig):
-    """A codec training run and its corpora."""
-
-    corpora: list[CodecCorpus] = field(default_factory=list)
-    """What to train and validate on."""
-    preload: bool = True
-    """Decode all audio into memory first (16 bits a sample: 170 MB an hour)."""
-
-
-def train_codec_command(config: CodecRecipe) -> int:
-    """Train a codec: waveform -> codes -> waveform.
-
-    Started again with the same arguments, it goes on where it was stopped. Under `accelerate launch -m recipes` it runs
-    on several devices.
+def encode(audio: list[str], output: str, codec: str = "hh-codec-tiny", device: str = "auto") -> None:
+    """Encode audio files into one Parquet file of codes.
 
     Args:
-        config: the run; see recipes/hh_codec/ and recipes/hybrid_codec/ for examples.
+        audio: audio files, or directories of them.
+        output: the Parquet file.
+        codec: name of a bundled codec, a model directory, or a hub id.
+        device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    result = train_codec(config, training_data(config))
-    if result.final is not None and rank() == 0:
-        print(f"trained {result.step} steps: {result.final}")
-    return 0
+    from codec.foundation import write_bytes
+    from data import read_blocks
+    from data.tokenization import BLOCK_SECONDS, BatchEncoder, TokenRow, parquet_bytes
+    from recipes.loading import find_audio, load_codec_on
+
+    files = find_audio(audio)
+    encoder = BatchEncoder(load_codec_on(codec, device))
+    rate = encoder.info.sampling_rate
+    rows = []
+    for identity, path in files.items():
+        codes = encoder.encode_long(read_blocks(path, rate, BLOCK_SECONDS))
+        rows.append(TokenRow(identity, codes.stream, codes.samples / rate))
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(output, parquet_bytes(rows, encoder.info))
+    frames = sum(len(row.codes) for row in rows) // encoder.info.num_quantizers
+    print(f"{output}: {len(rows):,} recordings, {frames:,} frames of {encoder.info.name}")
+
+
+def decode(
+    tokens: str, output: str, split: str = "train", codec: str = "hh-codec-tiny", device: str = "auto"
+) -> None:
+    """Decode codes into WAV files, one a row.
+
+    Args:
+        tokens: a Parquet file that `encode` wrote, or a token dataset.
+        output: directory of the WAV files.
+        split: which split of a token dataset.
+        codec: name of a bundled codec, a model directory, or a hub id; the one that made the codes.
+        device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
+    """
+    from codec import CodecInfo
+    from data import TokenDataset
+    from recipes.loading import decode_row, load_codec_on, wav_path
+
+    model = load_codec_on(codec, device)
+    dataset = TokenDataset.open(tokens, split, codec=CodecInfo.of(model))
+    for row in range(len(dataset)):
+        decode_row(model, dataset, row, wav_path(Path(output), dataset.id(row)))
+    print(f"{output}: {len(dataset):,} recordings")
+
+
+def reconstruct(audio: list[str], output: str, codec: str = "hh-codec-tiny", device: str = "auto") -> None:
+    """Send audio through the codec: to codes and back, each file to a WAV of the same length.
+
+    Args:
+        audio: audio files, or directories of them.
+        output: directory of the WAV files.
+        codec: name of a bundled codec, a model directory, or a hub id.
+        device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
+    """
+    from data import read_blocks, write_audio
+    from data.tokenization import BLOCK_SECONDS, BatchEncoder, to_codes
+    from recipes.loading import find_audio, first_samples, load_codec_on, wav_path
+
+    files = find_audio(audio)
+    model = load_codec_on(codec, device)
+    encoder = BatchEncoder(model)
+    info = encoder.info
+    bits = sum(log2(size) for size in info.codebook_sizes)  # a frame
+    for identity, path in files.items():
+        codes = encoder.encode_long(read_blocks(path, info.sampling_rate, BLOCK_SECONDS))
+        target = wav_path(Path(output), identity)
+        blocks = model.decode_blocks(to_codes(codes.stream, info.num_quantizers))
+        write_audio(target, first_samples(blocks, codes.samples), info.sampling_rate)
+        seconds, frames = codes.samples / info.sampling_rate, len(codes.stream) // info.num_quantizers
+        print(f"{target}: {seconds:.2f} s, {frames} frames, {frames * bits / seconds:,.0f} bit/s")
 
 
 def export_codec_command(
@@ -89,6 +100,11 @@ def export_codec_command(
         vocoder: a vocoder by itself, as import-weights writes it, in the place of the codec's own. It has to hear the
             same mel. The fingerprint stays: codes mean what they meant.
     """
+    from codec import save_codec
+    from codec.export import with_vocoder
+    from codec.loading import load_trained
+    from codec.vocoders.directories import load_vocoder
+
     model = load_trained(run, checkpoint)
     if vocoder is not None:
         model = with_vocoder(model, load_vocoder(vocoder))
@@ -124,97 +140,3 @@ def import_weights_command(
 
     print(import_weights(file, output, kind, weights, dtype, trainable))
     return 0
-
-
-def training_data(config: CodecRecipe) -> TrainingData:
-    """Open the corpora of a recipe.
-
-    Raises UserError when one cannot be opened or none is given.
-    """
-    from data import SegmentDataset, open_corpus, with_alignment
-    from data.segments import Labeller, MixedSegments, alphabet_of
-    from data.waveforms import FileWaveforms, MemoryWaveforms
-
-    if not config.corpora:
-        raise UserError("no corpora to train on: give some as --corpora or in the config file")
-    sampling_rate = model_config(config).sampling_rate
-    sources, validation, names = [], [], []
-    texts: list[Utterance] = []
-    for entry in config.corpora:
-        corpus = open_corpus(entry.path, format=entry.format)
-        if entry.alignment is not None:
-            corpus = with_alignment(corpus, entry.alignment)
-        train = [utterance for utterance in corpus.utterances if utterance.split == "train"]
-        if not train:
-            raise UserError(f"{entry.path} has no training split")
-        names.append([corpus.name, [utterance.id for utterance in corpus.utterances]])
-        reader = MemoryWaveforms.preload if config.preload else FileWaveforms
-        waveforms = reader(train, sampling_rate)
-        _say_what_is_broken(entry.path, waveforms.failures)
-        sources.append((entry, waveforms, train))
-        texts += train
-        held_out = [utterance for utterance in corpus.utterances if utterance.split == "validation"]
-        if held_out and entry.validation_limit > 0:
-            namesakes = sum(other[0] == corpus.name for other in names[:-1])
-            name = f"{corpus.name}-{namesakes + 1}" if namesakes else corpus.name
-            validation.append(ValidationSet(name, _validation_waveforms(held_out, entry, sampling_rate)))
-
-    alphabet = alphabet_of(texts) if config.reads_transcripts else ""
-    if alphabet:
-        names.append(["alphabet", list(alphabet)])
-        labelled = [any(u.words for u in train) for _, _, train in sources]
-        for (entry, _, _), known in zip(sources, labelled, strict=True):
-            if not known and rank() == 0:
-                print(
-                    f"train-codec: {entry.path} has no word times, so losses.ctc learns from whole recordings alone: "
-                    "make some with codec-slm align and give them as its alignment",
-                    file=sys.stderr,
-                )
-
-    def segments(seconds: float) -> MixedSegments:
-        return MixedSegments(
-            [
-                SegmentDataset(
-                    waveforms,
-                    sampling_rate,
-                    round(seconds * sampling_rate),
-                    seed=config.seed,
-                    gain_db=entry.gain_db,
-                    speaker_balance=entry.speaker_balance,
-                    labeller=Labeller(train, sampling_rate, alphabet) if alphabet else None,
-                )
-                for entry, waveforms, train in sources
-            ],
-            [entry.weight for entry in config.corpora],
-            seed=config.seed,
-        )
-
-    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
-    return TrainingData(segments=segments, validation=validation, digest=digest, alphabet=alphabet)
-
-
-def _validation_waveforms(
-    utterances: Sequence[Utterance], entry: CodecCorpus, sampling_rate: int
-) -> list[Tensor]:
-    """Up to `validation_limit` recordings, spread evenly over the corpus: neighbours share a speaker or a chapter."""
-    from data import AudioError, read_audio
-
-    count = min(entry.validation_limit, len(utterances))
-    waveforms, failures = [], []
-    for number in range(count):
-        utterance = utterances[number * len(utterances) // count]
-        try:
-            waveforms.append(read_audio(utterance.path, sampling_rate) * entry.validation_gain)
-        except AudioError as error:
-            failures.append((utterance.id, str(error)))
-    _say_what_is_broken(entry.path, failures)
-    return waveforms
-
-
-def _say_what_is_broken(corpus: str, failures: Sequence[tuple[str, str]]) -> None:
-    if failures and rank() == 0:
-        print(
-            f"train-codec: {len(failures)} recordings of {corpus} cannot be read and are left out; the first: "
-            f"{failures[0][1]}",
-            file=sys.stderr,
-        )

@@ -1,24 +1,24 @@
-"""Commands between audio and tokens: tokenize, encode, decode, reconstruct, train-tokenizer."""
+"""Commands on corpora and token datasets: tokenize, align, inspect, train-tokenizer."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from data.config import CorpusFormat as Format
-from recipes.cli.common import load_codec_on
+from codec.foundation import UserError, duration, rank
+from data.config import CorpusFormat
+from slm.documents.config import DocumentConfig
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from data import FillResult, TokenDataset
+_DOCUMENTS = DocumentConfig()
+_PAUSE_SECONDS = 0.3  # between two stretches of a document's speech
 
 
 def tokenize(
     corpus: str,
     output: str,
     codec: str = "hh-codec-tiny",
-    format: Format = "auto",
+    format: CorpusFormat = "auto",
     speaker: str | None = None,
     language: str | None = None,
     alignment: str | None = None,
@@ -65,13 +65,10 @@ def tokenize(
         licence: of the recordings, as Hugging Face spells it ("cc0-1.0"), for the dataset's card.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    from codec import UserError
     from data import TokenizeOptions, open_corpus, tokenize_corpus, with_alignment
+    from recipes.loading import load_codec_on
 
-    if not 0.0 <= max_failures <= 1.0:
-        raise UserError(f"--max_failures is {max_failures}: a share from 0 to 1")
-    if workers is not None and workers < 0:
-        raise UserError(f"--workers is {workers}: 0 (read in this process) or more")
+    _check(max_failures, workers)
     options = TokenizeOptions(
         shards, tuple(speeds), shifts, batch_seconds, long_seconds, precision, gain, source, licence
     )
@@ -80,89 +77,148 @@ def tokenize(
         utterances = with_alignment(utterances, alignment)
     model = load_codec_on(codec, device, max_quantizers)
     result = tokenize_corpus(model, utterances, output, options, workers)
-    _report(result, output)
-    if result.too_many_failures(max_failures):
-        print(
-            f"codec-slm: more than {max_failures:.1%} of the recordings failed; {output}/failures.jsonl says why",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+
+    def summary(made: dict[str, Any]) -> str:
+        splits = ", ".join(f"{counts['rows']:,} {name}" for name, counts in made["splits"].items())
+        failed = f", {made['failures']:,} failed" if made["failures"] else ""
+        return f"{made['rows']:,} rows ({splits}), {duration(made['seconds'])} of audio{failed}"
+
+    return _status(result, output, max_failures, summary, "recordings failed")
 
 
-def encode(audio: list[str], output: str, codec: str = "hh-codec-tiny", device: str = "auto") -> None:
-    """Encode audio files into one Parquet file of codes.
+def align(
+    corpus: str,
+    output: str,
+    aligner: str = "pocketsphinx",
+    textgrids: str | None = None,
+    format: CorpusFormat = "auto",
+    language: str | None = None,
+    min_probability: float = 0.02,
+    shards: int | None = None,
+    workers: int | None = None,
+    max_failures: float = 0.1,
+    device: str = "auto",
+) -> int:
+    """Find when each word of a corpus's transcripts is spoken, for `codec-slm tokenize --alignment OUTPUT`.
+
+    Kill it and start it again, with any number of processes: it goes on where it was. Words that cannot be placed get
+    no times, and are counted; utterances without any are listed in OUTPUT/failures.jsonl.
 
     Args:
-        audio: audio files, or directories of them.
-        output: the Parquet file.
-        codec: name of a bundled codec, a model directory, or a hub id.
-        device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
+        corpus: a corpus with transcripts, as `codec-slm tokenize` reads it.
+        output: directory of the word times.
+        aligner: "pocketsphinx" (English, offline), or the directory or hub id of a Hugging Face CTC model of characters
+            (MahmoudAshraf/mms-300m-1130-forced-aligner knows 1,100 languages in Latin letters).
+        textgrids: take the times from TextGrid files (Montreal Forced Aligner) below this directory instead.
+        format: what kind of corpus it is; "auto" looks.
+        language: what is spoken, for corpora that do not say; a code such as "en".
+        min_probability: of a CTC model: words that it hears with a lower probability a letter are not placed.
+        shards: files of word times; by default one for 512 utterances, up to 1,024.
+        workers: processes that align (of a CTC model: threads that read audio); by default one a core.
+        max_failures: the share of utterances that may have no words; above it the exit status is 1.
+        device: "cpu", "cuda", "cuda:1" for a CTC model; "auto" takes a GPU if there is one.
     """
-    from codec.foundation import write_bytes
-    from data.tokenization import BatchEncoder, TokenRow, parquet_bytes
+    from data import align_corpus, open_corpus
+    from data.alignment.ctc import CTCAligner
+    from data.alignment.pocketsphinx import PocketSphinxAligner
+    from data.alignment.textgrid import TextGridAligner
+    from recipes.bundled.flite import flite
+    from recipes.loading import resolve_device
 
-    files = _audio_files(audio)
-    encoder = BatchEncoder(load_codec_on(codec, device))
-    rows = []
-    for identity, path in files.items():
-        codes = encoder.encode_long(_blocks(path, encoder.info.sampling_rate))
-        rows.append(TokenRow(identity, codes.stream, codes.samples / encoder.info.sampling_rate))
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(output, parquet_bytes(rows, encoder.info))
-    frames = sum(len(row.codes) for row in rows) // encoder.info.num_quantizers
-    print(f"{output}: {len(rows):,} recordings, {frames:,} frames of {encoder.info.name}")
+    _check(max_failures, workers)
+    if not 0.0 <= min_probability < 1.0:
+        raise UserError(f"--min_probability is {min_probability}: a probability, less than 1")
+    chosen: TextGridAligner | CTCAligner | PocketSphinxAligner
+    if textgrids is not None:
+        chosen = TextGridAligner(textgrids)
+        chosen.check()
+    elif aligner != "pocketsphinx":
+        chosen = CTCAligner(aligner, resolve_device(device), min_probability)
+    else:
+        try:
+            flite("word")
+            chosen = PocketSphinxAligner(flite)
+        except UserError as error:
+            print(f"words that the dictionary lacks will not be placed ({error})")
+            chosen = PocketSphinxAligner()
+    utterances = open_corpus(corpus, format, language=language)
+    result = align_corpus(utterances, chosen, output, workers, shards)
+
+    def summary(made: dict[str, Any]) -> str:
+        failed = f", {made['failures']:,} utterances without word times" if made["failures"] else ""
+        lost = f", {made['unplaced']:,} words not placed" if made["unplaced"] else ""
+        return f"{made['placed']:,} words of {made['utterances']:,} utterances{lost}{failed}"
+
+    return _status(result, output, max_failures, summary, "utterances have no word times")
 
 
-def decode(
-    tokens: str, output: str, split: str = "train", codec: str = "hh-codec-tiny", device: str = "auto"
+def inspect(
+    dataset: str,
+    row: int = 0,
+    split: str = "train",
+    format: str | None = None,
+    audio: str | None = None,
+    codec: str = "hh-codec-tiny",
+    text_model: str | None = None,
+    documents: DocumentConfig = _DOCUMENTS,
+    seed: int = 0,
+    epoch: int = 0,
+    device: str = "auto",
 ) -> None:
-    """Decode codes into WAV files, one a row.
+    """Show a row of a token dataset as a person reads it, and decode it to audio.
+
+    With a format, show also the training document that the row becomes: which words are text, which are speech, and
+    which frames these are. The audio is then that of the document: its stretches of speech with pauses between them.
 
     Args:
-        tokens: a Parquet file that `encode` wrote, or a token dataset.
-        output: directory of the WAV files.
+        dataset: a token dataset, or a Parquet file that `encode` wrote.
+        row: its number, from 0.
         split: which split of a token dataset.
+        format: a document format: speech, text, tts, asr, aligned or interleaved.
+        audio: write the row's sound to this file (.wav or .flac).
         codec: name of a bundled codec, a model directory, or a hub id; the one that made the codes.
+        text_model: with a format, the text tokenizer of a training run; by default that of the bundled model.
+        documents: with a format, what else decides a document.
+        seed: with a format, the seed of a training run.
+        epoch: with a format, the epoch of a training run, from 0.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
     from codec import CodecInfo
     from data import TokenDataset
+    from data.token_dataset import describe_row
+    from recipes.loading import decode_row, decode_streams, load_codec_on
+    from slm import Vocabulary, find_slm
+    from slm.documents import Documents
+    from slm.documents.inspection import describe_document
 
+    opened = TokenDataset.open(dataset, split)
+    if not 0 <= row < len(opened):
+        raise UserError(f"{dataset}: has rows 0 to {len(opened) - 1} in {opened.split}, not {row}")
+    print(describe_row(opened, row))
+    speech = None
+    if format is not None:
+        if text_model is not None:
+            vocabulary = Vocabulary.build(text_model, opened.info)
+        else:
+            vocabulary = Vocabulary.from_pretrained(find_slm("slm-tiny")).for_codec(opened.info)
+        config = replace(documents, formats={format: 1.0}, prompt_probability=0.0).without_noise()
+        try:
+            described = describe_document(Documents([opened], vocabulary, config, seed), row, epoch)
+        except ValueError as error:
+            raise UserError(f"{opened.name}: row {row} holds nothing to make a document of") from error
+        print(described.text)
+        speech = described.speech
+    if audio is None:
+        return
+    if speech == []:
+        raise UserError(f"{audio}: not written, the document has no speech; try another seed or epoch")
     model = load_codec_on(codec, device)
-    dataset = TokenDataset.open(tokens, split, codec=CodecInfo.of(model))
-    for row in range(len(dataset)):
-        path = _below(Path(output), dataset.id(row))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        decode_row(model, dataset, row, path)
-    print(f"{output}: {len(dataset):,} recordings")
-
-
-def reconstruct(audio: list[str], output: str, codec: str = "hh-codec-tiny", device: str = "auto") -> None:
-    """Send audio through the codec: to codes and back, each file to a WAV of the same length.
-
-    Args:
-        audio: audio files, or directories of them.
-        output: directory of the WAV files.
-        codec: name of a bundled codec, a model directory, or a hub id.
-        device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
-    """
-    from data import write_audio
-    from data.tokenization import BatchEncoder, to_codes
-
-    files = _audio_files(audio)
-    model = load_codec_on(codec, device)
-    encoder = BatchEncoder(model)
-    info = encoder.info
-    for identity, path in files.items():
-        codes = encoder.encode_long(_blocks(path, info.sampling_rate))
-        target = _below(Path(output), identity)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        blocks = model.decode_blocks(to_codes(codes.stream, info.num_quantizers))
-        write_audio(target, _first_samples(blocks, codes.samples), info.sampling_rate)
-        seconds, bits = codes.samples / info.sampling_rate, _bits(info.codebook_sizes)
-        frames = len(codes.stream) // info.num_quantizers
-        print(f"{target}: {seconds:.2f} s, {frames} frames, {frames * bits / seconds:,.0f} bit/s")
+    CodecInfo.of(model).check_same(opened.info, what=dataset)
+    if speech is None:
+        decode_row(model, opened, row, Path(audio))
+    else:
+        decode_streams(model, speech, opened.info, Path(audio), _PAUSE_SECONDS)
+    print(f"audio     {audio}")
 
 
 def train_tokenizer(
@@ -170,7 +226,7 @@ def train_tokenizer(
     output: str,
     kind: Literal["char", "bpe", "unigram"] = "char",
     vocab_size: int | None = None,
-    format: Format = "auto",
+    format: CorpusFormat = "auto",
 ) -> None:
     """Train a SentencePiece model, which gives text back exactly, on a corpus's training texts.
 
@@ -181,102 +237,49 @@ def train_tokenizer(
         vocab_size: pieces in all, 257 of them bytes and <unk>; a char model takes all characters unless it is given.
         format: what kind of corpus it is; "auto" looks.
     """
-    from codec import UserError
-    from data import train_text_tokenizer
-
-    texts = list(_texts(corpus, format))
-    if not texts:
-        raise UserError(f"{corpus}: has no texts in its training split")
-    path = train_text_tokenizer(texts, output, vocab_size, kind)
-    print(f"{path}: {kind} model of {len(texts):,} texts")
-
-
-def _texts(corpus: str, format: Format) -> Iterator[str]:
-    from data import TokenDataset, open_corpus
+    from data import TokenDataset, open_corpus, train_text_tokenizer
 
     path = Path(corpus)
+    texts: list[str | None]
     if path.suffix == ".txt" and path.is_file():
-        yield from (line for line in path.read_text(encoding="utf-8").split("\n") if line)
+        texts = [*path.read_text(encoding="utf-8").split("\n")]
     elif (path / "metadata.json").is_file():
         dataset = TokenDataset.open(path)
-        found = (dataset.text(row) for row in range(len(dataset)))
-        yield from (text for text in found if text)
+        texts = [dataset.text(row) for row in range(len(dataset))]
     else:
-        utterances = open_corpus(corpus, format).split("train")
-        yield from (utterance.text for utterance in utterances if utterance.text)
+        texts = [utterance.text for utterance in open_corpus(corpus, format).split("train")]
+    spoken = [text for text in texts if text]
+    if not spoken:
+        raise UserError(f"{corpus}: has no texts in its training split")
+    model = train_text_tokenizer(spoken, output, vocab_size, kind)
+    print(f"{model}: {kind} model of {len(spoken):,} texts")
 
 
-def _report(result: "FillResult", output: str) -> None:
-    from codec.foundation import duration, rank
-
-    if rank() != 0 and not result.stopped:
-        return
-    if result.metadata is not None:
-        splits = ", ".join(f"{counts['rows']:,} {name}" for name, counts in result.metadata["splits"].items())
-        failed = f", {result.metadata['failures']:,} failed" if result.metadata["failures"] else ""
-        seconds = duration(result.metadata["seconds"])
-        print(f"{output}: {result.metadata['rows']:,} rows ({splits}), {seconds} of audio{failed}")
-    elif result.stopped:
-        print(f"{output}: stopped with {result.shards_left} shards left; run the same command again to go on")
-    else:
-        print(f"{output}: {result.shards_left} shards are left, which other processes are making")
+def _check(max_failures: float, workers: int | None) -> None:
+    if not 0.0 <= max_failures <= 1.0:
+        raise UserError(f"--max_failures is {max_failures}: a share from 0 to 1")
+    if workers is not None and workers < 0:
+        raise UserError(f"--workers is {workers}: 0 (all in this process) or more")
 
 
-def _audio_files(paths: list[str]) -> dict[str, Path]:
-    """Files by id: their names without extension, with as much of the path as tells them apart.
-
-    Raises UserError when a path is missing, holds no audio, or two files would get one id.
-    """
-    from codec import UserError
-    from data.corpora.folder import audio_files
-
-    found: list[Path] = []
-    for path in map(Path, paths):
-        files = list(audio_files(path)) if path.is_dir() else [path]
-        if not files:
-            raise UserError(f"{path}: no audio files in it")
-        found += files
-    stems = [path.stem for path in found]
-    named = {
-        path.stem if stems.count(path.stem) == 1 else path.with_suffix("").as_posix(): path for path in found
-    }
-    if len(named) < len(found):
-        raise UserError("two inputs differ in their extension alone, or one is given twice: give each once")
-    return named
-
-
-def _blocks(path: Path, sampling_rate: int) -> "Iterator[Tensor]":
-    from data import read_blocks
-    from data.tokenization import BLOCK_SECONDS
-
-    return read_blocks(path, sampling_rate, BLOCK_SECONDS)
-
-
-def decode_row(model: Any, dataset: "TokenDataset", row: int, path: Path) -> None:
-    """Decode a row in bounded memory, and cut it to the length of what was encoded."""
-    from data import write_audio
-    from data.tokenization import to_codes
-
-    info = dataset.info
-    blocks = model.decode_blocks(to_codes(dataset.codes(row), info.num_quantizers))
-    samples = round(dataset.seconds(row) * info.sampling_rate)
-    write_audio(path, _first_samples(blocks, samples), info.sampling_rate)
-
-
-def _first_samples(blocks: "Iterator[Tensor]", count: int) -> "Iterator[Tensor]":
-    for block in blocks:
-        yield block[:count]
-        count = max(0, count - len(block))
-
-
-def _below(directory: Path, identity: str) -> Path:
-    """A WAV file for an id; ids with slashes make folders, and none leads out of the directory."""
-    parts = [part for part in Path(identity).parts if part not in ("/", "..")]
-    return directory.joinpath(*parts[:-1], f"{parts[-1] if parts else 'row'}.wav")
-
-
-def _bits(codebook_sizes: tuple[int, ...]) -> float:
-    """Bits a frame."""
-    from math import log2
-
-    return sum(log2(size) for size in codebook_sizes)
+def _status(
+    result: Any,
+    output: str,
+    max_failures: float,
+    summary: Callable[[dict[str, Any]], str],
+    failed: str,
+) -> int:
+    """Say what became of a directory of shards; returns the exit status."""
+    if rank() == 0 or result.stopped:
+        if result.metadata is not None:
+            print(f"{output}: {summary(result.metadata)}")
+        elif result.stopped:
+            left = result.shards_left
+            print(f"{output}: stopped with {left} shards left; run the same command again to go on")
+        else:
+            print(f"{output}: {result.shards_left} shards are left, which other processes are making")
+    if result.too_many_failures(max_failures):
+        message = f"more than {max_failures:.1%} of the {failed}; {output}/failures.jsonl says why"
+        print(f"codec-slm: {message}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,24 +1,16 @@
-"""evaluate-codec."""
+"""Commands that measure how good a codec or a speech language model is: evaluate-codec, evaluate-slm."""
 
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from codec.foundation import UserError
 from data.config import CorpusFormat
-from recipes.cli.measuring import (
-    MEASURED_WITH,
-    NO_SPEAKER_MODEL,
-    of_split,
-    say_what_is_missing,
-    spread,
-    utmos_judge,
-)
-from recipes.reporting.provenance import provenance
+from recipes.evaluation.slm_settings import ContinuationConfig
+from slm.generation.sampling import SamplingConfig
 
-if TYPE_CHECKING:
-    from codec import Codec
-    from codec.metrics import Judge
-    from recipes.evaluation.codec_evaluation import NamedCodec
+_SAMPLING, _CONTINUATION = SamplingConfig(), ContinuationConfig()
 
 Split = Literal["train", "validation", "test"]
 
@@ -76,25 +68,35 @@ def evaluate_codec(
     """
     from codec import CodecInfo
     from data import open_corpus, with_alignment
-    from recipes.cli.common import load_codec_on, resolve_device
     from recipes.evaluation.codec_evaluation import evaluate
     from recipes.evaluation.codec_report import write_codec_report
+    from recipes.evaluation.inputs import (
+        MEASURED_WITH,
+        codec_judges,
+        named_codecs,
+        of_split,
+        say_what_is_missing,
+        spread,
+        with_prefixes,
+    )
     from recipes.evaluation.probes import probe
     from recipes.evaluation.scoring import Scorer
+    from recipes.loading import load_codec_on, resolve_device
+    from recipes.reporting.provenance import provenance
 
     if stability < 0 or probes < 0:
         raise UserError(f"stability is {stability}, probes {probes}: a number of recordings, or 0 for none")
     where = resolve_device(device)
     listing = open_corpus(corpus, format=format)
     utterances = spread(of_split(listing, corpus, split, "--split"), limit)
-    whole = _named({location: load_codec_on(location, where) for location in codec}, len(codec))
-    codecs, locations = _with_prefixes(whole, codec, quantizers or [], where)
+    whole = named_codecs({location: load_codec_on(location, where) for location in codec}, len(codec))
+    codecs, locations = with_prefixes(whole, codec, quantizers or [], where)
     probed = []
     if probes:
         if alignment is not None:
             listing = with_alignment(listing, alignment)
         probed = probe(whole, spread(listing.split("train"), probes), gain, where)
-    judges, not_given = _judges(speaker_model, utmos, where)
+    judges, not_given = codec_judges(speaker_model, utmos, where)
     if asr == "none":
         not_given["word and character error rate"] = "no recogniser: --asr none"
     with Scorer(metrics, asr, processes, where, asr_language, judges, not_given) as scorer:
@@ -120,51 +122,228 @@ def evaluate_codec(
     return 0
 
 
-def _named(codecs: "dict[str, Codec]", asked: int) -> "list[NamedCodec]":
-    """Codecs by location -> with names for the tables: their own, and where two have one, the locations."""
-    from recipes.evaluation.codec_evaluation import NamedCodec
+def evaluate_slm(
+    output: Path,
+    sentences: Path | None = None,
+    pairs: list[str] | None = None,
+    continuations: str | None = None,
+    cross_modal: list[str] | None = None,
+    model: str = "slm-tiny",
+    voices: list[str] | None = None,
+    references: str | None = None,
+    alignment: Path | None = None,
+    format: CorpusFormat = "auto",
+    gain: float = 1.0,
+    metrics: list[str] | None = None,
+    asr: str = "pocketsphinx",
+    asr_language: str | None = None,
+    speaker_model: str | None = None,
+    utmos: Path | None = None,
+    text_lm: str | None = None,
+    sampling: SamplingConfig = _SAMPLING,
+    candidates: int = 1,
+    continuation: ContinuationConfig = _CONTINUATION,
+    retrieval_candidates: int = 10,
+    limit: int | None = None,
+    processes: int = 2,
+    device: str = "auto",
+    seed: int = 0,
+) -> int:
+    """How well a speech language model speaks, goes on, tells right speech from wrong, and connects speech with text.
 
-    if not codecs or len(codecs) < asked:
-        raise UserError("give --codec, each codec once")
-    names = [loaded.config.name for loaded in codecs.values()]
-    return [
-        NamedCodec(location if names.count(loaded.config.name) > 1 else loaded.config.name, loaded)
-        for location, loaded in codecs.items()
-    ]
+    Sentences are read aloud and heard by a recogniser; recordings are gone on with; of pairs of recordings the likelier
+    one should be the right one; text should make its speech likelier, and speech its text. Recordings, and recordings
+    through the codec, stand beside what the model says. Leaves results.json, report.md, spectrogram.png, audio/,
+    continuations/, and what was measured of every sentence, continuation, pair and row in Parquet in the output; all
+    but the audio is written anew after each of these parts.
 
+    Args:
+        output: directory for the results.
+        sentences: a text file with one sentence a line, or .jsonl with objects that have a text (and an id).
+        pairs: likelihood tests, each a .jsonl file of `good` and `bad` recordings (paths or lists of codes),
+            a directory with gold.csv (sWUGGY, sBLIMP), or the directories of SALMon or of spoken StoryCloze; several
+            as --pairs A --pairs B.
+        continuations: a corpus of held-out recordings whose first seconds are the prompts to go on from.
+        cross_modal: token datasets in whose validation rows speech and text are predicted, alone and from each
+            other; several as --cross_modal A --cross_modal B.
+        model: a bundled model's name, a directory, or a hub id.
+        voices: voice tags to speak with, in turn; all that the model has when unset.
+        references: a corpus of the same sentences spoken, by whoever; gives the lengths to compare with, the error
+            rates that recordings have, and those of recordings as the codec keeps them: the ceiling. Its recordings by
+            speakers of the voices' names are what speaker similarity is measured with.
+        alignment: word times of the references that codec-slm align made, where they have none of their own; the bits
+            of a model that speaks in aligned documents take them.
+        format: the layout of the corpora of continuations and references.
+        gain: factor on every recording of continuations, references and pairs before anything else; for those recorded
+            too low.
+        metrics: of dnsmos and prosody; both when unset, [] for none.
+        asr: hears the speech for the error rates: pocketsphinx (US English, offline), none, or a Hugging Face
+            speech recogniser by hub id or directory.
+        asr_language: for a multilingual Whisper model; it guesses when unset.
+        speaker_model: a Hugging Face speaker verification model by hub id or directory, such as
+            microsoft/wavlm-base-plus-sv, for the similarity of speakers.
+        utmos: the file utmos22_strong_step7459_v1.pt of github.com/tarepan/SpeechMOS, for UTMOS.
+        text_lm: a Hugging Face causal language model by hub id or directory, for the perplexity of continuations.
+        sampling: how tokens are drawn.
+        candidates: so many are spoken of each sentence, and the one taken that the model itself hears best.
+        continuation: how recordings are gone on with.
+        retrieval_candidates: among so many rows of about one length the text of a speech is looked for, and the speech
+            of a text.
+        limit: only so many sentences, prompts, rows of each dataset, and pairs of each test, evenly spread over each.
+        processes: workers that compute metrics and recognise speech.
+        device: for the model and the Hugging Face models; auto takes a GPU where there is one.
+        seed: of the sampling.
+    """
+    from codec.metrics import WAVEFORM_METRICS, SpeakerEmbedder
+    from data import open_corpus, with_alignment
+    from recipes.evaluation.file_names import distinct_names
+    from recipes.evaluation.inputs import (
+        MEASURED_WITH,
+        NO_SPEAKER_MODEL,
+        of_split,
+        say_what_is_missing,
+        spread,
+        utmos_judge,
+    )
+    from recipes.evaluation.pairs import PairTest, check_pairs, evaluate_pairs, open_pairs
+    from recipes.evaluation.scoring import ERROR_RATES, Scorer
+    from recipes.evaluation.sentences import References, read_sentences
+    from recipes.evaluation.slm_continuations import evaluate_continuations, fitting_prompts
+    from recipes.evaluation.slm_cross_modal import evaluate_cross_modal, open_rows
+    from recipes.evaluation.slm_evaluation import SLMEvaluation, check_voices, evaluate
+    from recipes.evaluation.slm_parts import Part, measure_parts
+    from recipes.evaluation.slm_report import write_slm_report
+    from recipes.evaluation.slm_voices import VoiceLikeness
+    from recipes.loading import resolve_device
+    from recipes.reporting.provenance import provenance
+    from slm.evaluation.cross_modal import unfamiliar_views
+    from slm.evaluation.text_lm import TextLM
+    from slm.generation.speech_lm import SpeechLM
 
-def _with_prefixes(
-    whole: "list[NamedCodec]", locations: list[str], quantizers: list[int], device: str
-) -> "tuple[list[NamedCodec], dict[str, str]]":
-    """Each codec after those of its first few quantizers; and by name where each is."""
-    from codec.loading import split_count
-    from recipes.cli.common import load_codec_on
-    from recipes.evaluation.codec_evaluation import NamedCodec
+    if sentences is None and continuations is None and not pairs and not cross_modal:
+        raise UserError(
+            "nothing to evaluate: give --sentences to be spoken, --continuations to be gone on with, --pairs to be "
+            "told apart, --cross_modal rows to be predicted, or several of these"
+        )
+    for flag, given, needed, there in (
+        ("--text_lm", text_lm, "--continuations", continuations),
+        ("--references", references, "--sentences", sentences),
+        ("--alignment", alignment, "--references", references),
+    ):
+        if given is not None and there is None:
+            raise UserError(f"{flag} does nothing without {needed}: give both or none")
+    if retrieval_candidates < 3:
+        raise UserError(f"retrieval_candidates is {retrieval_candidates}: at least 3")
+    alone = [metric.name for metric in WAVEFORM_METRICS if not metric.needs_reference]
+    if unknown := [name for name in metrics or [] if name not in alone]:
+        raise UserError(f"no metric {', '.join(unknown)} of speech by itself; there are {', '.join(alone)}")
 
-    if any(count < 1 for count in quantizers):
-        raise UserError(f"--quantizers {quantizers}: numbers of quantizers, each at least 1")
-    codecs, found = [], {}
-    for named, location in zip(whole, locations, strict=True):
-        for count in sorted(set(quantizers)):
-            if count < len(named.codec.config.codebook_sizes):
-                name = f"{named.name}:{count}"
-                where, _ = split_count(location)
-                codecs.append(NamedCodec(name, load_codec_on(where, device, count), is_prefix=True))
-                found[name] = f"{where}:{count}"
-        codecs.append(named)
-        found[named.name] = location
-    return codecs, found
-
-
-def _judges(
-    speaker_model: str | None, utmos: Path | None, device: str
-) -> "tuple[list[Judge], dict[str, str]]":
-    """Metrics by neural networks whose weights were given, and what it takes for the others."""
-    from codec.metrics import SpeakerEmbedder, SpeakerSimilarity
-
-    judges, not_given = utmos_judge(utmos, device)
-    if speaker_model is not None:
-        judges.insert(0, SpeakerSimilarity(SpeakerEmbedder(speaker_model, device)))
-    else:
+    # All that is given is opened before anything is measured: hours later is too late to learn of a wrong path.
+    texts = spread(read_sentences(sentences), limit) if sentences is not None else []
+    names = distinct_names([Path(path) for path in pairs or []])
+    tests = [PairTest(n, open_pairs(Path(p)).pairs) for n, p in zip(names, pairs or [], strict=True)]
+    tests = [PairTest(test.name, spread(test.pairs, limit)) for test in tests]
+    prompts = []
+    too_short: dict[str, str] = {}
+    if continuations is not None:
+        listing = open_corpus(continuations, format=format)
+        held_out = of_split(listing, continuations, continuation.split, "--continuation.split")
+        fitting = fitting_prompts(held_out, continuation)
+        prompts, too_short = spread(fitting.utterances, limit), fitting.failures
+    where = resolve_device(device)
+    spoken = None
+    if references is not None:
+        listing = open_corpus(references, format=format)
+        spoken = References((listing if alignment is None else with_alignment(listing, alignment)).utterances)
+    language_model = SpeechLM.from_pretrained(model, device=where)
+    chosen: list[str | None] = [*(voices or language_model.vocabulary.voices)] or [None]
+    check_voices(language_model, chosen)
+    for test in tests:
+        check_pairs(language_model, test)
+    names = distinct_names([Path(path) for path in cross_modal or []])
+    datasets = {
+        name: open_rows(path, language_model) for name, path in zip(names, cross_modal or [], strict=True)
+    }
+    reader = TextLM(text_lm, where) if text_lm is not None else None
+    speaks = bool(texts or prompts)
+    judges, not_given = utmos_judge(utmos, where) if speaks else ([], {})
+    embedder = SpeakerEmbedder(speaker_model, where) if speaker_model is not None and speaks else None
+    if speaks and embedder is None:
         not_given["speaker similarity"] = NO_SPEAKER_MODEL
-    return judges, not_given
+    elif texts and spoken is None:
+        not_given["speaker similarity of sentences"] = "no recordings of the voices: --references"
+    if asr == "none" and texts:
+        not_given[ERROR_RATES] = "no recogniser: --asr none"
+    output.mkdir(parents=True, exist_ok=True)
+
+    def read_aloud(so_far: SLMEvaluation) -> SLMEvaluation:
+        likeness = None if embedder is None or spoken is None else VoiceLikeness(embedder, spoken, gain)
+        result = evaluate(
+            language_model, texts, chosen, spoken, scorer, output, sampling, candidates, seed, likeness, gain
+        )
+        return replace(result, not_trained_on=so_far.not_trained_on)
+
+    def go_on(so_far: SLMEvaluation) -> SLMEvaluation:
+        result = evaluate_continuations(
+            language_model, prompts, continuation, scorer, output, sampling, seed, reader, embedder, gain
+        )
+        result = replace(result, failures={**too_short, **result.failures})
+        return replace(so_far, continuations=result, skipped={**so_far.skipped, **result.skipped})
+
+    def tell_apart(test: PairTest, so_far: SLMEvaluation) -> SLMEvaluation:
+        return replace(so_far, pairs=[*so_far.pairs, evaluate_pairs(language_model, test, gain)])
+
+    def connect(name: str, so_far: SLMEvaluation) -> SLMEvaluation:
+        result = evaluate_cross_modal(language_model, datasets[name], retrieval_candidates, limit, name)
+        skipped = {**so_far.skipped, **result.skipped}
+        return replace(so_far, cross_modal=[*so_far.cross_modal, result], skipped=skipped)
+
+    parts: dict[str, Part] = {}
+    if texts:
+        parts["sentences"] = read_aloud
+    if prompts:
+        parts["continuations"] = go_on
+    parts |= {f"pairs of {test.name}": partial(tell_apart, test) for test in tests}
+    parts |= {f"text and speech of {name}": partial(connect, name) for name in datasets}
+    measured = (alone if metrics is None else metrics) if speaks else []
+    table = ""
+    with Scorer(
+        measured, asr if speaks else "none", processes, where, asr_language, judges, not_given
+    ) as scorer:
+        facts: dict[str, Any] = {
+            **provenance(where, MEASURED_WITH),
+            "model": model,
+            "codec": language_model.vocabulary.codec.to_dict(),
+            "sentences": {"location": str(sentences), "count": len(texts)} if texts else None,
+            "tests": pairs,
+            "references": references,
+            "alignment": None if alignment is None else str(alignment),
+            "gain": gain,
+            "sampling": {**asdict(sampling), "candidates": candidates, "seed": seed},
+            "continuation": None
+            if continuations is None
+            else {
+                **asdict(continuation),
+                "temperature": continuation.sampling(sampling).temperature,
+                "corpus": continuations,
+                "prompts": len(prompts),
+            },
+            "token_datasets": cross_modal,
+            "asr": scorer.asr,
+            "speaker_model": speaker_model,
+            "utmos": None if utmos is None else utmos.name,
+            "text_lm": None if reader is None else reader.name,
+        }
+        # of text alone the rows of token datasets say it themselves
+        strange = [
+            view for view in unfamiliar_views(language_model) if view == "speech alone" and (prompts or tests)
+        ]
+        nothing = SLMEvaluation(skipped=scorer.skipped, not_trained_on=[*strange])
+        for evaluation in measure_parts(nothing, parts):
+            table = write_slm_report(output, evaluation, facts)
+    print(table)
+    say_what_is_missing(evaluation.skipped)
+    for what, count in evaluation.left_out.items():
+        print(f"left out: {count} {what}; the report says why")
+    print(f"\ndetails: {output / 'report.md'}")
+    return 0

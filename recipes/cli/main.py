@@ -36,45 +36,44 @@ class Command:
 
 COMMANDS = {
     "quickstart": Command(
-        "recipes.quickstart:quickstart", "the whole pipeline on the bundled corpus, in minutes on two cores"
+        "recipes.cli.experiments:quickstart_command",
+        "the whole pipeline on the bundled corpus, in minutes on two cores",
     ),
-    "encode": Command("recipes.cli.data:encode", "audio files to codes"),
-    "decode": Command("recipes.cli.data:decode", "codes to audio files"),
-    "reconstruct": Command("recipes.cli.data:reconstruct", "audio files to codes and back to audio"),
+    "encode": Command("recipes.cli.codec:encode", "audio files to codes"),
+    "decode": Command("recipes.cli.codec:decode", "codes to audio files"),
+    "reconstruct": Command("recipes.cli.codec:reconstruct", "audio files to codes and back to audio"),
     "tokenize": Command("recipes.cli.data:tokenize", "a corpus to a token dataset"),
-    "align": Command("recipes.cli.align:align", "when each word of a corpus's transcripts is spoken"),
+    "align": Command("recipes.cli.data:align", "when each word of a corpus's transcripts is spoken"),
     "inspect": Command(
-        "recipes.cli.inspection:inspect",
+        "recipes.cli.data:inspect",
         "one row of a token dataset, or its training document, as text and audio",
     ),
     "train-tokenizer": Command("recipes.cli.data:train_tokenizer", "a text tokenizer from a corpus's text"),
-    "train-codec": Command("recipes.cli.codec:train_codec_command", "train a codec"),
+    "train-codec": Command("recipes.cli.train:train_codec_command", "train a codec"),
     "export": Command(
         "recipes.cli.codec:export_codec_command", "a codec's training run to a model directory"
     ),
     "import-weights": Command(
         "recipes.cli.codec:import_weights_command", "a published file of weights to a model directory"
     ),
-    "train-slm": Command("recipes.cli.slm:train_slm_command", "train a speech language model"),
-    "merge": Command("recipes.cli.slm:merge_command", "an adapter and its model to a plain checkpoint"),
+    "train-slm": Command("recipes.cli.train:train_slm_command", "train a speech language model"),
+    "merge": Command("recipes.cli.train:merge_command", "an adapter and its model to a plain checkpoint"),
     "map-codes": Command(
-        "recipes.cli.slm:map_codes_command", "codes of a new codec in terms of a former one's"
+        "recipes.cli.train:map_codes_command", "codes of a new codec in terms of a former one's"
     ),
     "speak": Command("recipes.cli.speak:speak_command", "text to speech"),
     "continue": Command("recipes.cli.speak:continue_command", "speech to more speech"),
     "transcribe": Command("recipes.cli.speak:transcribe_command", "speech to text"),
-    "demo": Command("recipes.apps.demo.command:demo_command", "a web page to try codec and model on"),
-    "serve": Command("recipes.apps.serve.command:serve_command", "an HTTP service: encode, decode, speak"),
+    "demo": Command("recipes.cli.speak:demo_command", "a web page to try codec and model on"),
+    "serve": Command("recipes.cli.speak:serve_command", "an HTTP service: encode, decode, speak"),
     "evaluate-codec": Command("recipes.cli.evaluate:evaluate_codec", "how well a codec keeps speech"),
-    "evaluate-slm": Command(
-        "recipes.cli.evaluate_slm:evaluate_slm", "how well a speech language model speaks"
-    ),
+    "evaluate-slm": Command("recipes.cli.evaluate:evaluate_slm", "how well a speech language model speaks"),
     "study": Command(
-        "recipes.cli.study:study_command",
+        "recipes.cli.experiments:study_command",
         "several tokenizers, one corpus, one language model, one report",
     ),
-    "bench": Command("recipes.cli.bench:bench", "speed here, beside what one would otherwise use"),
-    "results": Command("recipes.cli.results:results", "tables of what was measured, into the README"),
+    "bench": Command("recipes.cli.experiments:bench", "speed here, beside what one would otherwise use"),
+    "results": Command("recipes.cli.experiments:results", "tables of what was measured, into the README"),
 }
 
 
@@ -150,7 +149,7 @@ def _version() -> str:
 
 
 def _is_user_error(error: Exception) -> bool:
-    # Importing codec.foundation for its UserError would import torch; if nobody has, this is not one.
+    # If nobody has imported the class, this is not one.
     module = sys.modules.get("codec.foundation.errors")
     return module is not None and isinstance(error, module.UserError)
 

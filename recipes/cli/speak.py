@@ -1,24 +1,19 @@
-"""Commands in which a speech language model speaks or listens: speak, continue, transcribe."""
+"""Commands in which a speech language model speaks or listens: speak, continue, transcribe, demo, serve."""
 
+import importlib.util
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from recipes.cli.common import load_slm_on
+from codec.foundation import UserError
+from recipes.apps.config import DemoLimits, ServiceLimits
 from slm.generation.bounds import SpeechBounds
 from slm.generation.sampling import SamplingConfig
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from slm import Prompt, SpeakingProgress, SpeechLM, SpeechRequest, SpeechStream, SpokenResult
-    from slm.generation.speech_lm import Watcher
-
-_SAMPLING = SamplingConfig()
-_BOUNDS = SpeechBounds()
-_STDOUT = "-"
+_SAMPLING, _BOUNDS = SamplingConfig(), SpeechBounds()
+_DEMO_LIMITS, _SERVICE_LIMITS = DemoLimits(), ServiceLimits()
 
 
 def speak_command(
@@ -55,37 +50,45 @@ def speak_command(
         seed: the same seed says it the same way.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    from codec.foundation import UserError
+    from recipes.apps.speech_files import (
+        Voices,
+        read_texts,
+        speak_rows,
+        word_progress,
+        write_speech,
+        write_stream,
+    )
+    from recipes.loading import load_slm_on
+    from slm import SpeechRequest
 
     if (text is None) == (texts is None):
         raise UserError("give --text, or a file of --texts")
     if stream and (texts is not None or candidates != 1):
         raise UserError("--stream says one --text as it comes: no --texts, no --candidates to choose from")
     if texts is not None:
-        if output is None or output == _STDOUT:
+        if output is None or output == "-":
             raise UserError("--texts needs a directory as --output")
-        rows = _read_texts(texts)
-        speaker = load_slm_on(model, device)
-        _speak_rows(
-            speaker, rows, Path(output), voice, voice_text, candidates, batch_size, sampling, bounds, seed
+        rows = read_texts(texts)
+        voices = Voices(load_slm_on(model, device))
+        speak_rows(
+            voices, rows, Path(output), voice, voice_text, candidates, batch_size, sampling, bounds, seed
         )
         return
     assert text is not None
     target = output or "speech.wav"
     speaker = load_slm_on(model, device)
-    tag, prompt = _voice(speaker, voice, voice_text)
+    tag, prompt = Voices(speaker).find(voice, voice_text)
     if stream:
         _ = speaker.codec  # loaded now: what is timed is the request
-        streamed = speaker.stream(text, tag, prompt, sampling, bounds, seed=seed)
-        _write_stream(speaker, streamed, target)
+        write_stream(speaker, speaker.stream(text, tag, prompt, sampling, bounds, seed=seed), target)
         return
-    with _progress_in_words(text) as on_progress:
-        requests = [_request(text, tag, prompt)]
+    with word_progress(text) as on_progress:
+        requests = [SpeechRequest(text, tag, prompt)]
         results = speaker.speak_all(
             requests, candidates, sampling, bounds, seed=seed, batch_size=batch_size, on_progress=on_progress
         )
         result = next(results)
-    _write(result, target)
+    write_speech(result, target)
 
 
 def continue_command(
@@ -120,9 +123,12 @@ def continue_command(
         seed: the same seed goes on the same way.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
+    from recipes.apps.speech_files import read_prompt, write_speech
+    from recipes.loading import load_slm_on
+
     speaker = load_slm_on(model, device)
     result = speaker.continue_speech(
-        _recording(speaker, audio, transcript),
+        read_prompt(speaker, audio, transcript),
         seconds=seconds,
         text=text,
         voice=voice,
@@ -132,7 +138,7 @@ def continue_command(
         seed=seed,
         least_seconds=least_seconds,
     )
-    _write(result, output)
+    write_speech(result, output)
 
 
 def transcribe_command(audio: list[Path], model: str = "slm-tiny", device: str = "auto") -> None:
@@ -143,219 +149,75 @@ def transcribe_command(audio: list[Path], model: str = "slm-tiny", device: str =
         model: name of a bundled model, a directory (a training run's too), or a hub id.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
+    from recipes.apps.speech_files import read_prompt
+    from recipes.loading import load_slm_on
+
     listener = load_slm_on(model, device)
     for path in audio:
-        result = listener.transcribe(_recording(listener, path).codes)
+        result = listener.transcribe(read_prompt(listener, path).codes)
         print(f"{path}: {result.text}" if len(audio) > 1 else result.text)
         for cut in result.cuts:
             print(f"{path}: {cut}")
 
 
-# ---- many texts
-
-
-def _read_texts(path: Path) -> list[dict[str, Any]]:
-    """The lines of a JSONL file, each with a text and an id that can be a file's name."""
-    import json
-    import re
-
-    from codec.foundation import UserError
-
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    rows: list[dict[str, Any]] = []
-    width = len(str(len(lines)))
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error})") from None
-        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-            raise UserError(f'{path}, line {number}: expected an object with a "text"')
-        if unknown := row.keys() - {"id", "text", "voice", "voice_text"}:
-            raise UserError(f"{path}, line {number}: unknown field {sorted(unknown)[0]!r}")
-        row["id"] = str(row.get("id", f"{number:0{width}}"))
-        if not re.fullmatch(r"\w[\w.-]*", row["id"]):
-            raise UserError(
-                f"{path}, line {number}: the id {row['id']!r} names a file: letters, digits, '-', '_' and '.' only"
-            )
-        rows.append(row)
-    ids = [row["id"] for row in rows]
-    if twice := next((name for name in ids if ids.count(name) > 1), None):
-        raise UserError(f"{path}: the id {twice!r} comes twice")
-    if not rows:
-        raise UserError(f"{path}: holds no texts")
-    return rows
-
-
-def _speak_rows(
-    speaker: "SpeechLM",
-    rows: list[dict[str, Any]],
-    output: Path,
-    voice: str | None,
-    voice_text: str | None,
-    candidates: int,
-    batch_size: int,
-    sampling: SamplingConfig,
-    bounds: SpeechBounds,
-    seed: int,
+def demo_command(
+    model: str = "slm-tiny",
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    limits: DemoLimits = _DEMO_LIMITS,
+    device: str = "auto",
 ) -> None:
-    import json
+    """A web page: a recording through the codec, text to speech, a recording continued. Until Ctrl-C or SIGTERM.
 
-    from codec.foundation import write_text
-    from data import write_audio
+    Args:
+        model: name of a bundled model, a directory (a training run's too), or a hub id; its codec comes with it.
+        host: address to listen on; by default this machine alone can reach it.
+        port: and its port.
+        limits: what the page takes.
+        device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
+    """
+    _check_installed("demo", ["gradio", "uvicorn"])
+    from recipes.apps.server import run_application
+    from recipes.loading import load_slm_on
 
-    requests = []
-    prompts: dict[tuple[str | None, str | None], tuple[str | None, Prompt | None]] = {}
-    for row in rows:
-        asked = (row.get("voice", voice), row.get("voice_text", voice_text if "voice" not in row else None))
-        if asked not in prompts:
-            prompts[asked] = _voice(speaker, *asked)
-        requests.append(_request(row["text"], *prompts[asked]))
-    lines = []
-    with _progress_in_words(" ".join(row["text"] for row in rows)) as on_progress:
-        results = speaker.speak_all(
-            requests, candidates, sampling, bounds, None, seed, batch_size, on_progress
-        )
-        output.mkdir(parents=True, exist_ok=True)
-        for row, result in zip(rows, results, strict=True):
-            name = f"{row['id']}.wav"
-            write_audio(output / name, result.audio, result.sampling_rate)
-            spans = [{"text": span.text, "start": span.start, "end": span.end} for span in result.spans]
-            lines.append(
-                {**row, "audio": name, "seconds": result.seconds, "ended": result.ended, "cuts": result.cuts}
-                | ({"spans": spans} if spans else {})
-            )
-    write_text(
-        output / "speech.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    )
-    seconds = sum(line["seconds"] for line in lines)
-    cut = sum(bool(line["cuts"]) for line in lines)
-    print(
-        f"{output}: {len(lines)} texts, {seconds:.1f} s of speech"
-        + (f"; of {cut} something was cut, see speech.jsonl" if cut else "")
-    )
+    with tempfile.TemporaryDirectory(prefix="codec-slm-demo-") as folder:
+        # Before gradio is imported: uploads and results lie here, nothing else is served, and all goes at the end.
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        from recipes.apps.demo.page import create_app
+
+        speaker = load_slm_on(model, device)
+        run_application(create_app, speaker, limits, host, port, patience_seconds=10)
 
 
-@contextmanager
-def _progress_in_words(text: str) -> "Iterator[Watcher]":
-    from codec.foundation import Progress
+def serve_command(
+    model: str = "slm-tiny",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    limits: ServiceLimits = _SERVICE_LIMITS,
+    device: str = "auto",
+) -> None:
+    """Serve encode, decode and speak over HTTP, until SIGTERM or Ctrl-C; what is being answered is still finished.
 
-    bars: list[Progress] = []  # none before the first word: there may be an error to tell instead
+    Args:
+        model: name of a bundled model, a directory (a training run's too), or a hub id; its codec comes with it.
+        host: address to listen on; by default this machine alone can reach it.
+        port: and its port.
+        limits: what is refused.
+        device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
+    """
+    _check_installed("serve", ["fastapi", "uvicorn"])
+    from recipes.apps.serve.app import create_app
+    from recipes.apps.server import run_application
+    from recipes.loading import load_slm_on
 
-    def tell(progress: "SpeakingProgress") -> None:
-        if not bars:
-            bars.append(Progress(len(text.split()), unit="words", label="speaking"))
-        bars[0].update(progress.words - bars[0].done, f"{progress.seconds:.1f} s of speech")
-
-    try:
-        yield tell
-    finally:
-        for bar in bars:
-            bar.close()
-
-
-# ---- voices and recordings
-
-
-def _request(text: str, voice: str | None, prompt: "Prompt | None") -> "SpeechRequest":
-    from slm import SpeechRequest
-
-    return SpeechRequest(text, voice, prompt)
+    run_application(create_app, load_slm_on(model, device), limits, host, port, patience_seconds=60)
 
 
-def _voice(speaker: "SpeechLM", voice: str | None, text: str | None) -> "tuple[str | None, Prompt | None]":
-    """A voice as the model's tag or as a prompt, whichever it is."""
-    from codec.foundation import UserError
-
-    if voice is None or voice in speaker.vocabulary.voices:
-        if text is not None:
-            raise UserError("--voice_text is what a recording says: give the recording as --voice")
-        return voice, None
-    if not Path(voice).exists():
-        known = ", ".join(speaker.vocabulary.voices) or "none"
-        raise UserError(f"{voice} is neither a recording nor one of the model's voices ({known})")
-    return None, _recording(speaker, Path(voice), text)
-
-
-def _recording(speaker: "SpeechLM", path: Path, text: str | None = None) -> "Prompt":
-    from data import read_audio
-
-    rate = speaker.vocabulary.codec.sampling_rate
-    return speaker.prompt(read_audio(path, rate), rate, text, name=str(path))
-
-
-# ---- what is written
-
-
-def _write(result: "SpokenResult", output: str) -> None:
-    from data import write_audio
-    from recipes.apps.wav_stream import wav_bytes
-
-    if output == _STDOUT:
-        sys.stdout.buffer.write(wav_bytes(result.audio, result.sampling_rate))
-    else:
-        write_audio(output, result.audio, result.sampling_rate)
-    frames = result.codes.shape[1]
-    _say(
-        output,
-        f"{result.seconds:.2f} s, {frames} frames"
-        + (f" of which {result.prompt_frames} were given" if result.prompt_frames else "")
-        + f", made in {result.generation_seconds + result.decoding_seconds:.2f} s "
-        f"({result.real_time_factor:.2f} x the time it lasts)",
-        *result.cuts,
-    )
-
-
-def _write_stream(speaker: "SpeechLM", streamed: "SpeechStream", output: str) -> None:
-    from codec.streaming_codec import ChunkedDecoder, stream_decoder
-    from data import write_audio
-    from recipes.apps.wav_stream import pcm16, wav_header
-
-    shows = sys.stderr.isatty()
-
-    def audio() -> "Iterator[Tensor]":
-        for chunk in streamed:
-            if shows:
-                words = "".join(span.text for span in chunk.spans)
-                print(words, end="", file=sys.stderr, flush=True)
-            yield chunk.audio
-        if shows:
-            print(file=sys.stderr)
-
-    if output == _STDOUT:
-        sys.stdout.buffer.write(wav_header(streamed.sampling_rate))
-        for block in audio():
-            sys.stdout.buffer.write(pcm16(block))
-            sys.stdout.buffer.flush()
-    else:
-        write_audio(output, audio(), streamed.sampling_rate)
-    lead = streamed.smallest_lead
-    lines = [
-        f"{streamed.seconds:.2f} s, first audio after {streamed.first_audio_seconds:.2f} s, "
-        f"made in {streamed.working_seconds:.2f} s (real-time factor {streamed.real_time_factor:.2f})",
-        f"never less than {lead:.2f} s ahead of the listener"
-        if lead > 0
-        else f"{-lead:.2f} s late at the worst",
-    ]
-    decoder = stream_decoder(speaker.codec)
-    if isinstance(decoder, ChunkedDecoder):
-        error = decoder.error(streamed.codes[None])
-        lines.append(
-            f"this codec cannot stream: decoded in chunks, {decoder.latency_samples / streamed.sampling_rate:.2f} s "
-            f"behind the tokens; the noise of the seams is {error.signal_to_noise:.1f} dB below the speech"
-        )
-    _say(output, *lines, *streamed.cuts)
-
-
-def _say(output: str, *lines: str) -> None:
-    """A line each, on standard error where the audio goes to standard output."""
-    for line in lines:
-        if output == _STDOUT:
-            print(line, file=sys.stderr)
-        else:
-            print(f"{output}: {line}")
+def _check_installed(command: str, packages: Sequence[str]) -> None:
+    """Raises UserError that names the first of these packages which is missing, and where it comes from."""
+    for package in packages:
+        # None in sys.modules is what Python itself takes for "cannot be imported"
+        there = sys.modules[package] if package in sys.modules else importlib.util.find_spec(package)
+        if there is None:
+            raise UserError(f"{command} needs {package}: pip install 'codec-slm[demo]'")

@@ -1,18 +1,30 @@
-"""Commands that make speech language models: train-slm, merge, map-codes."""
+"""Commands that make models: train-codec, train-slm, merge, map-codes."""
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from slm.generation.bounds import SpeechBounds
-from slm.generation.sampling import SamplingConfig
+from recipes.codec_recipe import CodecRecipe
 from slm.training.config import SLMTrainingConfig
 
-if TYPE_CHECKING:
-    pass
 
-_SAMPLING = SamplingConfig()
-_BOUNDS = SpeechBounds()
+def train_codec_command(config: CodecRecipe) -> int:
+    """Train a codec: waveform -> codes -> waveform.
+
+    Started again with the same arguments, it goes on where it was stopped. Under `accelerate launch -m recipes` it runs
+    on several devices.
+
+    Args:
+        config: the run; see recipes/hh_codec/ and recipes/hybrid_codec/ for examples.
+    """
+    from codec.foundation import rank
+    from codec.training.loop import train_codec
+    from recipes.codec_data import training_data
+
+    result = train_codec(config, training_data(config))
+    if result.final is not None and rank() == 0:
+        print(f"trained {result.step} steps: {result.final}")
+    return 0
 
 
 def train_slm_command(config: SLMTrainingConfig) -> None:

@@ -25,7 +25,7 @@ class Study:
 
     def __init__(self, config: StudyConfig):
         """Looks at the corpus; writes nothing."""
-        from recipes.cli.common import resolve_device
+        from recipes.loading import resolve_device
 
         if world_size() > 1:
             raise UserError("a study starts processes itself: run it without a launcher, with --processes")
@@ -122,7 +122,7 @@ class Study:
 def _work(config: StudyConfig, number: int, material: Material, text_model: Path) -> None:
     """All stages of one tokenizer, in a process of its own."""
     _see_one_gpu(number)
-    from recipes.cli.common import resolve_device
+    from recipes.loading import resolve_device
 
     tokenizer = config.tokenizers[number]
     torch.set_num_threads(config.threads)

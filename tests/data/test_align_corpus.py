@@ -165,7 +165,7 @@ def test_the_commands(
     corpus_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`align` from TextGrid files, `tokenize --alignment`, `inspect`."""
-    monkeypatch.setattr("codec.load_codec", lambda name, device: FakeCodec(name), raising=False)
+    monkeypatch.setattr("recipes.loading.load_codec", lambda name, device: FakeCodec(name), raising=False)
     grids = tmp_path / "grids"
     grids.mkdir()
     for number in range(27):  # utt027 has none

@@ -15,7 +15,7 @@ from tests.data.fake_codec import HOP, FakeCodec
 def fake_codec(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--codec NAME` is a fake codec whose fingerprint is its name."""
     monkeypatch.setattr(
-        "codec.load_codec", lambda name, device: FakeCodec(name, num_quantizers=2), raising=False
+        "recipes.loading.load_codec", lambda name, device: FakeCodec(name, num_quantizers=2), raising=False
     )
 
 

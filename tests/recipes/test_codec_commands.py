@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from codec import load_codec
-from recipes import cli
+from recipes.cli import main as cli
 from tests.codec.small_codecs import small_config, speech_like
 from tests.codec.training_runs import forget_accelerator, log_of
 

@@ -9,7 +9,8 @@ import pytest
 
 from codec.training.initialization import model_config
 from recipes.cli.arguments import build_parser
-from recipes.cli.codec import CodecRecipe, train_codec_command
+from recipes.cli.train import train_codec_command
+from recipes.codec_recipe import CodecRecipe
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "hh_codec"
 FILES = sorted(RECIPES.rglob("*.yaml"))

@@ -17,13 +17,19 @@ pytest.importorskip("gradio")
 from fastapi.testclient import TestClient
 
 from codec.foundation import UserError
-from recipes.apps.demo.codec_tab import Picture, view_recording
+from recipes.apps.config import DemoLimits
+from recipes.apps.demo.actions import (
+    Picture,
+    SpeakingView,
+    StreamRegistry,
+    continue_recording,
+    speak,
+    view_recording,
+)
 from recipes.apps.demo.fragments import alignment, facts_table, figure, player, told, trouble
-from recipes.apps.demo.limits import DemoLimits
 from recipes.apps.demo.page import create_app
-from recipes.apps.demo.speech_tabs import LiveShelf, SpeakingView, continue_recording, speak
-from recipes.apps.demo.uploads import read_upload
-from recipes.apps.serve.live import LiveSpeech
+from recipes.apps.uploads import read_upload
+from recipes.apps.wav_stream import WavBroadcast
 from slm import SamplingConfig, SpeechLM, SpokenSpan
 from tests.recipes.untrained_models import save_speaker
 
@@ -52,9 +58,12 @@ def recording(tmp_path: Path) -> str:
 
 
 def say(
-    speaker: SpeechLM, shelf: LiveShelf, text: str = "Hello there, it rains.", prompt: str | None = None
+    speaker: SpeechLM,
+    registry: StreamRegistry,
+    text: str = "Hello there, it rains.",
+    prompt: str | None = None,
 ) -> Iterator[SpeakingView]:
-    return speak(speaker, shelf, LIMITS, text, "anna", prompt, "", SAMPLING, 3)
+    return speak(speaker, registry, LIMITS, text, "anna", prompt, "", SAMPLING, 3)
 
 
 def test_a_recording_is_seen_and_heard_after_the_codec(speaker: SpeechLM, recording: str) -> None:
@@ -92,8 +101,8 @@ def test_bad_and_long_uploads_are_told(speaker: SpeechLM, tmp_path: Path) -> Non
 
 
 def test_speech_can_be_heard_while_it_is_made(speaker: SpeechLM) -> None:
-    shelf = LiveShelf()
-    views = list(say(speaker, shelf))
+    registry = StreamRegistry()
+    views = list(say(speaker, registry))
     assert len(views) > 3 and len({view.live for view in views}) == 1
     last = views[-1]
     assert last.audio is not None and all(view.audio is None for view in views[:-1])
@@ -101,20 +110,20 @@ def test_speech_can_be_heard_while_it_is_made(speaker: SpeechLM) -> None:
     assert "".join(span.text for span in last.spans) == "Hello there, it rains."
     said = speaker.speak("Hello there, it rains.", "anna", sampling=SAMPLING, seed=3)
     assert (last.audio - said.audio).abs().max() <= 1e-4
-    assert shelf.get(last.live) is not None and shelf.get("../" + last.live) is None
+    assert registry.get(last.live) is not None and registry.get("../" + last.live) is None
 
 
 def test_a_recording_s_voice_and_its_refusals(speaker: SpeechLM, recording: str, tmp_path: Path) -> None:
-    shelf = LiveShelf()
-    named, like = (list(say(speaker, shelf, prompt=path))[-1].audio for path in (None, recording))
+    registry = StreamRegistry()
+    named, like = (list(say(speaker, registry, prompt=path))[-1].audio for path in (None, recording))
     assert len(named) != len(like) or not torch.equal(named, like)
     soundfile.write(tmp_path / "quiet.wav", np.zeros(RATE), RATE)
     with pytest.raises(UserError, match="the recording is silent"):
-        next(say(speaker, shelf, prompt=str(tmp_path / "quiet.wav")))
+        next(say(speaker, registry, prompt=str(tmp_path / "quiet.wav")))
     with pytest.raises(UserError, match="longer than 80 characters"):
-        next(say(speaker, shelf, "a" * 81))
+        next(say(speaker, registry, "a" * 81))
     with pytest.raises(UserError, match="nothing to say"):
-        next(say(speaker, shelf, "?"))
+        next(say(speaker, registry, "?"))
 
 
 def test_continuations_differ_and_begin_alike(speaker: SpeechLM, recording: str) -> None:
@@ -129,33 +138,33 @@ def test_continuations_differ_and_begin_alike(speaker: SpeechLM, recording: str)
 
 
 def test_a_closed_tab_leaves_nobody_waiting(speaker: SpeechLM) -> None:
-    shelf = LiveShelf()
-    views = say(speaker, shelf)
+    registry = StreamRegistry()
+    views = say(speaker, registry)
     first = next(views)
     views.close()
     with TestClient(create_app(speaker, LIMITS)) as client:
         assert client.get(f"/speech/{first.live}.wav").status_code == 404  # of another page
-    live = shelf.get(first.live)
+    live = registry.get(first.live)
     assert live is not None and live._over
 
 
 def test_stopped_speech_is_what_there_was_of_it(speaker: SpeechLM) -> None:
-    shelf = LiveShelf()
-    whole = list(say(speaker, shelf))[-1]
-    views = say(speaker, shelf)
+    registry = StreamRegistry()
+    whole = list(say(speaker, registry))[-1]
+    views = say(speaker, registry)
     first = next(views)
-    shelf.stop(first.live)
+    registry.stop(first.live)
     (last,) = views
     assert last.status.startswith("Stopped.") and last.audio is not None and whole.audio is not None
     assert 0 < len(last.audio) < len(whole.audio)
     assert torch.equal(last.audio, whole.audio[: len(last.audio)])
-    shelf.stop(None)  # nothing was said yet
+    registry.stop(None)  # nothing was said yet
 
 
-def test_the_shelf_forgets_the_oldest() -> None:
-    shelf = LiveShelf()
-    names = [shelf.put(LiveSpeech(RATE)) for _ in range(40)]
-    assert shelf.get(names[0]) is None and shelf.get(names[-1]) is not None
+def test_the_registry_forgets_the_oldest() -> None:
+    registry = StreamRegistry()
+    names = [registry.put(WavBroadcast(RATE)) for _ in range(40)]
+    assert registry.get(names[0]) is None and registry.get(names[-1]) is not None
     assert len(set(names)) == 40
 
 
@@ -230,11 +239,11 @@ def test_files_that_nobody_uploaded_are_not_read(speaker: SpeechLM, tmp_path: Pa
 
 
 def test_two_users_at_once(speaker: SpeechLM) -> None:
-    shelf = LiveShelf()
+    registry = StreamRegistry()
     heard: dict[int, torch.Tensor] = {}
 
     def user(number: int) -> None:
-        audio = list(speak(speaker, shelf, LIMITS, "It rains.", "anna", None, "", SAMPLING, number % 2))[
+        audio = list(speak(speaker, registry, LIMITS, "It rains.", "anna", None, "", SAMPLING, number % 2))[
             -1
         ].audio
         assert audio is not None

@@ -13,6 +13,8 @@ from slm.models.checkpoint import SpeakingHabits
 from slm.models.configuration import ModelConfig
 from tests.recipes.untrained_models import save_codec, save_slm
 
+TEXT = "The boats lay on their sides."
+
 pytestmark = pytest.mark.skipif(
     not (steps.SAMPLE_CORPUS / "manifest.jsonl").is_file(), reason="the sample corpus is not bundled"
 )
@@ -52,7 +54,7 @@ def test_everything_is_there_at_the_end_and_nothing_is_made_twice(
     in_their_place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "a quick start"
-    assert main(["quickstart", "--output", str(output), "--train_seconds", "600"]) == 0
+    assert main(["quickstart", "--output", str(output), "--text", TEXT, "--train_seconds", "600"]) == 0
     printed = capsys.readouterr().out
     assert all(f"[{n}/5]" in printed for n in range(1, 6))
     assert "40 recordings" in printed and "12 steps: a speech token cost" in printed
@@ -77,7 +79,7 @@ def test_everything_is_there_at_the_end_and_nothing_is_made_twice(
         "curves.png",
     ):
         assert f"({link})" in page
-    assert steps.TEXT in page and "264 bits a second" in page and "log2(2,048) = 11 bits" in page
+    assert TEXT in page and "264 bits a second" in page and "log2(2,048) = 11 bits" in page
     assert "nan" not in page
 
     log = [json.loads(line) for line in (output / "trained" / "log.jsonl").read_text().splitlines()]
@@ -87,7 +89,7 @@ def test_everything_is_there_at_the_end_and_nothing_is_made_twice(
 
     made = {path: path.stat().st_mtime_ns for path in (output / "tokens").glob("*.parquet")}
     weights = (output / "trained" / "final" / "model.safetensors").stat().st_mtime_ns
-    assert main(["quickstart", "--output", str(output), "--train_seconds", "600"]) == 0
+    assert main(["quickstart", "--output", str(output), "--text", TEXT, "--train_seconds", "600"]) == 0
     assert made == {path: path.stat().st_mtime_ns for path in made}
     assert (output / "trained" / "final" / "model.safetensors").stat().st_mtime_ns == weights
 
@@ -97,10 +99,10 @@ def test_a_language_model_of_another_codec_is_refused(
 ) -> None:
     monkeypatch.setattr(steps, "MODEL", str(in_their_place / "slm of another codec"))
     with pytest.raises(UserError, match="the same codes mean other sounds"):
-        steps.quickstart(tmp_path, train_seconds=600.0)
+        steps.quickstart(tmp_path, TEXT, train_seconds=600.0)
     assert not (tmp_path / "tokens").exists()  # said before anything takes time
 
 
 def test_no_time_to_train_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="train_seconds is 0"):
-        steps.quickstart(tmp_path, train_seconds=0.0)
+        steps.quickstart(tmp_path, TEXT, train_seconds=0.0)

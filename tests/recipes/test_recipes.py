@@ -7,8 +7,7 @@ import pytest
 import yaml
 
 from recipes.cli.arguments import build_parser
-from recipes.cli.codec import train_codec_command
-from recipes.cli.slm import train_slm_command
+from recipes.cli.train import train_codec_command, train_slm_command
 from slm.training.config import SLMTrainingConfig
 
 RECIPES = Path(__file__).parents[2] / "recipes"

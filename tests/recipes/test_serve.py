@@ -13,8 +13,8 @@ pytest.importorskip("fastapi")
 
 from fastapi.testclient import TestClient
 
+from recipes.apps.config import ServiceLimits
 from recipes.apps.serve.app import create_app
-from recipes.apps.serve.limits import ServiceLimits
 from slm import SamplingConfig, SpeechLM
 from tests.recipes.malformed import encoded, hum
 from tests.recipes.untrained_models import save_speaker

@@ -1,31 +1,145 @@
-"""What the Speak and Continue tabs do: generators of what there is to see and to hear so far."""
+"""What the tabs of the page do: a recording through the codec, a text spoken, a recording continued."""
 
+import io
+import math
 import secrets
+import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import soundfile
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
+from codec import Codec
 from codec.foundation import UserError
-from recipes.apps.demo.limits import DemoLimits
-from recipes.apps.demo.uploads import read_upload
-from recipes.apps.serve.live import LiveSpeech
-from recipes.apps.wav_stream import pcm16
+from codec.metrics import CodebookUse, log_mel_l1
+from recipes.apps.config import DemoLimits
+from recipes.apps.uploads import read_upload
+from recipes.apps.wav_stream import WavBroadcast, pcm16
+from recipes.reporting.pictures import spectrogram_picture, waveform_row
 from slm import Prompt, SamplingConfig, SpeechLM, SpokenResult, SpokenSpan
 
+_RECORDING = Path(__file__).parents[2] / "bundled" / "sample_corpus" / "wavs" / "slt-0014.flac"
+_WIDE, _NARROW = 10.0, 4.2  # inches: what is legible beside the controls, and on a phone
 _LEAST_SECONDS = 1.0  # of a continuation: a recording that sounds finished is gone on from all the same
 _MOST_LIVE = 32  # streams that can still be listened to; older ones are forgotten
 
 
-class LiveShelf:
+# ---- Codec
+
+
+@lru_cache(maxsize=1)
+def example_recording() -> tuple[int, np.ndarray]:
+    """Its sampling rate, and (samples,) int16."""
+    samples, rate = soundfile.read(_RECORDING, dtype="int16")
+    return rate, samples
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One drawing at two widths, for letters are to be read on a phone too: WebP files."""
+
+    wide: bytes
+    narrow: bytes
+
+
+@dataclass(frozen=True)
+class CodecView:
+    """One recording through a codec."""
+
+    raster: Picture  # the tokens
+    spectrograms: Picture  # before and after
+    reconstruction: Tensor  # (samples,)
+    facts: list[tuple[str, str]]  # what, how much
+
+
+def view_recording(codec: Codec, waveform: Tensor) -> CodecView:
+    """Encode, decode, draw and measure (samples,) at the codec's rate."""
+    config = codec.config
+    with torch.inference_mode():
+        codes = codec.encode_blocks([waveform.to(codec.device)]).cpu()  # (quantizers, frames)
+        audio = codec.decode(codes[None].to(codec.device)).audio_values[0, 0].float().cpu()
+    audio = audio[: len(waveform)]
+    rows = [
+        waveform_row("recording", waveform, config.sampling_rate),
+        waveform_row("after the codec", audio, config.sampling_rate),
+    ]
+    return CodecView(
+        raster=_picture(lambda path, width: _draw_raster(path, codes.numpy(), config, width)),
+        spectrograms=_picture(lambda path, width: spectrogram_picture(path, rows, width)),
+        reconstruction=audio,
+        facts=_facts(codes, waveform, audio, config),
+    )
+
+
+def _facts(codes: Tensor, waveform: Tensor, audio: Tensor, config: Any) -> list[tuple[str, str]]:
+    use = CodebookUse(list(config.codebook_sizes))
+    use.update(codes)
+    seconds = len(waveform) / config.sampling_rate
+    facts = [
+        ("length", f"{seconds:.2f} s"),
+        ("tokens", f"{codes.numel():,} ({config.frame_rate * config.num_quantizers:g} a second)"),
+        (
+            "different tokens",
+            f"{sum(entry.used for entry in use.statistics()):,} of {sum(config.codebook_sizes):,}",
+        ),
+        ("bitrate", f"{use.nominal_bitrate(config.frame_rate):.0f} bit/s"),
+        ("bitrate by how often each token occurs", f"{use.entropy_bitrate(config.frame_rate):.0f} bit/s"),
+    ]
+    distance = log_mel_l1(waveform, audio, config.sampling_rate)
+    return [*facts, ("log-mel distance (L1)", "–" if math.isnan(distance) else f"{distance:.2f}")]
+
+
+def _draw_raster(path: Path, codes: np.ndarray, config: Any, width: float) -> None:
+    """Every token as a dot: time to the right, its number upwards; a panel a quantizer."""
+    count, frames = codes.shape
+    figure = Figure(figsize=(width, 1.0 + 2.4 * min(count, 4)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+    times = (np.arange(frames) + 0.5) / config.frame_rate
+    for quantizer, axis in enumerate(axes):
+        axis.scatter(times, codes[quantizer], s=9, c=codes[quantizer], cmap="viridis", linewidths=0)
+        axis.set_ylim(-0.02 * config.codebook_sizes[quantizer], 1.02 * config.codebook_sizes[quantizer])
+        axis.set_ylabel("token" if count == 1 else f"q{quantizer}")
+    axes[-1].set_xlim(0.0, max(frames / config.frame_rate, 1e-3))
+    axes[-1].set_xlabel("seconds")
+    figure.savefig(path, dpi=120)
+
+
+def _picture(draw: Callable[[Path, float], None]) -> Picture:
+    """What `draw` writes as a PNG to a path, at a width in inches."""
+    return Picture(_webp(draw, _WIDE), _webp(draw, _NARROW))
+
+
+def _webp(draw: Callable[[Path, float], None], width: float) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "picture.png"
+        draw(path, width)
+        with Image.open(path) as image:
+            smaller = io.BytesIO()  # a tenth of the PNG: the picture travels inside the page
+            image.convert("RGB").save(smaller, "WEBP", quality=90)
+            return smaller.getvalue()
+
+
+# ---- Speak and Continue
+
+
+class StreamRegistry:
     """Speech that is being made, by a name that nobody can guess."""
 
     def __init__(self) -> None:
-        self._streams: OrderedDict[str, LiveSpeech] = OrderedDict()
+        self._streams: OrderedDict[str, WavBroadcast] = OrderedDict()
 
-    def put(self, live: LiveSpeech) -> str:
+    def put(self, live: WavBroadcast) -> str:
         """Keep it; the oldest goes when there are many."""
         name = secrets.token_urlsafe(16)
         self._streams[name] = live
@@ -39,7 +153,7 @@ class LiveShelf:
         if live is not None:
             live.stop()
 
-    def get(self, name: str) -> LiveSpeech | None:
+    def get(self, name: str) -> WavBroadcast | None:
         """Find it, if it is still there."""
         return self._streams.get(name)
 
@@ -50,14 +164,14 @@ class SpeakingView:
 
     status: str  # a line
     spans: list[SpokenSpan]  # so far
-    live: str | None  # the name on the shelf of what can be listened to
+    live: str | None  # the name on the registry of what can be listened to
     audio: Tensor | None = None  # (samples,), at the end
     cuts: list[str] = field(default_factory=list)
 
 
 def speak(
     speaker: SpeechLM,
-    shelf: LiveShelf,
+    registry: StreamRegistry,
     limits: DemoLimits,
     text: str,
     voice: str | None,
@@ -66,7 +180,7 @@ def speak(
     sampling: SamplingConfig,
     seed: int,
 ) -> Iterator[SpeakingView]:
-    """Say a text until its end or `LiveShelf.stop`, telling after every piece how far it is. Raises UserError."""
+    """Say a text until its end or `StreamRegistry.stop`, telling after every piece how far it is. Raises UserError."""
     if len(text) > limits.characters:
         raise UserError(f"the text is longer than {limits.characters} characters")
     prompt: Prompt | None = None
@@ -76,8 +190,8 @@ def speak(
         prompt = speaker.prompt(waveform, rate, prompt_text.strip() or None)
         voice = None
     stream = speaker.stream(text, voice, prompt, sampling, seed=seed)
-    live = LiveSpeech(stream.sampling_rate)
-    name = shelf.put(live)
+    live = WavBroadcast(stream.sampling_rate)
+    name = registry.put(live)
     spans: list[SpokenSpan] = []
     pieces: list[Tensor] = []
     try:

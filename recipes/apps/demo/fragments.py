@@ -4,7 +4,7 @@ import base64
 import html
 from collections.abc import Sequence
 
-from recipes.apps.demo.codec_tab import Picture
+from recipes.apps.demo.actions import Picture
 from slm import SpokenSpan
 
 STYLE = """

@@ -10,12 +10,16 @@ import numpy as np
 from torch import Tensor
 
 from codec.foundation import UserError
-from recipes.apps.demo.codec_tab import view_recording
-from recipes.apps.demo.examples import example_recording
+from recipes.apps.config import DemoLimits
+from recipes.apps.demo.actions import (
+    StreamRegistry,
+    continue_recording,
+    example_recording,
+    speak,
+    view_recording,
+)
 from recipes.apps.demo.fragments import alignment, facts_table, figure, player, told, trouble
-from recipes.apps.demo.limits import DemoLimits
-from recipes.apps.demo.speech_tabs import LiveShelf, continue_recording, speak
-from recipes.apps.demo.uploads import read_upload
+from recipes.apps.uploads import read_upload
 from slm import SamplingConfig, SpeechLM
 
 # voices that the model has no name for
@@ -33,7 +37,7 @@ class Tabs:
     """What the handlers of all tabs work with."""
 
     speaker: SpeechLM
-    shelf: LiveShelf
+    registry: StreamRegistry
     limits: DemoLimits
 
     @property
@@ -117,14 +121,14 @@ class Tabs:
                     live = gr.HTML(apply_default_css=False)
                     times = gr.HTML(apply_default_css=False)
                     whole = _audio("Whole speech", visible=False)
-                playing = gr.State(None)  # its name on the shelf
+                playing = gr.State(None)  # its name on the registry
 
         def work(text: str, voice: str, path: str | None, words: str, *sampling: float) -> Iterator[Changes]:
             hidden = gr.update(value=None, visible=False)
             yield {status: told(["Beginning …"]), results: _shown(False), live: "", times: "", whole: hidden}
             chosen = None if voice == _OWN else voice
             views = speak(
-                self.speaker, self.shelf, self.limits, text, chosen, path, words, *_sampling(sampling)
+                self.speaker, self.registry, self.limits, text, chosen, path, words, *_sampling(sampling)
             )
             drawn = None
             for view in views:
@@ -144,7 +148,7 @@ class Tabs:
             **_options(status),
         )
         # not in the queue: who wants to stop does not wait
-        stop.click(self.shelf.stop, playing, None, queue=False, api_visibility="private")
+        stop.click(self.registry.stop, playing, None, queue=False, api_visibility="private")
 
     # ---- Continue
 

@@ -1,23 +1,20 @@
 """The page: three tabs around the functions that do the work. Nothing is loaded from elsewhere."""
 
-from typing import TYPE_CHECKING
-
 import gradio as gr
+from fastapi import FastAPI
+from fastapi.responses import Response, StreamingResponse
 from torch import nn
 
+from recipes.apps.config import DemoLimits
+from recipes.apps.demo.actions import StreamRegistry
 from recipes.apps.demo.fragments import STYLE
 from recipes.apps.demo.layout import Tabs
-from recipes.apps.demo.limits import DemoLimits
-from recipes.apps.demo.speech_tabs import LiveShelf
 from slm import SpeechLM
 
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
-
-def build_page(speaker: SpeechLM, shelf: LiveShelf, limits: DemoLimits) -> gr.Blocks:
+def build_page(speaker: SpeechLM, registry: StreamRegistry, limits: DemoLimits) -> gr.Blocks:
     """The Gradio page of a loaded model and its codec."""
-    tabs = Tabs(speaker, shelf, limits)
+    tabs = Tabs(speaker, registry, limits)
     info = speaker.vocabulary.codec
     with gr.Blocks(title="codec-slm", analytics_enabled=False, delete_cache=(600, 3_600)) as page:
         gr.Markdown(
@@ -39,20 +36,17 @@ def _millions(model: nn.Module) -> str:
     return f"{parameters / 1e6:.1f} million parameters"
 
 
-def create_app(speaker: SpeechLM, limits: DemoLimits) -> "FastAPI":
+def create_app(speaker: SpeechLM, limits: DemoLimits) -> FastAPI:
     """The page, and beside it the speech that is being made, as one application."""
-    from fastapi import FastAPI
-    from fastapi.responses import Response, StreamingResponse
-
-    shelf = LiveShelf()
-    page = build_page(speaker, shelf, limits)
+    registry = StreamRegistry()
+    page = build_page(speaker, registry, limits)
     # Gradio refuses files that nobody uploaded only once it counts as launched, which mounting alone does not do
     page.has_launched = True
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/speech/{name}.wav")
     async def speech(name: str) -> Response:
-        live = shelf.get(name)
+        live = registry.get(name)
         if live is None:
             return Response("this speech is no longer here", 404)
         return StreamingResponse(live.listen(), media_type="audio/wav", headers={"cache-control": "no-store"})

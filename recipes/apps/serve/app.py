@@ -6,24 +6,23 @@ curl -d '{"text": "Nobody was in a hurry."}' localhost:8000/speak | aplay
 """
 
 import asyncio
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
 
 import torch
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
 
 from codec import CodecInfo
 from codec.foundation import UserError
-from recipes.apps.serve.desk import Desk
-from recipes.apps.serve.limits import ServiceLimits
-from recipes.apps.serve.live import LiveSpeech
-from recipes.apps.serve.middleware import Guard, Refusal
-from recipes.apps.serve.recordings import Upload, read_recording
-from recipes.apps.wav_stream import wav_bytes
+from recipes.apps.config import ServiceLimits
+from recipes.apps.serve.middleware import LimitMiddleware, RequestError
+from recipes.apps.uploads import Upload, read_recording
+from recipes.apps.wav_stream import WavBroadcast, wav_bytes
 from slm import SamplingConfig, SpeechLM
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 _SAMPLING = SamplingConfig()
 Body = TypeVar("Body", bound=BaseModel)
@@ -51,15 +50,43 @@ class SpeakBody(BaseModel):
     top_p: float = Field(default=_SAMPLING.top_p, gt=0, le=1)
 
 
-def create_app(speaker: SpeechLM, limits: ServiceLimits) -> "FastAPI":
-    """A FastAPI application around a loaded model and its codec."""
-    from fastapi import FastAPI, Request
-    from fastapi.responses import JSONResponse, Response, StreamingResponse
-    from starlette.exceptions import HTTPException
+class RequestQueue:
+    """Works on `limits.concurrent` requests at once; `limits.waiting` more may wait, others get a 503."""
 
+    def __init__(self, limits: ServiceLimits) -> None:
+        self._limits = limits
+        self._slots = asyncio.Semaphore(limits.concurrent)
+        self._waiting = 0
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """A slot for as long as the block takes. Raises RequestError."""
+        await self.acquire()
+        try:
+            yield
+        finally:
+            self.release()
+
+    async def acquire(self) -> None:
+        """Wait for a slot. Raises RequestError."""
+        if self._slots.locked() and self._waiting >= self._limits.waiting:
+            raise RequestError(503, "too many requests are waiting: try again in a moment")
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+
+    def release(self) -> None:
+        """Give the slot to the next request."""
+        self._slots.release()
+
+
+def create_app(speaker: SpeechLM, limits: ServiceLimits) -> FastAPI:
+    """A FastAPI application around a loaded model and its codec."""
     # no pages of documentation: they would load scripts from elsewhere
     app = FastAPI(title="codec-slm", docs_url=None, redoc_url=None, redirect_slashes=False)
-    info, codec, desk = CodecInfo.of(speaker.codec), speaker.codec, Desk(limits)
+    info, codec, queue = CodecInfo.of(speaker.codec), speaker.codec, RequestQueue(limits)
     rate = info.sampling_rate
     making: set[asyncio.Task[None]] = set()
 
@@ -80,13 +107,13 @@ def create_app(speaker: SpeechLM, limits: ServiceLimits) -> "FastAPI":
     async def encode(request: Request) -> dict[str, Any]:
         """An audio file as the body -> its codes."""
         upload = Upload(await request.body())
-        async with desk.place():
+        async with queue.slot():
             return await asyncio.to_thread(_encode, upload)
 
     def _encode(upload: Upload) -> dict[str, Any]:
         recording = read_recording(upload, rate, limits.seconds)
         if not recording.is_whole:
-            raise Refusal(413, f"the recording is longer than {limits.seconds:g} s")
+            raise RequestError(413, f"the recording is longer than {limits.seconds:g} s")
         codes = codec.encode_blocks([recording.waveform.to(speaker.model.device)])
         return {
             "codes": codes.tolist(),
@@ -105,7 +132,7 @@ def create_app(speaker: SpeechLM, limits: ServiceLimits) -> "FastAPI":
                 f"not of {info.name} ({info.fingerprint})"
             )
         codes = _checked_codes(body.codes, info, limits)
-        async with desk.place():
+        async with queue.slot():
             wav = await asyncio.to_thread(_decode, codes)
         return Response(wav, media_type="audio/wav")
 
@@ -119,23 +146,23 @@ def create_app(speaker: SpeechLM, limits: ServiceLimits) -> "FastAPI":
         """A text -> a WAV that begins before all of it is spoken."""
         body = _parsed(SpeakBody, await request.body())
         if len(body.text) > limits.characters:
-            raise Refusal(413, f"the text is longer than {limits.characters} characters")
+            raise RequestError(413, f"the text is longer than {limits.characters} characters")
         sampling = SamplingConfig(body.temperature, body.top_k, body.top_p)
-        await desk.take()
+        await queue.acquire()
         try:
             stream = await asyncio.to_thread(
                 speaker.stream, body.text, body.voice, sampling=sampling, seed=body.seed
             )
         except BaseException:
-            desk.leave()
+            queue.release()
             raise
-        live = LiveSpeech(rate)
+        live = WavBroadcast(rate)
         task = asyncio.create_task(asyncio.to_thread(live.fill, stream))
         making.add(task)
 
         def done(task: asyncio.Task[None]) -> None:
             making.discard(task)
-            desk.leave()  # as soon as it is made, however slowly it is listened to
+            queue.release()  # as soon as it is made, however slowly it is listened to
 
         task.add_done_callback(done)
 
@@ -154,7 +181,7 @@ def create_app(speaker: SpeechLM, limits: ServiceLimits) -> "FastAPI":
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
         return JSONResponse({"error": str(error.detail)}, error.status_code)
 
-    app.add_middleware(Guard, most_bytes=limits.bytes)
+    app.add_middleware(LimitMiddleware, most_bytes=limits.bytes)
     return app
 
 
@@ -171,14 +198,14 @@ def _parsed(kind: type[Body], content: bytes) -> Body:
 
 
 def _checked_codes(codes: list[list[int]], info: CodecInfo, limits: ServiceLimits) -> torch.Tensor:
-    """(num_quantizers, frames) int64. Raises UserError and Refusal for what the codec cannot decode."""
+    """(num_quantizers, frames) int64. Raises UserError and RequestError for what the codec cannot decode."""
     if len(codes) != info.num_quantizers or len({len(row) for row in codes}) != 1:
         raise UserError(f"codes are {info.num_quantizers} rows of one length, one for each quantizer")
     frames = len(codes[0])
     if not frames:
         raise UserError("there are no codes to decode")
     if frames > limits.seconds * info.frame_rate:
-        raise Refusal(413, f"the codes are of more than {limits.seconds:g} s")
+        raise RequestError(413, f"the codes are of more than {limits.seconds:g} s")
     for row, size in zip(codes, info.codebook_sizes, strict=True):
         if not 0 <= min(row) <= max(row) < size:
             raise UserError(f"codes go from 0 to {size - 1}")

@@ -1,4 +1,4 @@
-"""What stands before every request: a limit on its size, and an answer of one line whatever goes wrong."""
+"""Middleware before every request: it limits the size of the body, and answers every error in one line."""
 
 import asyncio
 import json
@@ -8,12 +8,12 @@ from typing import Any
 
 from codec.foundation import UserError
 
-# What is still taken of a body that was refused, so many times what is allowed and so long: many clients listen only
-# after they have sent it all, and would see a broken connection instead of the answer.
+# Many clients read the answer only after they have sent their whole body. So a refused body is still read, up to this
+# many times the limit and for this long.
 _DRAINED_TIMES, _DRAINED_SECONDS = 4, 10.0
 
 
-class Refusal(Exception):
+class RequestError(Exception):
     """An answer with a status above 400, in one line."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -21,11 +21,11 @@ class Refusal(Exception):
         self.status = status
 
 
-class Guard:
+class LimitMiddleware:
     """ASGI middleware: refuses bodies of more than `most_bytes`, and lets no exception out of the application.
 
-    A UserError is a 400 with its message; what nobody foresaw a 500 that tells nothing of the inside, and a line on
-    standard error.
+    A UserError becomes a 400 with its message. Any other error becomes a 500 that tells nothing of the inside; standard
+    error gets a line.
     """
 
     def __init__(self, app: Any, most_bytes: int) -> None:
@@ -55,23 +55,23 @@ class Guard:
         try:
             length = dict(scope["headers"]).get(b"content-length", b"0")
             if not length.isdigit():
-                raise Refusal(400, "the content-length is no number")
+                raise RequestError(400, "the content-length is no number")
             if int(length) > self.most_bytes:
                 raise self._too_large()
             await self.app(scope, counted, watched)
         except Exception as error:
-            if not isinstance(error, Refusal | UserError):
+            if not isinstance(error, RequestError | UserError):
                 # the type and no more: messages may hold what a stranger sent
                 print(f"codec-slm: {scope['path']!r}: {type(error).__name__}", file=sys.stderr)
             if not answered:
                 await self._answer(receive, send, error)
 
-    def _too_large(self) -> Refusal:
-        return Refusal(413, f"the request is larger than {self.most_bytes / 2**20:g} MB")
+    def _too_large(self) -> RequestError:
+        return RequestError(413, f"the request is larger than {self.most_bytes / 2**20:g} MB")
 
     async def _answer(self, receive: Any, send: Any, error: Exception) -> None:
         status, message = 500, "something went wrong here"
-        if isinstance(error, Refusal):
+        if isinstance(error, RequestError):
             status, message = error.status, str(error)
         elif isinstance(error, UserError):
             status, message = 400, str(error)

@@ -1,0 +1,213 @@
+"""What the commands read and write around a speech language model: texts, voices and recordings; audio files."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from codec.foundation import Progress, UserError, write_text
+from codec.streaming_codec import ChunkedDecoder, stream_decoder
+from data import read_audio, write_audio
+from recipes.apps.wav_stream import pcm16, wav_bytes, wav_header
+from slm import (
+    Prompt,
+    SamplingConfig,
+    SpeakingProgress,
+    SpeechBounds,
+    SpeechLM,
+    SpeechRequest,
+    SpeechStream,
+    SpokenResult,
+)
+from slm.generation.speech_lm import Watcher
+
+_STDOUT = "-"
+
+
+class Voices:
+    """The voices of `--voice`: tags of the model, and recordings, each read once."""
+
+    def __init__(self, speaker: SpeechLM):
+        self.speaker = speaker
+        self._prompts: dict[tuple[str, str | None], Prompt] = {}
+
+    def find(self, voice: str | None, text: str | None) -> tuple[str | None, Prompt | None]:
+        """A voice as the model's tag or as a prompt, whichever it is; `text` is what a recording says."""
+        known = self.speaker.vocabulary.voices
+        if voice is None or voice in known:
+            if text is not None:
+                raise UserError("--voice_text is what a recording says: give the recording as --voice")
+            return voice, None
+        if not Path(voice).exists():
+            names = ", ".join(known) or "none"
+            raise UserError(f"{voice} is neither a recording nor one of the model's voices ({names})")
+        if (voice, text) not in self._prompts:
+            self._prompts[voice, text] = read_prompt(self.speaker, Path(voice), text)
+        return None, self._prompts[voice, text]
+
+
+def read_prompt(speaker: SpeechLM, path: Path, text: str | None = None) -> Prompt:
+    """A recording as a prompt; `text` is what it says."""
+    rate = speaker.vocabulary.codec.sampling_rate
+    return speaker.prompt(read_audio(path, rate), rate, text, name=str(path))
+
+
+def read_texts(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSONL file, each with a text and an id that can be a file's name."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    rows: list[dict[str, Any]] = []
+    width = len(str(len(lines)))
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error})") from None
+        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+            raise UserError(f'{path}, line {number}: expected an object with a "text"')
+        if unknown := row.keys() - {"id", "text", "voice", "voice_text"}:
+            raise UserError(f"{path}, line {number}: unknown field {sorted(unknown)[0]!r}")
+        row["id"] = str(row.get("id", f"{number:0{width}}"))
+        if not re.fullmatch(r"\w[\w.-]*", row["id"]):
+            raise UserError(
+                f"{path}, line {number}: the id {row['id']!r} names a file: letters, digits, '-', '_' and '.' only"
+            )
+        rows.append(row)
+    ids = [row["id"] for row in rows]
+    if twice := next((name for name in ids if ids.count(name) > 1), None):
+        raise UserError(f"{path}: the id {twice!r} comes twice")
+    if not rows:
+        raise UserError(f"{path}: holds no texts")
+    return rows
+
+
+def speak_rows(
+    voices: Voices,
+    rows: list[dict[str, Any]],
+    output: Path,
+    voice: str | None,
+    voice_text: str | None,
+    candidates: int,
+    batch_size: int,
+    sampling: SamplingConfig,
+    bounds: SpeechBounds,
+    seed: int,
+) -> None:
+    """Say the texts of `read_texts`: an audio file each in the directory `output`, and speech.jsonl about them."""
+    requests = []
+    for row in rows:
+        said = row.get("voice_text", voice_text if "voice" not in row else None)
+        requests.append(SpeechRequest(row["text"], *voices.find(row.get("voice", voice), said)))
+    lines = []
+    with word_progress(" ".join(row["text"] for row in rows)) as on_progress:
+        results = voices.speaker.speak_all(
+            requests, candidates, sampling, bounds, None, seed, batch_size, on_progress
+        )
+        output.mkdir(parents=True, exist_ok=True)
+        for row, result in zip(rows, results, strict=True):
+            name = f"{row['id']}.wav"
+            write_audio(output / name, result.audio, result.sampling_rate)
+            spans = [{"text": span.text, "start": span.start, "end": span.end} for span in result.spans]
+            lines.append(
+                {**row, "audio": name, "seconds": result.seconds, "ended": result.ended, "cuts": result.cuts}
+                | ({"spans": spans} if spans else {})
+            )
+    write_text(
+        output / "speech.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    )
+    seconds = sum(line["seconds"] for line in lines)
+    cut = sum(bool(line["cuts"]) for line in lines)
+    print(
+        f"{output}: {len(lines)} texts, {seconds:.1f} s of speech"
+        + (f"; of {cut} something was cut, see speech.jsonl" if cut else "")
+    )
+
+
+@contextmanager
+def word_progress(text: str) -> Iterator[Watcher]:
+    """Shows a progress bar in words of `text`; gives what to call with the progress."""
+    bars: list[Progress] = []  # none before the first word: there may be an error to tell instead
+
+    def tell(progress: SpeakingProgress) -> None:
+        if not bars:
+            bars.append(Progress(len(text.split()), unit="words", label="speaking"))
+        bars[0].update(progress.words - bars[0].done, f"{progress.seconds:.1f} s of speech")
+
+    try:
+        yield tell
+    finally:
+        for bar in bars:
+            bar.close()
+
+
+def write_speech(result: SpokenResult, output: str) -> None:
+    """Write an audio file, or a WAV to standard output for "-", and say how long it is and how fast it was made."""
+    if output == _STDOUT:
+        sys.stdout.buffer.write(wav_bytes(result.audio, result.sampling_rate))
+    else:
+        write_audio(output, result.audio, result.sampling_rate)
+    frames = result.codes.shape[1]
+    _say(
+        output,
+        f"{result.seconds:.2f} s, {frames} frames"
+        + (f" of which {result.prompt_frames} were given" if result.prompt_frames else "")
+        + f", made in {result.generation_seconds + result.decoding_seconds:.2f} s "
+        f"({result.real_time_factor:.2f} x the time it lasts)",
+        *result.cuts,
+    )
+
+
+def write_stream(speaker: SpeechLM, streamed: SpeechStream, output: str) -> None:
+    """Write speech while it is made, and say how soon and how fast it came."""
+    shows = sys.stderr.isatty()
+
+    def audio() -> Iterator[Tensor]:
+        for chunk in streamed:
+            if shows:
+                words = "".join(span.text for span in chunk.spans)
+                print(words, end="", file=sys.stderr, flush=True)
+            yield chunk.audio
+        if shows:
+            print(file=sys.stderr)
+
+    if output == _STDOUT:
+        sys.stdout.buffer.write(wav_header(streamed.sampling_rate))
+        for block in audio():
+            sys.stdout.buffer.write(pcm16(block))
+            sys.stdout.buffer.flush()
+    else:
+        write_audio(output, audio(), streamed.sampling_rate)
+    lead = streamed.smallest_lead
+    lines = [
+        f"{streamed.seconds:.2f} s, first audio after {streamed.first_audio_seconds:.2f} s, "
+        f"made in {streamed.working_seconds:.2f} s (real-time factor {streamed.real_time_factor:.2f})",
+        f"never less than {lead:.2f} s ahead of the listener"
+        if lead > 0
+        else f"{-lead:.2f} s late at the worst",
+    ]
+    decoder = stream_decoder(speaker.codec)
+    if isinstance(decoder, ChunkedDecoder):
+        error = decoder.error(streamed.codes[None])
+        lines.append(
+            f"this codec cannot stream: decoded in chunks, {decoder.latency_samples / streamed.sampling_rate:.2f} s "
+            f"behind the tokens; the noise of the seams is {error.signal_to_noise:.1f} dB below the speech"
+        )
+    _say(output, *lines, *streamed.cuts)
+
+
+def _say(output: str, *lines: str) -> None:
+    """A line each, on standard error where the audio goes to standard output."""
+    for line in lines:
+        if output == _STDOUT:
+            print(line, file=sys.stderr)
+        else:
+            print(f"{output}: {line}")

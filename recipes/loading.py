@@ -1,0 +1,110 @@
+"""What several commands do: choose a device, load what runs on it, find audio files, write decoded ones."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import slm
+from codec import Codec, CodecInfo, load_codec
+from codec.foundation import UserError, local_rank
+from data import TokenDataset, write_audio
+from data.corpora.folder import audio_files
+from data.tokenization import to_codes
+
+
+def resolve_device(name: str) -> str:
+    """A torch device for `--device`; "auto" is the accelerator that torch finds, else the CPU.
+
+    Each process of a launch gets a GPU of its own. Raises UserError for a device that is not there.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        name = "cpu" if accelerator is None else accelerator.type
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}: choose cpu, cuda, cuda:1, ... or auto") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        number = device.index if device.index is not None else local_rank() % max(1, count)
+        if number >= count:
+            raise UserError(f"no device {name}: this machine has {count} CUDA devices; choose --device cpu")
+        return f"cuda:{number}"
+    return name
+
+
+def load_codec_on(name: str, device: str, num_quantizers: int | None = None) -> Codec:
+    """The codec of `--codec` on the device of `--device`, with the first quantizers only if their number is given.
+
+    Raises UserError when either is not there.
+    """
+    if num_quantizers is None:
+        return load_codec(name, device=resolve_device(device))
+    return load_codec(name, device=resolve_device(device), num_quantizers=num_quantizers)
+
+
+def load_slm_on(name: str, device: str) -> "slm.SpeechLM":
+    """The speech language model of `--model` on the device of `--device`. Raises UserError likewise."""
+    return slm.SpeechLM.from_pretrained(name, device=resolve_device(device))
+
+
+def find_audio(paths: list[str]) -> dict[str, Path]:
+    """Audio files by id: their names without extension, with as much of the path as tells them apart.
+
+    Raises UserError when a path is missing, holds no audio, or two files would get one id.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        files = list(audio_files(path)) if path.is_dir() else [path]
+        if not files:
+            raise UserError(f"{path}: no audio files in it")
+        found += files
+    stems = [path.stem for path in found]
+    named = {
+        path.stem if stems.count(path.stem) == 1 else path.with_suffix("").as_posix(): path for path in found
+    }
+    if len(named) < len(found):
+        raise UserError("two inputs differ in their extension alone, or one is given twice: give each once")
+    return named
+
+
+def wav_path(directory: Path, identity: str) -> Path:
+    """A WAV file for an id, its folder made. Slashes in the id make folders, and none leads out of the directory."""
+    parts = [part for part in Path(identity).parts if part not in ("/", "..")]
+    path = directory.joinpath(*parts[:-1], f"{parts[-1] if parts else 'row'}.wav")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def decode_row(model: Any, dataset: TokenDataset, row: int, path: Path) -> None:
+    """Decode a row in bounded memory, and cut it to the length of what was encoded."""
+    info = dataset.info
+    blocks = model.decode_blocks(to_codes(dataset.codes(row), info.num_quantizers))
+    samples = round(dataset.seconds(row) * info.sampling_rate)
+    write_audio(path, first_samples(blocks, samples), info.sampling_rate)
+
+
+def decode_streams(
+    model: Any, streams: list[np.ndarray], info: CodecInfo, path: Path, pause_seconds: float
+) -> None:
+    """Write streams of codes, each decoded by itself, with silence between them."""
+    rate, count = info.sampling_rate, info.num_quantizers
+
+    def blocks() -> Iterator[Tensor]:
+        for number, stream in enumerate(streams):
+            if number:
+                yield torch.zeros(round(pause_seconds * rate))
+            yield from model.decode_blocks(to_codes(stream, count))
+
+    write_audio(path, blocks(), rate)
+
+
+def first_samples(blocks: Iterator[Tensor], count: int) -> Iterator[Tensor]:
+    """The blocks (samples,) of a waveform, cut to its first `count` samples."""
+    for block in blocks:
+        yield block[:count]
+        count = max(0, count - len(block))
