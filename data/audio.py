@@ -107,7 +107,7 @@ def audio_info(source: AudioSource) -> AudioInfo:
 def read_audio(source: AudioSource, sampling_rate: int, speed: float = 1.0) -> Tensor:
     """The whole waveform (samples,), float32, mono, at `sampling_rate`.
 
-    `speed` plays the recording that much faster, its pitch raised with it. Raises AudioError.
+    `speed` plays the recording that much faster and raises its pitch with it. Raises AudioError.
     """
     return torch.cat(list(_resampled(source, sampling_rate, speed)))
 
@@ -223,7 +223,7 @@ def _read_range(file: soundfile.SoundFile, source: AudioSource, start: int, stop
         return torch.zeros(0)
     try:
         if file.format == "MP3":
-            # A jump lands only about there, and misses what earlier frames have kept for later ones.
+            # A seek lands only near the place, and loses the bits that earlier frames keep for later ones.
             for position in range(0, start, _VALUES_PER_READ):
                 _read(file, source, min(_VALUES_PER_READ, start - position), position)
         else:
@@ -290,7 +290,7 @@ def _opened(source: AudioSource) -> soundfile.SoundFile:
 class _SequentialSoundFile(soundfile.SoundFile):
     """soundfile's class, kept from seeking to where it is after every read.
 
-    That costs time, and in an MP3, where a jump lands only about there, it garbles every read but the first.
+    Seeking costs time. In an MP3 it lands only near the place, which garbles every read but the first.
     """
 
     def seekable(self) -> bool:
@@ -355,8 +355,8 @@ def resampling_kernel(orig_rate: int, new_rate: int) -> ResamplingKernel:
 class Resampler:
     """Resamples a waveform that comes in blocks; the blocks joined equal the whole resampled at once (1e-6).
 
-    `push` takes (samples,) and gives what can be known by then, `finish` the rest: ceil(samples · new /
-    orig) in all. What is kept between calls is a step and its context.
+    `push` takes (samples,) and returns the output that is known by then, `finish` returns the rest: ceil(samples · new
+    / orig) in all. Between calls it keeps a step and its context.
     """
 
     def __init__(self, orig_rate: int, new_rate: int) -> None:

@@ -12,9 +12,8 @@ from codec.foundation import UserError, write_bytes
 from data.config import TokenizerKind
 
 _BYTES = 256
-_LONGEST_TEXT = 2**20  # bytes; SentencePiece would pass over what is longer than 4,192
-# How SentencePiece writes a space inside a piece. In a text it is a character like others, which no piece
-# may learn.
+_LONGEST_TEXT = 2**20  # bytes; by default SentencePiece skips texts longer than 4,192
+# SentencePiece writes a space inside a piece like this. In a text it is an ordinary character; no piece may learn it.
 _SPACE = "\u2581"
 
 
@@ -26,9 +25,9 @@ def train_text_tokenizer(
 ) -> Path:
     """Train a SentencePiece model on texts and write it to `output` (a `.model` file).
 
-    Text round-trips exactly: nothing is normalised, no space is added or removed, and characters that the
-    texts do not have are spelled in bytes. `vocab_size` counts the 256 bytes and `<unk>`; a char model
-    takes every character unless it is given. The same texts give the same model.
+    Text round-trips exactly: nothing is normalised, no space is added or removed, and characters that the texts lack
+    are spelled in bytes. `vocab_size` counts the 256 bytes and `<unk>`; without it, a char model takes every character.
+    The same texts give the same model.
 
     Raises UserError when there is no text, or too little of it for the vocabulary.
     """

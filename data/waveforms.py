@@ -1,16 +1,11 @@
-"""Random access to the waveforms of a corpus: from its files, or decoded once and kept in memory."""
+"""Random access to the waveforms of a corpus: in its files, or decoded once and kept in memory."""
 
-import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from codec.foundation import Progress, UserError
@@ -65,7 +60,7 @@ class FileWaveforms:
         self.speakers = [utterance.speaker for utterance, _ in usable]
         self.lengths = np.array([samples for _, samples in usable], dtype=np.int64)
         self._sources = [utterance.path for utterance, _ in usable]
-        # In shared memory: what one worker of a loader has found, the others need not find again.
+        # In shared memory, so that the workers of a loader find each peak once together.
         self._peaks = torch.full((len(usable),), torch.nan).share_memory_()
 
     def read(self, index: int, start: int, count: int) -> Tensor:
@@ -80,11 +75,7 @@ class FileWaveforms:
 
 
 class MemoryWaveforms:
-    """All waveforms as one int16 array: 3 hours at 24 kHz take 0.5 GB, and training never touches a file.
-
-    `preload` decodes a corpus, `save` writes it as one safetensors file, and `load` maps that file into memory; the
-    corpus is not needed any more.
-    """
+    """All waveforms as one int16 array: 3 hours at 24 kHz take 0.5 GB, and training never touches a file."""
 
     def __init__(
         self,
@@ -93,16 +84,13 @@ class MemoryWaveforms:
         sampling_rate: int,
         ids: Sequence[str],
         speakers: Sequence[str | None],
-        peaks: np.ndarray | None = None,  # (utterances,) float32
     ) -> None:
         self.sampling_rate = sampling_rate
         self.ids, self.speakers = ids, speakers
         self.lengths = np.diff(offsets)
         self.failures: list[tuple[str, str]] = []
         self._samples, self._offsets = samples, offsets
-        self._peaks = (
-            peaks if peaks is not None else np.array([_peak(self._whole(i)) for i in range(len(ids))])
-        )
+        self._peaks = [_peak(self._whole(index)) for index in range(len(ids))]
 
     @classmethod
     def preload(
@@ -125,47 +113,13 @@ class MemoryWaveforms:
         whole.failures = failures
         return whole
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything as one safetensors file."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-        about = {
-            "sampling_rate": str(self.sampling_rate),
-            "ids": json.dumps(list(self.ids)),
-            "speakers": json.dumps(list(self.speakers)),
-        }
-        tensors = {
-            "samples": self._samples,
-            "offsets": torch.from_numpy(self._offsets),
-            "peaks": torch.from_numpy(np.asarray(self._peaks, dtype=np.float32)),
-        }
-        save_file(tensors, temporary, metadata=about)
-        os.replace(temporary, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "MemoryWaveforms":
-        """Map what `save` wrote: processes on one machine share the memory. Raises UserError."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = file.metadata() or {}
-                return cls(
-                    file.get_tensor("samples"),
-                    file.get_tensor("offsets").numpy(),
-                    int(about["sampling_rate"]),
-                    json.loads(about["ids"]),
-                    json.loads(about["speakers"]),
-                    file.get_tensor("peaks").numpy(),
-                )
-        except (OSError, SafetensorError, KeyError) as error:
-            raise UserError(f"{path}: does not hold decoded waveforms ({error})") from None
-
     def read(self, index: int, start: int, count: int) -> Tensor:
         stop = min(start + count, int(self.lengths[index]))
         begin = int(self._offsets[index])
         return self._samples[begin + start : begin + max(start, stop)].float() / _FULL_SCALE
 
     def peak(self, index: int) -> float:
-        return float(self._peaks[index])
+        return self._peaks[index]
 
     def _whole(self, index: int) -> Tensor:
         return self.read(index, 0, int(self.lengths[index]))

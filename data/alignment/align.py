@@ -175,7 +175,7 @@ def _blocks(utterance: Utterance, sampling_rate: int) -> Iterator[Tensor]:
 
 
 def _begun(blocks: Iterator[Tensor]) -> Iterator[Tensor]:
-    """The same blocks, the first of them (mostly all there is) read already."""
+    """The same blocks; the first one, which is mostly the whole recording, is read already."""
     return chain([next(blocks)], blocks)
 
 

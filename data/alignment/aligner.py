@@ -1,4 +1,4 @@
-"""What every aligner does, and what comes out."""
+"""The interface of an aligner, and its result."""
 
 import re
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ class AlignmentError(UserError):
 
 @dataclass(frozen=True)
 class Alignment:
-    """The words of one utterance's transcript, `text.split()`, with the times of those that could be placed.
+    """The words of a transcript, `text.split()`; those that the aligner could place have times.
 
     Attributes:
-        score: how well the audio fits the transcript, higher is better, comparable only within one corpus and
-            aligner; None where the aligner does not say.
+        score: how well the audio fits the transcript; higher is better. Scores can be compared within one corpus and
+            aligner. None where the aligner gives none.
     """
 
     words: tuple[Word, ...]
@@ -31,11 +31,11 @@ class Alignment:
 
 
 class Aligner(Protocol):
-    """Finds the words of a transcript in its recording; picklable until it is first used."""
+    """Finds when the words of a transcript are spoken. It can be pickled before its first use."""
 
     @property
     def name(self) -> str:
-        """With all that decides its times."""
+        """Names the aligner, with all settings that change the times."""
         ...
 
     @property
@@ -43,18 +43,18 @@ class Aligner(Protocol):
 
     @property
     def in_processes(self) -> bool:
-        """Whether copies work in processes of their own; otherwise one works here, and threads read ahead."""
+        """Whether worker processes align with copies of it. If not, this process aligns, and threads read ahead."""
         ...
 
     @property
     def rejects_low_scores(self) -> bool:
-        """Whether an utterance is not what its transcript says when its score falls out of the corpus."""
+        """Whether a score far below those of the corpus means that the audio does not say its transcript."""
         ...
 
     def align(self, utterance: Utterance, blocks: Iterator[Tensor]) -> Alignment:
         """Times for an utterance with a text.
 
-        `blocks` is the recording in (samples,) float32 at `sampling_rate`, read as they are asked for. Raises
+        `blocks` are those of the recording, (samples,) float32 at `sampling_rate`, read when asked for. Raises
         AlignmentError for a transcript that does not fit, AudioError for a recording that cannot be read.
         """
         ...

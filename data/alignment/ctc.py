@@ -32,8 +32,8 @@ _APOSTROPHES = {"'": "'", "\u2019": "'", "\u02bc": "'"}
 class CTCAligner:
     """Forced alignment by a model of letters.
 
-    A word whose tokens have a lower mean probability than `min_probability` is not there, or not heard: it is not
-    placed. Nor is one that cannot be spelt in the model's letters (digits, other scripts).
+    Two kinds of words get no times: those whose tokens have a lower mean probability than `min_probability`, because
+    they are not said or not heard; and those that cannot be spelt in the model's letters (digits, other scripts).
     """
 
     model_name: str
@@ -56,7 +56,7 @@ class CTCAligner:
 
     @cached_property
     def _hop(self) -> int:
-        """Samples a frame: what two seconds more add, for the first frames see more than a hop each."""
+        """Samples a frame, from the frames that two more seconds add: the first frames see more than a hop each."""
         rate = self.sampling_rate
         frames = [len(self._model.log_probs(torch.zeros(count * rate))) for count in (2, 4)]
         return round(2 * rate / (frames[1] - frames[0]))
@@ -178,7 +178,7 @@ def _windows(blocks: Iterator[Tensor], context: int) -> Iterator[_Window]:
 
 
 def _of_size(blocks: Iterator[Tensor], size: int) -> Iterator[Tensor]:
-    """The same samples in blocks of one size; the last may be shorter, but is there."""
+    """The same samples in blocks of one size; the last one, which is always there, may be shorter."""
     pending = torch.zeros(0)
     for block in blocks:
         pending = torch.cat([pending, block])
@@ -190,7 +190,7 @@ def _of_size(blocks: Iterator[Tensor], size: int) -> Iterator[Tensor]:
 
 @dataclass(frozen=True)
 class WordSpan:
-    """The frames [start, end) of a word, and the mean over its tokens of their mean log-probability in their frames."""
+    """The frames [start, end) of a word. The score is the mean over its tokens of their mean log-probability."""
 
     start: int
     end: int
@@ -287,8 +287,10 @@ class _Piece:
 
 
 def _pieces(log_probs: Tensor, spelling: Spelling, max_frames: int) -> Iterator[_Piece]:
-    """Cuts a long emission at pauses: the likeliest path through `max_frames`, however many words it gets through,
-    says which words lie there; what it says near the end of those frames is not trusted.
+    """Cut a long emission at pauses.
+
+    The likeliest path through `max_frames`, whatever word it ends in, says which words lie there. Near the end of these
+    frames it is not reliable, so the cut lies earlier.
     """
     start, first_word, words = 0, 0, len(spelling.words)
     while len(log_probs) - start > max_frames:
@@ -317,7 +319,7 @@ class _Cut:
 def _cut(states: np.ndarray, target: _Target, max_frames: int) -> _Cut:
     """The middle of the longest pause between words in the third quarter of the frames, or before it.
 
-    Raises AlignmentError where there is none to be had.
+    Raises AlignmentError when there is none.
     """
     frames: dict[int, list[int]] = {}  # first and last frame of each word
     for frame in np.flatnonzero(states % 2):
@@ -348,7 +350,7 @@ def _cut(states: np.ndarray, target: _Target, max_frames: int) -> _Cut:
 
 
 def likeliest_prefix(log_probs: Tensor, tokens: Sequence[int], blank: int) -> np.ndarray:
-    """The likeliest path through all frames that need not get to the end of the tokens.
+    """The likeliest path through all frames; it may end before the last token.
 
     Returns:
         (frames,) int64 states: 2 i + 1 for token i, 2 i for a blank before it.
@@ -379,8 +381,8 @@ def likeliest_prefix(log_probs: Tensor, tokens: Sequence[int], blank: int) -> np
 def spell(word: str, letters: Mapping[str, int]) -> list[int] | None:
     """The tokens of a word: its letters as the vocabulary writes them, whatever their case or accents.
 
-    Punctuation says nothing and is left out; apostrophes stay where the vocabulary has them. Empty for a word of
-    punctuation alone; None for one with a letter or digit that the vocabulary cannot write.
+    Punctuation is dropped; apostrophes stay where the vocabulary has them. Empty for a word of punctuation alone; None
+    for a word with a letter or digit that the vocabulary cannot write.
     """
     tokens: list[int] = []
     for character in unicodedata.normalize("NFC", word):

@@ -1,5 +1,6 @@
-"""Forced alignment of US English with pocketsphinx, which needs no network: its package brings the acoustic model
-and a pronouncing dictionary.
+"""Forced alignment of US English with pocketsphinx.
+
+It needs no network: its package brings the acoustic model and a pronouncing dictionary.
 """
 
 import math
@@ -39,8 +40,8 @@ _SOUND = re.compile("|".join(_SOUNDS))
 class _Spoken:
     """How a written word is said.
 
-    entries: words of the dictionary; empty where nothing is said, or where it is not known what
-    known: whether its pronunciation is, so that it can be placed
+    entries: words of the dictionary; empty where nothing is said, or where nobody knows what is said
+    known: whether the pronunciation is known, so that the word can be placed
     """
 
     entries: tuple[str, ...]
@@ -49,11 +50,11 @@ class _Spoken:
 
 @dataclass
 class PocketSphinxAligner:
-    """Words by their phones.
+    """Aligns words by their phones.
 
-    `pronounce` gives the phones (CMU's, upper case) of words that the dictionary lacks. Without it such words are
-    stepped over by rules of spelling and not placed. A word with a digit may be said in several ways: neither it nor
-    its neighbours, of which it may have taken a part, are placed.
+    `pronounce` gives the phones (CMU's, upper case) of words that the dictionary lacks. Without it, spelling rules give
+    rough phones to step over such words, which get no times. A word with a digit may be said in several ways: it gets
+    no times, and neither do its neighbours, whose audio it may have taken.
     """
 
     pronounce: Callable[[str], Sequence[str]] | None = None
@@ -117,7 +118,7 @@ class PocketSphinxAligner:
         return Alignment(tuple(times), score)
 
     def _search(self, samples: np.ndarray, expected: list[str]) -> list[Any]:
-        """A segment for each of the expected words, pauses left out."""
+        """A segment for each of the expected words, without pauses."""
         decoder = self._decoder
         decoder.set_align_text(" ".join(expected))
         decoder.reinit_feat()  # the feature extraction remembers the utterance before, and times would move by a frame

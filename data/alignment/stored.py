@@ -112,7 +112,7 @@ class AlignmentDirectory(ShardedDirectory):
 
 @dataclass(frozen=True, slots=True)
 class StoredWords(Sequence[Word]):
-    """Words that stay in their table until they are asked for: those of a large corpus are many objects."""
+    """Words that stay in their table until somebody reads them: a large corpus has too many to hold as objects."""
 
     column: pa.ChunkedArray
     row: int
@@ -135,7 +135,7 @@ class StoredWords(Sequence[Word]):
 
 
 def with_alignment(corpus: Corpus, path: str | os.PathLike[str]) -> Corpus:
-    """The corpus with the words of an alignment; utterances that have no words there have none.
+    """The corpus with the words of an alignment. Utterances without words there have none here.
 
     Raises UserError when there is no whole alignment, or when it was made of other texts.
     """
@@ -258,7 +258,7 @@ def _failures(table: pa.Table, lowest: float | None) -> Iterator[dict[str, str]]
 
 
 def _count_words(table: pa.Table, lowest: float | None) -> dict[str, int]:
-    """Of the utterances that have words: how many are placed, not placed, and not spoken, such as dashes."""
+    """Words of all utterances that have some: those with times, those without, and those not spoken (dashes)."""
     counts = {"words": 0, "placed": 0, "unplaced": 0, "unspoken": 0}
     usable = _usable(table, lowest)
     row = 0

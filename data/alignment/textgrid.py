@@ -1,6 +1,6 @@
-"""Word times from TextGrid files, Praat's format, as the Montreal Forced Aligner writes them: long and short.
+"""Word times from TextGrid files, Praat's format, which the Montreal Forced Aligner writes: long and short form.
 
-The words of a file are matched to those of a transcript, which may be written otherwise.
+The words of a file are matched to those of a transcript, whose spelling may differ.
 """
 
 import os
@@ -44,7 +44,7 @@ class Tier:
 
 
 def read_textgrid(path: Path) -> list[Tier]:
-    """The interval tiers of a TextGrid file; tiers of points are passed over. Raises UserError."""
+    """The interval tiers of a TextGrid file; tiers of points are skipped. Raises UserError."""
     try:
         return _tiers(_decoded(path.read_bytes()))
     except OSError as error:
@@ -112,8 +112,8 @@ def _number(value: str | float) -> float:
 class TextGridAligner:
     """Takes the times from `<id>.TextGrid` below a directory.
 
-    A file belongs to the utterance whose id is its path without extension, or, where that is none, its name without
-    extension or the last part of the id.
+    A file belongs to the utterance whose id is its path without extension. If there is none, its name without extension
+    must be the utterance's id or the last part of it.
     """
 
     directory: str
@@ -148,7 +148,7 @@ class TextGridAligner:
         assert self._files
 
     def align(self, utterance: Utterance, blocks: Iterator[Tensor]) -> Alignment:
-        """The times of the transcript's words; the recording is not looked at, and there is no score."""
+        """The times of the transcript's words, without a score; the recording is not read."""
         paths = self._files.get(utterance.id) or self._files.get(utterance.id.rpartition("/")[2]) or []
         if len(paths) != 1:
             several = (
@@ -167,10 +167,10 @@ class TextGridAligner:
 
 
 def match_intervals(written: Sequence[str], spoken: Sequence[Interval]) -> list[Word]:
-    """Times for written words from intervals of spoken ones, as far as the two say the same letters.
+    """Times for written words from intervals of spoken ones, where both have the same letters.
 
-    One written word may be several intervals ("well-known") or several one. Where the two differ, words are not
-    placed, except that as many written words as there are intervals of unknown words have those.
+    One written word may be several intervals ("well-known"), or several words one interval. Where the two differ, words
+    get no times, with one exception: unknown words take the intervals that are there if the numbers match.
     """
     mine, theirs = [_letters(word) for word in written], [_label(interval) for interval in spoken]
     times: dict[int, tuple[float, float]] = {}
@@ -194,7 +194,7 @@ def _by_letters(
     theirs: Sequence[str | None],
     spoken: Sequence[Interval],
 ) -> dict[int, tuple[float, float]]:
-    """Times of words that begin and end where intervals do, if both spell the same in all."""
+    """Times of words that begin and end where intervals do, if all words and all intervals have the same letters."""
     if any(theirs[j] is None for j in heard):
         return {}
     if "".join(mine[i] for i in said) != "".join(theirs[j] or "" for j in heard):

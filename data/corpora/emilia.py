@@ -1,5 +1,6 @@
-"""Emilia as published: tar files of `<id>.mp3` and `<id>.json` pairs, or the same pairs unpacked, or the older
-release's batches, `EN/EN_B00000.jsonl` beside `EN/EN_B00000/<speaker>/mp3/<id>.mp3`.
+"""Emilia as published: tar files of `<id>.mp3` and `<id>.json` pairs, or the same pairs unpacked, or older batches.
+
+A batch of the older release is `EN/EN_B00000.jsonl` beside `EN/EN_B00000/<speaker>/mp3/<id>.mp3`.
 
 The JSON of an utterance has `id`, `wav`, `text`, `speaker`, `language` and more. The tar files (`Emilia/EN/*.tar`,
 `Emilia-YODAS/EN/*.tar`) are read as they are. Emilia has no split: all of it is training data, and its authors test
@@ -28,7 +29,7 @@ _THREADS = 8  # reading an archive's headers waits for the disk
 
 
 def is_emilia(path: Path) -> bool:
-    """Whether something here is named as only Emilia names it: looks at some hundred entries at most."""
+    """Whether an entry has a name that only Emilia uses; looks at some hundred entries at most."""
     seen = 0
     for _, folders, names in os.walk(path):
         folders.sort()
@@ -47,9 +48,9 @@ def is_emilia(path: Path) -> bool:
 
 
 def read_emilia(path: Path) -> list[Utterance]:
-    """Every utterance below a directory, or of one tar file; paths without a text or a speaker have none.
+    """Every utterance below a directory, or of one tar file, with text and speaker where the files say them.
 
-    Raises UserError for a broken archive or line, and where nothing is laid out as Emilia is.
+    Raises UserError for a broken archive or line, and when no file has Emilia's layout.
     """
     archives, batches, singles = _files(path)
     utterances: list[Utterance] = []
@@ -141,7 +142,7 @@ def _utterance(row: Mapping[str, Any], audio: AudioSource, name: str) -> Utteran
 
 @dataclass(frozen=True, slots=True)
 class ArchivedAudio:
-    """An audio file in an uncompressed tar file; opened, only what is read of it is touched."""
+    """An audio file in an uncompressed tar file, read where it lies: nothing is unpacked."""
 
     archive: str
     name: str
@@ -161,17 +162,17 @@ class ArchivedAudio:
 
 @dataclass(frozen=True, slots=True)
 class ArchivedFile:
-    """A file in a tar file, and its content where that was asked for."""
+    """A file in a tar file, with its content if that was asked for."""
 
     audio: ArchivedAudio
     content: bytes | None
 
 
 def archived_files(path: Path, read_suffix: str) -> Iterator[ArchivedFile]:
-    """The regular files of a tar file in its order; those whose names end in `read_suffix` with their content.
+    """The regular files of a tar file, in its order; those whose names end in `read_suffix` come with their content.
 
-    Only headers are read of the others. Raises UserError when it is compressed (nothing in it can be found without
-    unpacking it), broken, or no tar file.
+    Only the headers of the others are read. Raises UserError for a compressed tar file, in which nothing can be found
+    without unpacking it, for a broken one, and for any other file.
     """
     try:
         with tarfile.open(path, "r:") as archive:

@@ -1,6 +1,4 @@
-"""A folder of audio files, at any depth; a transcript may lie beside a file as `<name>.txt` or
-`<name>.lab`.
-"""
+"""A folder of audio files, at any depth; a transcript may lie beside a file as `<name>.txt` or `<name>.lab`."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ def read_folder(root: Path) -> list[Utterance]:
 
 
 def audio_files(root: Path) -> Iterator[Path]:
-    """Audio files below `root` by extension; hidden files and folders are passed over."""
+    """Audio files below `root` by extension; hidden files and folders are skipped."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):

@@ -1,7 +1,7 @@
 """The layouts of LibriSpeech and LibriTTS: `<subset>/<speaker>/<chapter>/<utterance>.flac` (or .wav).
 
 Texts are in `<speaker>-<chapter>.trans.txt` (LibriSpeech) or in `<utterance>.normalized.txt` (LibriTTS, LibriTTS-R;
-`<utterance>.original.txt` has numbers and abbreviations as printed, and is taken only where the other is missing).
+`<utterance>.original.txt` has numbers and abbreviations as printed, and is read only where the other is missing).
 Subsets are train-clean-100, dev-clean, test-other and the like, which name the official splits.
 """
 
@@ -16,8 +16,9 @@ _TEXTS = (".original.txt", ".normalized.txt")  # the better last
 
 
 def librispeech_subsets(root: Path) -> list[Path]:
-    """The folders named like `train-clean-100` or `dev-other`: those in `root` or in its `LibriSpeech`, as the
-    archives unpack, or `root` itself; empty if none.
+    """The folders named like `train-clean-100` or `dev-other`; empty if there are none.
+
+    They lie in `root`, or in its `LibriSpeech` as the archives unpack, or `root` itself is one.
     """
     folders = [root, *(root / name for name in _UNPACKED if (root / name).is_dir())]
     candidates = [root, *sorted(path for folder in folders for path in folder.iterdir() if path.is_dir())]

@@ -20,9 +20,9 @@ _SPLIT_FILES = ("train", "dev", "valid", "val", "validation", "test")
 def read_ljspeech(root: Path) -> list[Utterance]:
     """The rows of `metadata.csv`; the normalised text where there is one.
 
-    Files `train.txt`, `dev.txt`, `test.txt` (one id a line, anything after a `|` is passed over) say the
-    splits. Where a `train.txt` is, rows that no file lists are left out; otherwise they are training data. Without
-    any such file, the ids of the published LJSpeech are split by chapter.
+    Files `train.txt`, `dev.txt`, `test.txt` (one id a line; anything after a `|` is ignored) give the splits. Rows that
+    no file lists are training data, unless there is a `train.txt`: then they are skipped. Without any such file, the
+    ids of the published LJSpeech are split by chapter.
 
     Raises UserError for a malformed row, and for a split file that lists unknown ids or ids of another split.
     """

@@ -1,9 +1,9 @@
 """A manifest: one utterance a line, as JSON lines or as CSV (or TSV) with a header.
 
-Fields: `audio` (also `path`, `audio_filepath` or `file_name`), and as far as they are known `id`, `text`,
-`speaker`, `language`, `split`, `words` (`[[word, start, end], ...]` or `[{"word": ..., "start": ..., "end":
-...}, ...]`, in seconds, both null for a word whose times are not known; as JSON in a CSV cell). Relative paths
-are relative to the manifest. Other fields are passed over.
+Fields: `audio` (also `path`, `audio_filepath` or `file_name`) and, if known, `id`, `text`, `speaker`, `language`,
+`split` and `words`. Words are `[[word, start, end], ...]` or `[{"word": ..., "start": ..., "end": ...}, ...]` in
+seconds, with both times null for a word whose times are not known; a CSV cell holds them as JSON. Relative paths start
+from the manifest's directory. Other fields are ignored.
 """
 
 import csv
@@ -22,7 +22,7 @@ AUDIO_FIELDS = ("audio", "path", "audio_filepath", "file_name")
 def read_manifest(path: Path) -> list[Utterance]:
     """The utterances of a `.jsonl`, `.json`, `.csv` or `.tsv` file.
 
-    Raises UserError that names the line for what cannot be understood.
+    Raises UserError that names the line it cannot understand.
     """
     return [_utterance(row, path, number) for number, row in _rows(path)]
 

@@ -1,4 +1,4 @@
-"""Finding out what kind of corpus lies somewhere, and reading it."""
+"""Opening a corpus: find out its layout, and read what it lists."""
 
 import csv
 import os
@@ -35,8 +35,8 @@ def open_corpus(
 ) -> Corpus:
     """Read what a corpus lists: utterances sorted by id, no audio yet.
 
-    `format` "auto" looks at what is there; a dataset on the hub needs "huggingface". `speaker` and
-    `language` are for corpora that know neither.
+    `format` "auto" looks at what is there; a dataset on the hub needs "huggingface". `speaker` and `language` are for
+    corpora that do not say them.
 
     Raises UserError that says what was found and what was expected.
     """

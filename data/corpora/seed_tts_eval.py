@@ -24,7 +24,7 @@ def seed_tts_lists(path: Path) -> list[Path]:
 
 
 def read_seed_tts_eval(path: Path) -> list[Utterance]:
-    """What is to be said, with the recording of somebody saying it, and the prompt in whose voice to say it.
+    """Texts to say, each with a recording of it and a prompt that gives the voice.
 
     `text` and `path` are the target's; `prompt` is another recording of that speaker and its text. Without a fifth
     column the target's recording is `wavs/<id>.wav` beside the list, as published; where that is missing (it is for

@@ -1,4 +1,4 @@
-"""What a corpus is made of: utterances, in an order that does not depend on the file system."""
+"""A corpus and its utterances, in an order that does not depend on the file system."""
 
 import hashlib
 import json
@@ -15,8 +15,8 @@ from data.audio import AudioSource
 class Word(NamedTuple):
     """A word as it is written, and when it is spoken: seconds from the beginning of the recording.
 
-    Both times are None for a word that could not be placed. It keeps its place in the list, for the words joined by
-    spaces are the transcript; that it is spoken between its placed neighbours is all that is known of it.
+    Both times are None for a word that could not be placed. It stays in the list, because the words joined by spaces
+    are the transcript; it is spoken somewhere between its placed neighbours.
     """
 
     word: str
@@ -31,7 +31,7 @@ class Word(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A recording whose voice, and what is said in it, are given to whoever is to speak an utterance."""
+    """A recording and its text, which show a text-to-speech system the voice to speak an utterance with."""
 
     path: AudioSource
     text: str
@@ -74,7 +74,7 @@ class Corpus:
         return dict(sorted(counts.items(), key=lambda item: (order.get(item[0], 3), item[0])))
 
     def identity(self) -> dict[str, str | int]:
-        """What metadata of datasets that are made from it say of it."""
+        """What names this corpus in the metadata of datasets that are made from it."""
         return {
             "name": self.name,
             "format": self.format,
@@ -83,7 +83,7 @@ class Corpus:
         }
 
     def content_hash(self) -> str:
-        """16 hex digits over what the corpus lists; not over audio, nor over where the corpus lies."""
+        """16 hex digits over what the corpus lists, without the audio and the place of the corpus."""
         digest = hashlib.sha256()
         for u in self.utterances:
             words = [list(word) for word in u.words] if u.words is not None else None
@@ -102,8 +102,7 @@ def make_corpus(
     speaker: str | None = None,
     language: str | None = None,
 ) -> Corpus:
-    """Sort the utterances, check that ids are unique, and fill in a speaker and a language where none is
-    known.
+    """Sort the utterances, check that ids are unique, and fill in a speaker and a language where none is known.
 
     Raises UserError when there is no utterance, or when two have one id.
     """
@@ -135,15 +134,13 @@ _GENERIC_NAMES = {"manifest", "metadata", "meta", "data", "utterances", *_SPLITS
 
 
 def split_name(name: str) -> str | None:
-    """`train`, `validation` or `test` for the names in use (`train-clean-100`, `dev.other`, `val`); else
-    None.
-    """
+    """`train`, `validation` or `test` for the names in use (`train-clean-100`, `dev.other`, `val`); else None."""
     head = name.strip().lower().replace("_", "-").replace(".", "-").split("-")[0]
     return _SPLITS.get(head)
 
 
 def corpus_name(location: Path) -> str:
-    """What to call a corpus: its directory's name; a list's own name where that is telling.
+    """A name for a corpus: that of its directory, or that of its list unless the list has a generic name.
 
     `kathleen/manifest.jsonl` and `kathleen/train.csv` are `kathleen`, `lists/kathleen.jsonl` is `kathleen`.
     """

@@ -56,7 +56,7 @@ class Variant:
 
     @property
     def suffix(self) -> str:
-        """What it adds to a row's id: nothing for the recording as it is."""
+        """What is added to a row's id; empty for the recording as it is."""
         speed = f"@speed{self.speed:g}" if self.speed != 1.0 else ""
         return speed + (f"@shift{self.skip}" if self.skip else "")
 
@@ -116,7 +116,7 @@ def make_plan(
     rate = codec.sampling_rate
     variants = training_variants(options.speeds, options.shifts, codec.hop_length)
     if PLAIN not in variants:
-        variants = [*variants, PLAIN]  # what other splits than training get
+        variants = [*variants, PLAIN]  # for the splits that are not for training
     training = range(len(options.speeds) * options.shifts)
     plain = [variants.index(PLAIN)]
     rows: list[tuple[int, int, int]] = []
