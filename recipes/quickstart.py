@@ -55,7 +55,6 @@ CANDIDATES = 4  # the best of so many, by the model's own hearing
 
 def quickstart(output: Path, text: str, train_seconds: float) -> None:
     """Go through all the steps; see `codec-slm quickstart --help`."""
-
     if train_seconds <= 0:
         raise UserError(f"train_seconds is {train_seconds}: it must be above 0")
     output.mkdir(parents=True, exist_ok=True)
@@ -85,7 +84,6 @@ def quickstart(output: Path, text: str, train_seconds: float) -> None:
 
 def tokenize(output: Path, codec: Any, corpus: Corpus) -> Tokenized:
     """Make the token dataset, or find it made."""
-
     info, path = CodecInfo.of(codec), output / "tokens"
     options = TokenizeOptions(speeds=SPEEDS, shifts=SHIFTS, source="the sample corpus bundled with codec-slm")
     result = tokenize_corpus(codec, corpus, path, options, workers=0)
@@ -107,7 +105,6 @@ def tokenize(output: Path, codec: Any, corpus: Corpus) -> Tokenized:
 
 def train(output: Path, corpus: Corpus, seconds: float) -> Trained:
     """Train a character tokenizer and a small language model; a run that was interrupted goes on."""
-
     config = training_config(output, seconds)
     assert config.text_model is not None  # it starts afresh
     if not Path(config.text_model).exists():
@@ -127,7 +124,6 @@ def train(output: Path, corpus: Corpus, seconds: float) -> Trained:
 
 def training_config(output: Path, seconds: float) -> SLMTrainingConfig:
     """A language model that two CPU cores can teach something in two minutes."""
-
     return SLMTrainingConfig(
         datasets=[DatasetConfig(str(output / "tokens"))],
         text_model=str(output / "text.model"),
@@ -149,7 +145,6 @@ def training_config(output: Path, seconds: float) -> SLMTrainingConfig:
 
 def speak(output: Path, speaker: SpeechLM, text: str) -> Spoken:
     """A new sentence in one of the model's voices."""
-
     voices = speaker.vocabulary.voices
     voice = next((name for name in PREFERRED_VOICES if name in voices), next(iter(voices), None))
     candidates = CANDIDATES if "asr" in speaker.habits.formats else 1
@@ -165,7 +160,6 @@ def speak(output: Path, speaker: SpeechLM, text: str) -> Spoken:
 
 def go_on(output: Path, speaker: SpeechLM, codec: Any, recording: Utterance) -> Continued:
     """A recording that nobody trained on: through the codec and back, and continued from its first seconds."""
-
     rate = codec.config.sampling_rate
     waveform = read_audio(recording.path, rate)
     with torch.inference_mode():

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Part = Literal["codecs", "tokenize", "memory", "generation", "training", "hybrid", "bigvgan", "roofline"]
+Part = Literal["codecs", "tokenize", "memory", "generation", "training", "hybrid", "bigvgan"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 LONG_SECONDS = 3 * 3_600.0  # of the recording that the budget for memory is about

@@ -3,18 +3,25 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from codec.foundation import Progress, UserError
+from codec.foundation.quiet import quiet_transformers
 from recipes.benchmark.timing import Case, Timing, take_turns
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from slm import SpeechLM
-    from slm.vocabulary import Vocabulary
+from slm import SpeechLM
+from slm.bundled import find_slm
+from slm.generation.bounds import SpeechBounds
+from slm.generation.generate import generate
+from slm.generation.grammar import Span, SpeakingRow
+from slm.generation.sampling import SamplingConfig
+from slm.generation.speaking import Planner
+from slm.models.checkpoint import load_checkpoint
+from slm.vocabulary import Vocabulary
 
 _SENTENCES = (
     "The tide was low, and the boats lay on their sides.",
@@ -72,7 +79,6 @@ class GenerationTiming:
 
     model: str
     parameters: int
-    parameter_bytes: int
     rounds: tuple[float, ...]  # multiples of real time, all sentences of a round together
     streams: tuple[StreamTiming, ...]  # a text each
     greedy: GreedyTiming
@@ -98,9 +104,6 @@ def time_generation(model: str, tokens: int, rounds: int, device: str) -> Genera
 
     All of it `rounds` times. Raises UserError for a model that was not trained to speak, or says nothing.
     """
-    from codec.foundation import Progress, UserError
-    from slm import SpeechLM
-
     speaker = SpeechLM.from_pretrained(model, device=device)
     speaker.warm_up()
     texts = [*_SENTENCES, " ".join(_SENTENCES)]
@@ -118,7 +121,6 @@ def time_generation(model: str, tokens: int, rounds: int, device: str) -> Genera
     return GenerationTiming(
         model,
         sum(parameter.numel() for parameter in speaker.model.parameters()),
-        sum(parameter.nbytes for parameter in speaker.model.parameters()),
         tuple(result.seconds / result.computing for result in spoken),
         tuple(StreamTiming(tuple(found)) for found in streams),
         _time_greedy(speaker, model, tokens, rounds),
@@ -134,7 +136,7 @@ class _Spoken:
     whole: bool  # whether something was said to each
 
 
-def _say(speaker: "SpeechLM") -> _Spoken:
+def _say(speaker: SpeechLM) -> _Spoken:
     results = [speaker.speak(sentence, seed=number) for number, sentence in enumerate(_SENTENCES)]
     return _Spoken(
         sum(result.seconds for result in results),
@@ -143,7 +145,7 @@ def _say(speaker: "SpeechLM") -> _Spoken:
     )
 
 
-def _stream(speaker: "SpeechLM", text: str, seed: int) -> StreamRound:
+def _stream(speaker: SpeechLM, text: str, seed: int) -> StreamRound:
     stream = speaker.stream(text, seed=seed)
     for _ in stream:
         pass
@@ -152,12 +154,8 @@ def _stream(speaker: "SpeechLM", text: str, seed: int) -> StreamRound:
     )
 
 
-def _time_greedy(speaker: "SpeechLM", name: str, tokens: int, rounds: int) -> GreedyTiming:
+def _time_greedy(speaker: SpeechLM, name: str, tokens: int, rounds: int) -> GreedyTiming:
     """Both on the same weights, but not on the same tensors: our decoder lays them out anew."""
-    from codec.foundation.quiet import quiet_transformers
-    from slm.bundled import find_slm
-    from slm.models.checkpoint import load_checkpoint
-
     device = speaker.model.device
     theirs = load_checkpoint(find_slm(name), device, torch.float32)
     prompts = _prompts(speaker)
@@ -184,20 +182,14 @@ def _time_greedy(speaker: "SpeechLM", name: str, tokens: int, rounds: int) -> Gr
     return GreedyTiming(total, timings[OURS], timings[TRANSFORMERS], same / total)
 
 
-def draw(speaker: "SpeechLM", prompt: Sequence[int], frames: int) -> list[int]:
+def draw(speaker: SpeechLM, prompt: Sequence[int], frames: int) -> list[int]:
     """The likeliest speech tokens after a prompt, `frames` times as many as there are quantizers."""
-    import numpy as np
-
-    from slm.generation.generate import generate
-    from slm.generation.grammar import Span, SpeakingRow
-    from slm.generation.sampling import SamplingConfig
-
     row = SpeakingRow(np.array(prompt), [Span(frames, frames)], speaker.vocabulary, stuck_frames=0)
     generate(speaker.decoder, [row], speaker.sets, SamplingConfig(temperature=0.0), seed=0)
     return row.drawn
 
 
-def _generate(model: "PreTrainedModel", prompt: Sequence[int], count: int, **options: Any) -> list[int]:
+def _generate(model: PreTrainedModel, prompt: Sequence[int], count: int, **options: Any) -> list[int]:
     ids = torch.tensor([prompt], device=model.device)
     generator: Any = model
     output = generator.generate(
@@ -211,11 +203,8 @@ def _generate(model: "PreTrainedModel", prompt: Sequence[int], count: int, **opt
     return output[0, len(prompt) :].tolist()
 
 
-def _prompts(speaker: "SpeechLM") -> list[list[int]]:
+def _prompts(speaker: SpeechLM) -> list[list[int]]:
     """What the model reads before it speaks each sentence, in its first voice."""
-    from slm.generation.bounds import SpeechBounds
-    from slm.generation.speaking import Planner
-
     vocabulary = speaker.vocabulary
     planner = Planner(vocabulary, speaker.habits, SpeechBounds(), speaker.decoder.longest)
     start = list(vocabulary.voices.values())[:1]
@@ -225,7 +214,7 @@ def _prompts(speaker: "SpeechLM") -> list[list[int]]:
 class _SpeechOnly:
     """Which tokens may come next, as `generate` asks it: the codes of the quantizer whose turn it is."""
 
-    def __init__(self, vocabulary: "Vocabulary", prompt: int) -> None:
+    def __init__(self, vocabulary: Vocabulary, prompt: int) -> None:
         sizes = vocabulary.codec.codebook_sizes[: vocabulary.num_quantizers]
         starts = vocabulary.speech_offsets.tolist()
         self.prompt = prompt

@@ -1,24 +1,44 @@
-"""One run of `bench`: its parts, one after the other."""
+"""One run of `bench`: its parts, one after the other, and all that they found out."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 
-from recipes.benchmark.bigvgan import is_installed, time_bigvgan
-from recipes.benchmark.codecs import time_codecs
+from recipes.benchmark.codecs import (
+    BigVGANTiming,
+    CodecTiming,
+    HybridTiming,
+    bigvgan_is_installed,
+    time_bigvgan,
+    time_codecs,
+    time_hybrid,
+)
 from recipes.benchmark.config import Effort, Part
-from recipes.benchmark.generation import time_generation
-from recipes.benchmark.hybrid import time_hybrid
-from recipes.benchmark.measured import Measured
-from recipes.benchmark.roofline import measure_machine
+from recipes.benchmark.generation import GenerationTiming, time_generation
 from recipes.benchmark.tokenization import (
+    TokenizeMemory,
     TokenizeTiming,
     measure_tokenize_memory,
     time_tokenize,
 )
-from recipes.benchmark.training import time_training
+from recipes.benchmark.training import TrainingTiming, time_training
 
 PUBLISHED = "hh-codec"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The parts that ran; None or empty for the others."""
+
+    codecs: dict[str, CodecTiming]
+    tokenize: list[TokenizeTiming] = field(default_factory=list)  # one for each codec
+    memory: TokenizeMemory | None = None
+    generation: GenerationTiming | None = None
+    training: TrainingTiming | None = None
+    hybrid: HybridTiming | None = None
+    bigvgan: BigVGANTiming | None = None
+    skipped: dict[str, str] = field(default_factory=dict)  # parts that could not run, and why
 
 
 def measure(
@@ -36,18 +56,16 @@ def measure(
     tokenize with the preset hh-codec as well, for a small codec leaves little time to hide reading behind.
     """
     rounds, long_rounds = effort.rounds, effort.long_rounds
-    counts = "roofline" in parts
     skipped = {}
-    if "bigvgan" in parts and not is_installed():
+    if "bigvgan" in parts and not bigvgan_is_installed():
         skipped["bigvgan"] = "the package bigvgan is not installed"
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         return Measured(
-            machine=measure_machine(device) if counts else None,
-            codecs=time_codecs(codecs, effort.seconds, rounds, device, counts) if "codecs" in parts else {},
-            hybrid=time_hybrid(effort.seconds, long_rounds, device, counts) if "hybrid" in parts else None,
-            bigvgan=time_bigvgan(effort.vocoder_seconds, long_rounds, device, counts)
+            codecs=time_codecs(codecs, effort.seconds, rounds, device) if "codecs" in parts else {},
+            hybrid=time_hybrid(effort.seconds, long_rounds, device) if "hybrid" in parts else None,
+            bigvgan=time_bigvgan(effort.vocoder_seconds, long_rounds, device)
             if "bigvgan" in parts and not skipped
             else None,
             tokenize=_time_tokenize(codec, effort, device) if "tokenize" in parts else [],

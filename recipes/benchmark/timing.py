@@ -6,14 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from codec.foundation import Progress
 from codec.foundation.memory import return_free_memory
-from recipes.benchmark.work import Work, count_work
 
 _WATCH_SECONDS = 0.002
 
@@ -32,10 +30,8 @@ class Timing:
 
     name: str
     seconds: tuple[float, ...]
-    peak_bytes: (
-        int | None
-    )  # memory that one call takes beyond what was taken before; None where that is not known
-    work: Work | None = None  # what one call computes and moves, where that was asked for
+    # memory that one call takes beyond what was taken before; None where that is not known
+    peak_bytes: int | None
 
     @property
     def fastest(self) -> float:
@@ -53,30 +49,16 @@ class Timing:
 
 
 def take_turns(
-    cases: Sequence[Case],
-    rounds: int,
-    device: torch.device,
-    label: str,
-    warm_up: int = 1,
-    counts_work: bool = False,
+    cases: Sequence[Case], rounds: int, device: torch.device, label: str, warm_up: int = 1
 ) -> dict[str, Timing]:
-    """Run all cases in turn, `rounds` times after `warm_up` rounds that do not count. By name.
-
-    counts_work: in the first of these, also count each one's arithmetic and memory traffic.
-    """
+    """Run all cases in turn, `rounds` times after `warm_up` rounds that do not count. By name."""
     peaks: dict[str, int | None] = {}
-    work: dict[str, Work] = {}
-
-    def counted(case: Case) -> None:
-        work[case.name] = count_work(case.work)
-
     seconds: dict[str, list[float]] = {case.name: [] for case in cases}
     with Progress((warm_up + rounds) * len(cases), unit="calls", label=label) as progress:
         for number in range(warm_up + rounds):
             for case in cases:
                 if number < warm_up:
-                    counts = counts_work and number == 0
-                    peaks[case.name] = peak_memory(partial(counted, case) if counts else case.work, device)
+                    peaks[case.name] = peak_memory(case.work, device)
                 else:
                     synchronize(device)
                     start = time.perf_counter()
@@ -84,9 +66,7 @@ def take_turns(
                     synchronize(device)
                     seconds[case.name].append(time.perf_counter() - start)
                 progress.update(1)
-    return {
-        name: Timing(name, tuple(found), peaks.get(name), work.get(name)) for name, found in seconds.items()
-    }
+    return {name: Timing(name, tuple(found), peaks.get(name)) for name, found in seconds.items()}
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,17 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import soundfile
 import torch
 
-from recipes.benchmark.contestants import speech_like
+from codec.foundation import seed_globals
+from data import TokenizeOptions, audio_info, open_corpus, tokenize_corpus
+from data.tokenization import BatchEncoder
+from data.tokenization.pipeline import BatchReader, Request
+from data.tokenization.plan import make_plan
+from recipes.benchmark.codecs import preset_or_bundled, speech_like
 from recipes.benchmark.timing import Case, Timing, take_turns
 
 _RATE = 44_100  # of the files: reading includes resampling
@@ -45,15 +50,8 @@ class TokenizeTiming:
 
 def time_tokenize(codec: str, seconds: float, rounds: int, device: str) -> TokenizeTiming:
     """Time a codec, or a preset with random weights, on FLAC files of 44.1 kHz, made for this and removed."""
-    from codec.foundation import seed_globals
-    from data import TokenizeOptions, open_corpus, tokenize_corpus
-    from data.audio import audio_info
-    from data.tokenization import BatchEncoder
-    from data.tokenization.pipeline import BatchReader, Request
-    from data.tokenization.plan import make_plan
-
     seed_globals(0)
-    model = _codec(codec, device)
+    model = preset_or_bundled(codec, device)
     options = TokenizeOptions()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -80,18 +78,6 @@ def time_tokenize(codec: str, seconds: float, rounds: int, device: str) -> Token
             [Case("tokenize", whole), Case("encoder", bare)], rounds, torch.device(device), "tokenizing"
         )
     return TokenizeTiming(codec, seconds, timings["tokenize"], timings["encoder"])
-
-
-def _codec(name: str, device: str) -> Any:
-    from transformers import AutoModel
-
-    from codec import bundled_codecs, export_codec, load_codec, preset_config
-    from codec.families import PRESETS
-
-    if name not in PRESETS or name in bundled_codecs():
-        return load_codec(name, device=device)
-    model: Any = export_codec(AutoModel.from_config(preset_config(name)).eval())
-    return model.to(device)
 
 
 @dataclass(frozen=True)
@@ -127,8 +113,6 @@ def measure_tokenize_memory(codec: str, seconds: float, device: str, threads: in
 
 
 def _write_corpus(directory: Path, seconds: float) -> None:
-    import soundfile
-
     directory.mkdir()
     samples = speech_like(_RATE, _UTTERANCE_SECONDS)[0, 0].numpy()
     random = np.random.default_rng(0)
@@ -142,8 +126,6 @@ def _write_corpus(directory: Path, seconds: float) -> None:
 
 
 def _write_long(path: Path, seconds: float) -> None:
-    import soundfile
-
     with soundfile.SoundFile(path, "w", _RATE, 1) as file:
         for block in _blocks(seconds):
             file.write(block)

@@ -6,21 +6,36 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from transformers import (
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
+from codec.foundation import write_bytes
+from codec.foundation.quiet import quiet_transformers
+from data import TokenDataset
+from data.tokenization import TokenRow, parquet_bytes
 from recipes.benchmark.timing import Pace, Runner, Stretch, race, synchronize
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-    from slm.documents import Documents
-    from slm.packing.blocks import Block
-    from slm.training.config import SLMTrainingConfig
-    from slm.training.data import TrainingData
-    from slm.vocabulary import Vocabulary
+from slm.bundled import find_slm
+from slm.documents import DocumentConfig, Documents
+from slm.models.build import build_model
+from slm.models.configuration import ModelConfig
+from slm.packing.block_stream import StreamPosition
+from slm.packing.blocks import Block
+from slm.training.config import BatchConfig, DatasetConfig, SLMTrainingConfig
+from slm.training.data import TrainingData
+from slm.training.learner import Learner
+from slm.vocabulary import Vocabulary
 
 OURS, TRANSFORMERS = "codec-slm", "transformers.Trainer"
 _BUNDLED = "slm-tiny"  # whose vocabulary is used: the dataset's codes and texts are made for it
@@ -43,7 +58,6 @@ class TrainingTiming:
     transformers: Pace
     fill: float  # share of the places in packed blocks that are no padding
     padded_fill: float  # the same of the batches that are padded to their longest documents
-    flops_per_token: float  # that a token needs, forward and back
 
     @property
     def ratio(self) -> float:
@@ -74,18 +88,13 @@ def time_training(length: int, blocks: int, rounds: int, device: str) -> Trainin
         transformers=found[TRANSFORMERS],
         fill=ours.real / ours.places,
         padded_fill=theirs.real / theirs.places,
-        flops_per_token=ours.flops / ours.real,
     )
 
 
 class _Packed:
     """This project's training step on its blocks, without what a run writes down."""
 
-    def __init__(self, data: "TrainingData", accelerator: "Accelerator") -> None:
-        from slm.packing.block_stream import StreamPosition
-        from slm.training.learner import Learner
-        from slm.training.throughput import FlopCounter
-
+    def __init__(self, data: TrainingData, accelerator: Accelerator) -> None:
         self.data, self.device = data, accelerator.device
         self.learner = Learner(data.config, data, accelerator, None, {})
         self.learner.packed.train()
@@ -93,8 +102,6 @@ class _Packed:
         self.documents: Documents = stream.blocks_of(0).documents
         self.steps: Iterator[list[Block]] = iter(stream)
         self.step = self.places = self.real = 0
-        self.flops = 0.0
-        self.count_flops = FlopCounter(self.learner.model, self.learner.model.get_output_embeddings())
 
     def turn(self) -> Stretch:
         learning_rate = self.data.config.optimizer.learning_rate
@@ -111,17 +118,12 @@ class _Packed:
         seconds = time.perf_counter() - start
         return Stretch(self._count(taken), seconds)
 
-    def _count(self, blocks: "list[Block]") -> int:
+    def _count(self, blocks: list[Block]) -> int:
         """Tokens of these blocks; keeps the sums."""
-        from slm.training.throughput import Work, work_of
-
         vocabulary = self.data.vocabulary
         real = sum(int((block["input_ids"] != vocabulary.pad_id).sum()) for block in blocks)
         self.real += real
         self.places += sum(block["input_ids"].numel() for block in blocks)
-        self.flops += self.count_flops(
-            Work.of(work_of(blocks, vocabulary.speech_start, vocabulary.speech_end))
-        )
         return real
 
 
@@ -129,12 +131,8 @@ class _Padded:
     """`transformers.Trainer` on the same documents, a fresh part of them each turn."""
 
     def __init__(
-        self, documents: "Documents", data: "TrainingData", tokens: int, folder: Path, device: torch.device
+        self, documents: Documents, data: TrainingData, tokens: int, folder: Path, device: torch.device
     ) -> None:
-        from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-
-        from slm.models.build import build_model
-
         config = data.config
         self.device = device
         self.documents = _Examples(documents)
@@ -187,10 +185,8 @@ class _Padded:
         )
         self.trainer.remove_callback(PrinterCallback)
 
-    def _collator(self, vocabulary: "Vocabulary", folder: Path) -> Any:
+    def _collator(self, vocabulary: Vocabulary, folder: Path) -> Any:
         """`DataCollatorForSeq2Seq`, which pads ids and labels; it keeps count of what it pads."""
-        from transformers import AutoTokenizer, DataCollatorForSeq2Seq
-
         vocabulary.save_pretrained(folder)
         collate = DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(folder), return_tensors="pt")
 
@@ -203,8 +199,6 @@ class _Padded:
         return counted
 
     def turn(self) -> Stretch:
-        from codec.foundation.quiet import quiet_transformers
-
         count = _STEPS * self.batch
         places = [(self.next + place) % len(self.documents) for place in range(count)]
         self.next += count
@@ -222,7 +216,7 @@ class _Padded:
 class _Examples(torch.utils.data.Dataset[dict[str, Any]]):
     """The documents of an epoch as Trainer wants them, tokenized beforehand."""
 
-    def __init__(self, documents: "Documents") -> None:
+    def __init__(self, documents: Documents) -> None:
         built = [documents.build(0, index) for index in range(len(documents.lengths(0)))]
         self.examples = [
             {
@@ -239,18 +233,8 @@ class _Examples(torch.utils.data.Dataset[dict[str, Any]]):
         return dict(self.examples[index])
 
 
-def _open_data(folder: Path, length: int, blocks: int, device: str) -> "TrainingData":
+def _open_data(folder: Path, length: int, blocks: int, device: str) -> TrainingData:
     """A token dataset of random codes and texts, written and opened as any other."""
-    from codec.foundation import write_bytes
-    from data import TokenDataset
-    from data.tokenization import parquet_bytes
-    from slm.bundled import find_slm
-    from slm.documents import DocumentConfig
-    from slm.models.configuration import ModelConfig
-    from slm.training.config import BatchConfig, DatasetConfig, SLMTrainingConfig
-    from slm.training.data import TrainingData
-    from slm.vocabulary import Vocabulary
-
     vocabulary = Vocabulary.from_pretrained(find_slm(_BUNDLED))
     path = folder / "tokens.parquet"
     rows = list(islice(_rows(vocabulary), _ROWS))
@@ -270,10 +254,8 @@ def _open_data(folder: Path, length: int, blocks: int, device: str) -> "Training
     return TrainingData(config, [opened], [opened.content_hash], {}, vocabulary)
 
 
-def _rows(vocabulary: "Vocabulary") -> Iterator[Any]:
+def _rows(vocabulary: Vocabulary) -> Iterator[Any]:
     """Utterances without end."""
-    from data.tokenization import TokenRow
-
     random = np.random.default_rng(_SEED)
     info = vocabulary.codec
     voices = list(vocabulary.voices)
@@ -291,10 +273,7 @@ def _rows(vocabulary: "Vocabulary") -> Iterator[Any]:
         number += 1
 
 
-def _accelerator(config: "SLMTrainingConfig", device: torch.device) -> "Accelerator":
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
+def _accelerator(config: SLMTrainingConfig, device: torch.device) -> Accelerator:
     AcceleratorState._reset_state()  # of what ran before this in the same process, at another precision
     half = config.precision == "bfloat16"
     return Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if half else "no")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from codec.foundation import UserError
 from data.config import CorpusFormat
-from recipes.evaluation.slm_settings import ContinuationConfig
+from recipes.evaluation.config import ContinuationConfig
 from slm.generation.sampling import SamplingConfig
 
 _SAMPLING, _CONTINUATION = SamplingConfig(), ContinuationConfig()
@@ -72,7 +72,7 @@ def evaluate_codec(
     from recipes.evaluation.codec_report import write_codec_report
     from recipes.evaluation.inputs import (
         MEASURED_WITH,
-        codec_judges,
+        NetworkJudges,
         named_codecs,
         of_split,
         say_what_is_missing,
@@ -80,7 +80,7 @@ def evaluate_codec(
         with_prefixes,
     )
     from recipes.evaluation.probes import probe
-    from recipes.evaluation.scoring import Scorer
+    from recipes.evaluation.scoring import ERROR_RATES, Scorer
     from recipes.loading import load_codec_on, resolve_device
     from recipes.reporting.provenance import provenance
 
@@ -96,10 +96,9 @@ def evaluate_codec(
         if alignment is not None:
             listing = with_alignment(listing, alignment)
         probed = probe(whole, spread(listing.split("train"), probes), gain, where)
-    judges, not_given = codec_judges(speaker_model, utmos, where)
-    if asr == "none":
-        not_given["word and character error rate"] = "no recogniser: --asr none"
-    with Scorer(metrics, asr, processes, where, asr_language, judges, not_given) as scorer:
+    networks = NetworkJudges.open(speaker_model, utmos, where)
+    not_given = networks.not_given | ({ERROR_RATES: "no recogniser: --asr none"} if asr == "none" else {})
+    with Scorer(metrics, asr, processes, where, asr_language, networks.comparing, not_given) as scorer:
         evaluation = evaluate(codecs, utterances, scorer, gain, where, stability)
         facts: dict[str, Any] = {
             **provenance(where, MEASURED_WITH),
@@ -194,28 +193,24 @@ def evaluate_slm(
         device: for the model and the Hugging Face models; auto takes a GPU where there is one.
         seed: of the sampling.
     """
-    from codec.metrics import WAVEFORM_METRICS, SpeakerEmbedder
     from data import open_corpus, with_alignment
-    from recipes.evaluation.file_names import distinct_names
     from recipes.evaluation.inputs import (
         MEASURED_WITH,
-        NO_SPEAKER_MODEL,
+        NetworkJudges,
+        metrics_of_speech_alone,
         of_split,
         say_what_is_missing,
         spread,
-        utmos_judge,
     )
     from recipes.evaluation.pairs import PairTest, check_pairs, evaluate_pairs, open_pairs
     from recipes.evaluation.scoring import ERROR_RATES, Scorer
-    from recipes.evaluation.sentences import References, read_sentences
+    from recipes.evaluation.sentences import References, VoiceLikeness, read_sentences
     from recipes.evaluation.slm_continuations import evaluate_continuations, fitting_prompts
     from recipes.evaluation.slm_cross_modal import evaluate_cross_modal, open_rows
-    from recipes.evaluation.slm_evaluation import SLMEvaluation, check_voices, evaluate
-    from recipes.evaluation.slm_parts import Part, measure_parts
+    from recipes.evaluation.slm_evaluation import Part, SLMEvaluation, check_voices, evaluate, measure_parts
     from recipes.evaluation.slm_report import write_slm_report
-    from recipes.evaluation.slm_voices import VoiceLikeness
     from recipes.loading import resolve_device
-    from recipes.reporting.provenance import provenance
+    from recipes.reporting.provenance import distinct_names, provenance
     from slm.evaluation.cross_modal import unfamiliar_views
     from slm.evaluation.text_lm import TextLM
     from slm.generation.speech_lm import SpeechLM
@@ -234,9 +229,7 @@ def evaluate_slm(
             raise UserError(f"{flag} does nothing without {needed}: give both or none")
     if retrieval_candidates < 3:
         raise UserError(f"retrieval_candidates is {retrieval_candidates}: at least 3")
-    alone = [metric.name for metric in WAVEFORM_METRICS if not metric.needs_reference]
-    if unknown := [name for name in metrics or [] if name not in alone]:
-        raise UserError(f"no metric {', '.join(unknown)} of speech by itself; there are {', '.join(alone)}")
+    measured = metrics_of_speech_alone(metrics)
 
     # All that is given is opened before anything is measured: hours later is too late to learn of a wrong path.
     texts = spread(read_sentences(sentences), limit) if sentences is not None else []
@@ -266,11 +259,9 @@ def evaluate_slm(
     }
     reader = TextLM(text_lm, where) if text_lm is not None else None
     speaks = bool(texts or prompts)
-    judges, not_given = utmos_judge(utmos, where) if speaks else ([], {})
-    embedder = SpeakerEmbedder(speaker_model, where) if speaker_model is not None and speaks else None
-    if speaks and embedder is None:
-        not_given["speaker similarity"] = NO_SPEAKER_MODEL
-    elif texts and spoken is None:
+    networks = NetworkJudges.open(speaker_model, utmos, where) if speaks else NetworkJudges([], None, {})
+    embedder, not_given = networks.embedder, networks.not_given
+    if embedder is not None and texts and spoken is None:
         not_given["speaker similarity of sentences"] = "no recordings of the voices: --references"
     if asr == "none" and texts:
         not_given[ERROR_RATES] = "no recogniser: --asr none"
@@ -305,11 +296,9 @@ def evaluate_slm(
         parts["continuations"] = go_on
     parts |= {f"pairs of {test.name}": partial(tell_apart, test) for test in tests}
     parts |= {f"text and speech of {name}": partial(connect, name) for name in datasets}
-    measured = (alone if metrics is None else metrics) if speaks else []
     table = ""
-    with Scorer(
-        measured, asr if speaks else "none", processes, where, asr_language, judges, not_given
-    ) as scorer:
+    measured, heard_by = (measured, asr) if speaks else ([], "none")
+    with Scorer(measured, heard_by, processes, where, asr_language, networks.alone, not_given) as scorer:
         facts: dict[str, Any] = {
             **provenance(where, MEASURED_WITH),
             "model": model,

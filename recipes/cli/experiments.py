@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from codec.foundation import UserError, duration
+from codec.foundation import UserError
 from recipes.benchmark.config import FULL, PARTS, QUICK, Part
 from recipes.study.config import StudyConfig
 
@@ -32,30 +32,20 @@ def study_command(config: StudyConfig, dry_run: bool = False) -> int:
     """Several tokenizers, one corpus, one language model, one budget, one report.
 
     Each tokenizer is measured as a codec; the corpus becomes its tokens; a language model learns them, and is measured
-    in bits a second of held-out speech and by what it says. It is said beforehand what that takes. Leaves report.html,
+    in bits a second of held-out speech and by what it says. It says beforehand what there is to do. Leaves report.html,
     report.md, results.json, times.json and cells/ in the output. Killed and started again it does nothing twice, nor
     when a tokenizer is added to the list.
 
     Args:
         config: the study; see recipes/study/ for an example.
-        dry_run: only say what there is to do and how long it will take.
+        dry_run: only say what there is to do.
     """
-    from recipes.reporting.pictures import markdown_table
+    from recipes.loading import resolve_device
     from recipes.study.cells import Stopped
     from recipes.study.run import Study
 
-    study = Study(config)
-    planned = study.forecast()
-    if planned.stages:
-        rows = [[cost.tokenizer, cost.stage, cost.amount, duration(cost.seconds)] for cost in planned.stages]
-        print(markdown_table(["tokenizer", "stage", "to do", "about"], rows, words=2))
-        print(
-            f"\nabout {duration(planned.seconds)} in {planned.processes} processes, as fast as this machine is now; "
-            f"{planned.finished} stages are done already",
-            flush=True,
-        )
-    else:
-        print(f"all {planned.finished} stages are done already")
+    study = Study(config, resolve_device("auto"))
+    print(study.plan(), flush=True)
     if dry_run:
         return 0
     try:
@@ -89,9 +79,8 @@ def bench(
         output: directory for the results.
         parts: of codecs, tokenize, memory (of tokenize, on a recording of 3 hours), generation (beside transformers'
             generate, as multiple of real time, as a stream), training (beside transformers.Trainer), hybrid
-            (hybrid-codec beside itself with its teacher inside, and its encoder beside DacModel's), bigvgan (beside
-            the package bigvgan) and roofline (what the machine can do, and how much of it the others reach); all
-            when unset.
+            (hybrid-codec beside itself with its teacher inside) and bigvgan (beside the package bigvgan); all when
+            unset.
         codecs: the presets, bundled codecs and models of transformers to time; all when unset.
         quick: seconds instead of minutes: less audio, fewer rounds, 10 minutes for the 3 hours.
         seconds: of audio that a codec is timed on; 10 unless set, 1.5 with --quick.
@@ -103,9 +92,8 @@ def bench(
         device: auto takes a GPU where there is one.
     """
     from codec.foundation import write_json, write_text
-    from recipes.benchmark.budgets import budgets
-    from recipes.benchmark.contestants import contestant_names
-    from recipes.benchmark.report import as_json, tables
+    from recipes.benchmark.codecs import contestant_names
+    from recipes.benchmark.report import as_json, budgets, tables
     from recipes.benchmark.run import measure
     from recipes.loading import resolve_device
     from recipes.reporting.provenance import provenance
@@ -157,9 +145,7 @@ def results(
         bench: what bench left: its output directory, or the bench.json in it. May be repeated.
         readme: the file with the lines "<!-- results: begin -->" and "<!-- results: end -->".
     """
-    from recipes.reporting.results import results_section
-    from recipes.reporting.results_files import open_results
-    from recipes.reporting.results_readme import update_readme
+    from recipes.results import open_results, results_section, update_readme
 
     if not (codec or slm or bench):
         raise UserError("nothing to write: give --codec, --slm or --bench, with what these commands left")

@@ -14,9 +14,8 @@ from codec.metrics import DEV_LOG_MEL, CodebookUse, Column, Interval, StabilityT
 from codec.metrics.spectral import resampled
 from codec.nn.mel import MelConfig
 from data import AudioError, Utterance, audio_info, read_audio
-from recipes.evaluation.reconstruction import Reconstruction, Reconstructor
+from recipes.evaluation.reconstruction import CodecSpeed, Reconstruction, Reconstructor, codec_speed
 from recipes.evaluation.scoring import ERROR_RATES, Scorer, Scores, ScoringTask
-from recipes.evaluation.speed import CodecSpeed, codec_speed
 
 RECORDING = "recording"
 BEFORE_VOCODER = Column("log_mel_l1_before_vocoder", "log-mel L1 before vocoder", "lower")

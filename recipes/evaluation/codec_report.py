@@ -1,7 +1,7 @@
 """What `evaluate-codec` leaves: results.json, report.md, utterances.parquet, pictures, audio to hear."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,10 @@ from recipes.evaluation.codec_evaluation import (
     Example,
     UtteranceRow,
 )
-from recipes.evaluation.probes import CodecProbe, probes_table
-from recipes.reporting.pictures import (
-    SpectrogramRow,
-    code_histogram,
-    markdown_table,
-    number,
-    rate_with_interval,
-    spectrogram_picture,
-    waveform_row,
-)
-from recipes.reporting.tables import write_parquet
+from recipes.evaluation.probes import CodecProbe, QuantizerProbe
+from recipes.reporting.page import Block, Picture, Points, Section, as_markdown, blocks_as_markdown
+from recipes.reporting.pictures import SpectrogramRow, code_histogram, spectrogram_picture, waveform_row
+from recipes.reporting.tables import Field, Table, rate, show, without_nan, words, write_parquet
 
 
 def summary(evaluation: CodecEvaluation, facts: dict[str, Any]) -> dict[str, Any]:
@@ -68,18 +61,9 @@ def _of_codec(codec: CodecResult) -> dict[str, Any]:
         "speed": asdict(codec.speed),
         "stability": {
             "utterances": codec.stability.utterances,
-            "shares": {name: _for_json(asdict(share)) for name, share in codec.stability.shares.items()},
+            "shares": {name: without_nan(asdict(share)) for name, share in codec.stability.shares.items()},
         },
     }
-
-
-def _for_json(value: Any) -> Any:
-    """Null for what could not be measured, however deep."""
-    if isinstance(value, dict):
-        return {name: _for_json(entry) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_for_json(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_codec_report(
@@ -92,86 +76,187 @@ def write_codec_report(
     """
     output.mkdir(parents=True, exist_ok=True)
     write_parquet(output / "utterances.parquet", [_flat(row, evaluation.columns) for row in evaluation.rows])
-    write_json(output / "results.json", summary(evaluation, facts))
+    content = summary(evaluation, facts)
+    write_json(output / "results.json", content)
     code_histogram(output / "codes.png", {codec.name: codec.codes.counts for codec in evaluation.codecs})
     for example in evaluation.examples:
         _write_example(output, example, evaluation.codecs)
     if evaluation.examples:
         _draw_example(output / "spectrogram.png", evaluation.examples[0], evaluation.codecs)
-    table = results_table(evaluation)
-    write_text(output / "report.md", _page(evaluation, facts, table, probes))
-    return table
+    table = systems_table(content, evaluation.columns)
+    title = f"{', '.join(content['codecs'])} on {content['corpus']['name']}"
+    write_text(output / "report.md", as_markdown(title, _sections(evaluation, content, table, probes)))
+    return blocks_as_markdown([table])
 
 
-def results_table(evaluation: CodecEvaluation) -> str:
-    """Systems below each other, metrics beside each other."""
-    header = ["", *(column.heading for column in evaluation.columns), "WER ↓", "CER ↓"]
-    rows = []
-    for system in evaluation.systems:
-        cells = [number(evaluation.mean(system, column.key)[0], column) for column in evaluation.columns]
-        rates = [evaluation.error_rate(system, unit) for unit in ("words", "characters")]
-        rows.append([system, *cells, *(rate_with_interval(rate) for rate in rates)])
-    # a column that nobody fills (no transcripts, no recogniser) is left out
-    filled = [0, *(i for i in range(1, len(header)) if any(row[i] != "–" for row in rows))]
-    return markdown_table([header[i] for i in filled], [[row[i] for i in filled] for row in rows])
+def systems_table(content: Mapping[str, Any], columns: Sequence[Column], more: Sequence[Field] = ()) -> Table:
+    """Systems below each other, metrics beside each other; rows are the name and the entry of each system.
+
+    content: of results.json.
+    """
+
+    def mean(column: Column) -> Field:
+        return Field.of(column, lambda row: row[1].get(column.key, {}).get("mean"))
+
+    fields = [
+        words("", lambda row: row[0]),
+        *(mean(column) for column in columns),
+        rate("WER", lambda row: row[1].get("word_error_rate"), "lower"),
+        rate("CER", lambda row: row[1].get("character_error_rate"), "lower"),
+        *more,
+    ]
+    return Table.of(content["systems"].items(), fields)
 
 
-def _page(
-    evaluation: CodecEvaluation, facts: dict[str, Any], table: str, probes: Sequence[CodecProbe]
-) -> str:
-    corpus = facts["corpus"]
-    speed = evaluation.codecs[0].speed
-    pictures = "![codes by frequency](codes.png)"
-    if evaluation.examples:
-        pictures = f"![before and after](spectrogram.png)\n\n{pictures}"
+def codes_table(codecs: Mapping[str, Any], more: Sequence[Field] = ()) -> Table:
+    """How the codebooks are used; `codecs`: by name, with `frame_rate`, `codebooks` and `bitrate`."""
+
+    def mean(value: str) -> Any:
+        return lambda row: sum(book[value] for book in row[1]["codebooks"]) / len(row[1]["codebooks"])
+
+    def in_use(row: tuple[str, Mapping[str, Any]]) -> float:
+        books = row[1]["codebooks"]
+        return sum(book["used"] / book["size"] for book in books) / len(books)
+
+    fields = [
+        words("", lambda row: row[0]),
+        Field("frames/s", lambda row: f"{row[1]['frame_rate']:g}"),
+        Field("codes", lambda row: _sizes([book["size"] for book in row[1]["codebooks"]])),
+        rate("in use", in_use),
+        Field("perplexity", mean("perplexity")),
+        Field(
+            "entropy (bits a frame)", lambda row: sum(book["entropy_bits"] for book in row[1]["codebooks"]), 2
+        ),
+        Field("bit/s as stored", lambda row: row[1]["bitrate"]["nominal"]),
+        Field("bit/s by entropy", lambda row: row[1]["bitrate"]["entropy"]),
+        *more,
+    ]
+    return Table.of(codecs.items(), fields)
+
+
+def stability_table(shares: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Perturbations below each other, codecs beside each other; `shares`: by codec and perturbation, as JSON."""
+    # codecs of different rates are tried with different resamplings
+    names = list(dict.fromkeys(name for found in shares.values() for name in found))
+
+    def cell(share: Mapping[str, Any] | None) -> str | None:
+        if share is None or share["unchanged"] is None:
+            return None
+        aligned = "" if share["aligned"] is None else f" ({share['aligned'] * 100:.1f})"
+        return f"{share['unchanged'] * 100:.1f}{aligned} %"
+
+    rows = [[name, *(show(cell(found.get(name))) for found in shares.values())] for name in names]
+    return Table(["", *shares], rows)
+
+
+def _sizes(sizes: Sequence[int]) -> str:
+    size = f"{max(sizes):,}" if len(set(sizes)) == 1 else f"{min(sizes):,}–{max(sizes):,}"
+    return size if len(sizes) == 1 else f"{len(sizes)} × {size}"
+
+
+def probes_table(probes: Sequence[CodecProbe]) -> Table:
+    """Quantizers below each other."""
+
+    def name(row: tuple[CodecProbe, QuantizerProbe]) -> str:
+        probe, found = row
+        return probe.codec if len(probe.quantizers) == 1 else f"{probe.codec}, {found.quantizer + 1}"
+
+    fields = [
+        words("", name),
+        Field("characters (bits a frame)", lambda row: row[1].characters and row[1].characters.bits, 3),
+        rate("of their entropy", lambda row: row[1].characters and row[1].characters.share),
+        Field("speaker (bits a frame)", lambda row: row[1].speakers and row[1].speakers.bits, 3),
+        rate("of its entropy", lambda row: row[1].speakers and row[1].speakers.share),
+        Field(
+            "speaker told by an utterance",
+            lambda row: row[1].speaker and row[1].speaker.accuracy.value,
+            percent=True,
+        ),
+        Field("chance", lambda row: row[1].speaker and row[1].speaker.chance, percent=True),
+    ]
+    return Table.of(((probe, found) for probe in probes for found in probe.quantizers), fields)
+
+
+def _sections(
+    evaluation: CodecEvaluation, content: Mapping[str, Any], table: Table, probes: Sequence[CodecProbe]
+) -> list[Section]:
+    corpus, codecs = content["corpus"], content["codecs"]
     named = "; ".join(
         f"`{name}` ({about['location']}), fingerprint {about['fingerprint']}"
-        for name, about in facts["codecs"].items()
+        for name, about in codecs.items()
     )
-    parts = [
-        f"# {', '.join(codec.name for codec in evaluation.codecs)} on {corpus['name']}",
-        f"`{facts['command']}`",
+    about = (
         f"{named}. {evaluation.utterances:,} utterances ({evaluation.seconds / 60:.1f} minutes) of the "
-        f"{corpus['split']} split, gain {corpus['gain']:g}.",
-        table,
-        "\n".join(f"- {note}" for note in _notes(evaluation, facts)),
-        "## Codes",
-        _codes_table(evaluation),
-        "Bit/s as stored: log2 of the codebook's size for every code. By entropy: what an ideal coder without memory "
-        "would need for the codes counted here. Perplexity: as many equally frequent codes would carry as much. With "
-        "several quantizers, shares and perplexities are means; results.json has each.",
+        f"{corpus['split']} split, gain {corpus['gain']:g}."
+    )
+    rates = {codec.name: codec.frame_rate for codec in evaluation.codecs}
+    codes = codes_table({name: {**entry, "frame_rate": rates[name]} for name, entry in codecs.items()})
+    sections = [
+        Section("", [f"`{content['command']}`", about, table, Points(_notes(evaluation, content))]),
+        Section(
+            "Codes",
+            [
+                codes,
+                "Bit/s as stored: log2 of the codebook's size for every code. By entropy: what an ideal coder without "
+                "memory would need for the codes counted here. Perplexity: as many equally frequent codes would carry "
+                "as much. With several quantizers, shares and perplexities are means; results.json has each.",
+            ],
+        ),
     ]
-    if any(codec.stability.utterances for codec in evaluation.codecs):
-        parts += [
-            "## Stability of the codes",
-            _stability_table(evaluation),
-            "Share of codes that stay the same, place by place, when the recording is changed; behind it for shifts, "
-            "what stays under the best alignment (1 − insertions, deletions and substitutions / frames). Recordings "
-            f"tried: {max(codec.stability.utterances for codec in evaluation.codecs)}.",
-        ]
+    if tried := max((entry["stability"]["utterances"] for entry in codecs.values()), default=0):
+        shares = {name: entry["stability"]["shares"] for name, entry in codecs.items()}
+        sections.append(
+            Section(
+                "Stability of the codes",
+                [
+                    stability_table(shares),
+                    "Share of codes that stay the same, place by place, when the recording is changed; behind it for "
+                    "shifts, what stays under the best alignment (1 − insertions, deletions and substitutions / "
+                    f"frames). Recordings tried: {tried}.",
+                ],
+            )
+        )
     if probes:
-        parts += [
-            "## What the codes say",
-            probes_table(probes),
-            "Bits by which a code, seen alone, tells better than chance which character is spoken in the middle of its "
-            "frame, or which speaker: learned on four fifths of the utterances, tried on the last, in turn (a lower "
-            "bound of the mutual information; 95 % bootstrap intervals over utterances). A word's characters share its "
-            "time evenly. A speaker is told by all codes of an utterance together (naive Bayes).",
-        ]
-    parts += [
-        "## Speed",
-        _speed_table(evaluation),
-        f"Multiples of real time on {speed.device}, {speed.threads} threads, batch 1, float32.",
-        pictures,
-        "Audio of the first utterances is in [examples](examples); every utterance is a row of "
-        "`utterances.parquet`."
-        if evaluation.examples
-        else "Every utterance is a row of `utterances.parquet`.",
+        sections.append(
+            Section(
+                "What the codes say",
+                [
+                    probes_table(probes),
+                    "Bits by which a code, seen alone, tells better than chance which character is spoken in the "
+                    "middle of its frame, or which speaker: learned on four fifths of the utterances, tried on the "
+                    "last, in turn (a lower bound of the mutual information; 95 % bootstrap intervals over "
+                    "utterances). A word's characters share its time evenly. A speaker is told by all codes of an "
+                    "utterance together (naive Bayes).",
+                ],
+            )
+        )
+    return [*sections, Section("Speed", _speed_blocks(evaluation, content))]
+
+
+def _speed_blocks(evaluation: CodecEvaluation, content: Mapping[str, Any]) -> list[Block]:
+    speed = evaluation.codecs[0].speed
+
+    def times(title: str, step: str) -> Field:
+        return Field(title, lambda row: row[1]["speed"][step], 1, unit=" ×")
+
+    fields = [words("", lambda row: row[0]), times("encode", "encode"), times("decode", "decode")]
+    fields += [
+        times("both", "together"),
+        Field("seconds of audio", lambda row: row[1]["speed"]["audio_seconds"]),
     ]
-    return "\n\n".join(parts) + "\n"
+    blocks: list[Block] = [
+        Table.of(content["codecs"].items(), fields),
+        f"Multiples of real time on {speed.device}, {speed.threads} threads, batch 1, float32.",
+    ]
+    if evaluation.examples:
+        blocks.append(Picture("spectrogram.png", "before and after"))
+    blocks.append(Picture("codes.png", "codes by frequency"))
+    rows = "very utterance is a row of `utterances.parquet`."
+    heard = "Audio of the first utterances is in [examples](examples); e" if evaluation.examples else "E"
+    return [*blocks, heard + rows]
 
 
-def _notes(evaluation: CodecEvaluation, facts: dict[str, Any]) -> list[str]:
+def _notes(evaluation: CodecEvaluation, content: Mapping[str, Any]) -> list[str]:
     notes = [
         f"log-mel L1: mean over frames and bands of an utterance, then over utterances; {_mel_text(DEV_LOG_MEL)}."
     ]
@@ -185,65 +270,14 @@ def _notes(evaluation: CodecEvaluation, facts: dict[str, Any]) -> list[str]:
         notes.append(
             f"Every codec is compared with the recording at {SCORING_RATE / 1_000:g} kHz, whatever its own rate."
         )
-    if any(not math.isnan(evaluation.error_rate(system, "words").value) for system in evaluation.systems):
+    if any("word_error_rate" in entry for entry in content["systems"].values()):
         notes.append(
-            f"Word and character error rates (WER, CER) by {facts['asr']}, with 95 % bootstrap intervals over "
+            f"Word and character error rates (WER, CER) by {content['asr']}, with 95 % bootstrap intervals over "
             "utterances; text is compared in lower case without punctuation. Read them beside the recordings' own."
         )
-    notes += [f"Not measured: {name} ({reason})." for name, reason in evaluation.skipped.items()]
-    notes += [f"Left out: {failure['reason']}." for failure in evaluation.failures]
+    notes += [f"Not measured: {name} ({reason})." for name, reason in content["skipped"].items()]
+    notes += [f"Left out: {failure['reason']}." for failure in content["failures"]]
     return notes
-
-
-def _codes_table(evaluation: CodecEvaluation) -> str:
-    rows = []
-    for codec in evaluation.codecs:
-        books = codec.codes.statistics()
-        sizes = {book.size for book in books}
-        size = f"{max(sizes):,}" if len(sizes) == 1 else f"{min(sizes):,}–{max(sizes):,}"
-        rows.append(
-            [
-                codec.name,
-                f"{codec.frame_rate:g}",
-                size if len(books) == 1 else f"{len(books)} × {size}",
-                f"{sum(book.used / book.size for book in books) / len(books):.1%}".replace("%", " %"),
-                f"{sum(book.perplexity for book in books) / len(books):,.0f}",
-                f"{sum(book.entropy_bits for book in books):.2f}",
-                f"{codec.codes.nominal_bitrate(codec.frame_rate):,.0f}",
-                f"{codec.codes.entropy_bitrate(codec.frame_rate):,.0f}",
-            ]
-        )
-    header = ["", "frames/s", "codes", "in use", "perplexity", "entropy (bits a frame)"]
-    return markdown_table([*header, "bit/s as stored", "bit/s by entropy"], rows)
-
-
-def _stability_table(evaluation: CodecEvaluation) -> str:
-    # codecs of different rates are tried with different resamplings
-    names = list(dict.fromkeys(name for codec in evaluation.codecs for name in codec.stability.shares))
-    rows = []
-    for name in names:
-        cells = []
-        for codec in evaluation.codecs:
-            share = codec.stability.shares.get(name)
-            if share is None or math.isnan(share.unchanged):
-                cells.append("–")
-                continue
-            aligned = "" if share.aligned is None else f" ({share.aligned * 100:.1f})"
-            cells.append(f"{share.unchanged * 100:.1f}{aligned} %")
-        rows.append([name, *cells])
-    return markdown_table(["", *(codec.name for codec in evaluation.codecs)], rows)
-
-
-def _speed_table(evaluation: CodecEvaluation) -> str:
-    rows = [
-        [
-            codec.name,
-            *(f"{value:.1f} ×" for value in (codec.speed.encode, codec.speed.decode, codec.speed.together)),
-            f"{codec.speed.audio_seconds:.0f}",
-        ]
-        for codec in evaluation.codecs
-    ]
-    return markdown_table(["", "encode", "decode", "both", "seconds of audio"], rows)
 
 
 def _mel_text(config: MelConfig) -> str:

@@ -1,25 +1,21 @@
 """What the commands that measure have in common: what is taken of a corpus, judges, and what is said at the end."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Self, TypeVar
 
 from codec import Codec
 from codec.foundation import UserError
 from codec.loading import split_count
-from codec.metrics import UTMOS, Judge, SpeakerEmbedder, SpeakerSimilarity
+from codec.metrics import UTMOS, WAVEFORM_METRICS, Judge, SpeakerEmbedder, SpeakerSimilarity
 from data import Corpus, Utterance
 from recipes.evaluation.codec_evaluation import NamedCodec
 from recipes.loading import load_codec_on
 
 MEASURED_WITH = ("pystoi", "pesq", "pyworld", "jiwer", "pocketsphinx", "speechmos", "onnxruntime")
-NO_SPEAKER_MODEL = "no model: --speaker_model, such as microsoft/wavlm-base-plus-sv"
 
-
-def utmos_judge(weights: Path | None, device: str) -> tuple[list[Judge], dict[str, str]]:
-    """UTMOS where its weights were given, and what it takes where they were not."""
-    if weights is not None:
-        return [UTMOS(weights, device)], {}
-    return [], {"UTMOS": "no weights: --utmos utmos22_strong_step7459_v1.pt of github.com/tarepan/SpeechMOS"}
+Item = TypeVar("Item")
 
 
 def say_what_is_missing(skipped: dict[str, str]) -> None:
@@ -35,15 +31,6 @@ def of_split(listing: Corpus, location: str, split: str, flag: str) -> list[Utte
         there = ", ".join(f"{name} ({count})" for name, count in listing.splits.items())
         raise UserError(f"{location} has no {split} split: it has {there}; choose one with {flag}")
     return utterances
-
-
-def spread(items: list[Any], limit: int | None) -> list[Any]:
-    """`limit` of the items, evenly over the list: corpora are sorted by speaker or book."""
-    if limit is None or limit >= len(items):
-        return items
-    if limit < 1:
-        raise UserError(f"limit is {limit}: it must be at least 1")
-    return [items[i * len(items) // limit] for i in range(limit)]
 
 
 def named_codecs(codecs: dict[str, Codec], asked: int) -> list[NamedCodec]:
@@ -76,13 +63,57 @@ def with_prefixes(
     return codecs, found
 
 
-def codec_judges(
-    speaker_model: str | None, utmos: Path | None, device: str
-) -> tuple[list[Judge], dict[str, str]]:
-    """Metrics by neural networks whose weights were given, and what it takes for the others."""
-    judges, not_given = utmos_judge(utmos, device)
-    if speaker_model is not None:
-        judges.insert(0, SpeakerSimilarity(SpeakerEmbedder(speaker_model, device)))
-    else:
-        not_given["speaker similarity"] = NO_SPEAKER_MODEL
-    return judges, not_given
+@dataclass(frozen=True)
+class NetworkJudges:
+    """Metrics by neural networks: those whose weights were given, and what it takes for the others."""
+
+    alone: list[Judge]  # need no reference
+    embedder: SpeakerEmbedder | None  # tells speakers apart
+    not_given: dict[str, str]  # metric -> what it takes
+
+    @property
+    def comparing(self) -> list[Judge]:
+        """All that judge a codec's output beside its recording."""
+        return [*([SpeakerSimilarity(self.embedder)] if self.embedder is not None else []), *self.alone]
+
+    @classmethod
+    def open(cls, speaker_model: str | None, utmos: str | Path | None, device: str, flag: str = "--") -> Self:
+        """Load what is given; `flag` stands before the names of the settings that are not.
+
+        A metric whose package is optional belongs here too: opened where the package is installed, else named in
+        `not_given`. Raises UserError for weights that cannot be loaded.
+        """
+        not_given = {}
+        if utmos is None:
+            not_given["UTMOS"] = (
+                f"no weights: {flag}utmos, the file utmos22_strong_step7459_v1.pt of github.com/tarepan/SpeechMOS"
+            )
+        if speaker_model is None:
+            not_given["speaker similarity"] = (
+                f"no model: {flag}speaker_model, such as microsoft/wavlm-base-plus-sv"
+            )
+        return cls(
+            [] if utmos is None else [UTMOS(utmos, device)],
+            None if speaker_model is None else SpeakerEmbedder(speaker_model, device),
+            not_given,
+        )
+
+
+def metrics_of_speech_alone(names: Sequence[str] | None) -> list[str]:
+    """The waveform metrics that need no reference, or those of them that are named.
+
+    Raises UserError for others.
+    """
+    alone = [metric.name for metric in WAVEFORM_METRICS if not metric.needs_reference]
+    if unknown := [name for name in names or [] if name not in alone]:
+        raise UserError(f"no metric {', '.join(unknown)} of speech by itself; there are {', '.join(alone)}")
+    return alone if names is None else list(names)
+
+
+def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
+    """`limit` of the items, evenly over the list: corpora are sorted by speaker or book."""
+    if limit is None or limit >= len(items):
+        return list(items)
+    if limit < 1:
+        raise UserError(f"limit is {limit}: it must be at least 1")
+    return [items[number * len(items) // limit] for number in range(limit)]

@@ -11,7 +11,6 @@ from codec.metrics import Classification, Information, naive_bayes, predictive_i
 from data import AudioError, Utterance, Word, read_audio
 from recipes.evaluation.codec_evaluation import NamedCodec
 from recipes.evaluation.reconstruction import Reconstructor
-from recipes.reporting.pictures import markdown_table
 
 SILENCE = 0  # the label of frames in which no word is spoken
 
@@ -138,32 +137,3 @@ class _Material:
                 speakers = predictive_information(streams, frames, size, len(self.voices))
                 speaker = naive_bayes(streams, self.speakers, size, len(self.voices))
             yield QuantizerProbe(quantizer, characters, speakers, speaker)
-
-
-def probes_table(probes: Sequence[CodecProbe]) -> str:
-    """Markdown: quantizers below each other."""
-    rows = []
-    for entry in probes:
-        for found in entry.quantizers:
-            rows.append(
-                [
-                    entry.codec if len(entry.quantizers) == 1 else f"{entry.codec}, {found.quantizer + 1}",
-                    *_information(found.characters),
-                    *_information(found.speakers),
-                    "–"
-                    if found.speaker is None
-                    else f"{found.speaker.accuracy.value:.0%}".replace("%", " %"),
-                    "–" if found.speaker is None else f"{found.speaker.chance:.0%}".replace("%", " %"),
-                ]
-            )
-    header = ["", "characters (bits a frame)", "of their entropy", "speaker (bits a frame)", "of its entropy"]
-    header += ["speaker told by an utterance", "chance"]
-    filled = [0, *(i for i in range(1, len(header)) if any(row[i] != "–" for row in rows))]
-    return markdown_table([header[i] for i in filled], [[row[i] for i in filled] for row in rows])
-
-
-def _information(found: Information | None) -> list[str]:
-    if found is None:
-        return ["–", "–"]
-    bits = found.bits
-    return [f"{bits.value:.3f} ({bits.low:.3f} to {bits.high:.3f})", f"{found.share:.1%}".replace("%", " %")]

@@ -12,9 +12,9 @@ from torch import Tensor
 from codec.foundation import Progress, UserError
 from codec.metrics import Column, Interval, SpeakerEmbedder, clustered_share, normalize_transcript
 from data import AudioError, Utterance, audio_info, read_audio, write_audio
-from recipes.evaluation.file_names import file_name
+from recipes.evaluation.config import SHORTEST_SECONDS, ContinuationConfig
 from recipes.evaluation.scoring import ERROR_RATES, Scorer, ScoringTask
-from recipes.evaluation.slm_settings import SHORTEST_SECONDS, ContinuationConfig
+from recipes.reporting.provenance import file_name
 from slm.evaluation.diversity import auto_bleu, self_bleu, vert
 from slm.evaluation.metrics import mean_of
 from slm.evaluation.repetition import CodeRepetition, code_repetition

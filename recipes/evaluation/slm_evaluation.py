@@ -1,6 +1,6 @@
 """A speech language model reading sentences: how it is understood, how it sounds, where it ends, how fast it is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,13 +11,12 @@ import torch
 from codec.foundation import Progress, UserError
 from codec.metrics import Column, normalize_transcript, sounding_seconds
 from data import AudioError, Utterance, read_audio, write_audio
-from recipes.evaluation.file_names import file_name
 from recipes.evaluation.pairs import PairResult
 from recipes.evaluation.scoring import Scorer, ScoringTask
-from recipes.evaluation.sentences import References, Sentence
+from recipes.evaluation.sentences import References, Sentence, VoiceLikeness
 from recipes.evaluation.slm_continuations import ContinuationResult
 from recipes.evaluation.slm_cross_modal import CrossModalResult
-from recipes.evaluation.slm_voices import VoiceLikeness
+from recipes.reporting.provenance import file_name
 from slm.evaluation.likelihood import SpokenText, bits_for, in_own_format
 from slm.evaluation.metrics import SpeechSummary, SpokenSentence, summarize_speech
 from slm.evaluation.repetition import code_repetition
@@ -174,6 +173,28 @@ def evaluate(
     columns = [*scorer.columns, *([likeness.column] if likeness is not None else [])]
     skipped = {**scorer.skipped, **_beside(len(unique), len(own), len(unreferenced), references is not None)}
     return SLMEvaluation(heard, columns, skipped, bits, len(own), unreferenced, failures)
+
+
+Part = Callable[[SLMEvaluation], SLMEvaluation]  # what was measured so far -> with its own beside it
+
+
+def measure_parts(evaluation: SLMEvaluation, parts: Mapping[str, Part]) -> Iterator[SLMEvaluation]:
+    """What was measured, after every part; a part of which nothing can be measured joins what was skipped.
+
+    Raises UserError at the end where nothing could be measured at all.
+    """
+    failed: dict[str, str] = {}
+    for number, (name, part) in enumerate(parts.items()):
+        try:
+            evaluation = part(evaluation)
+        except UserError as error:
+            failed[name] = str(error)
+        if len(failed) <= number:
+            skipped = {**evaluation.skipped, **failed}
+            evaluation = replace(evaluation, skipped=skipped, unfinished=list(parts)[number + 1 :])
+            yield evaluation
+    if len(failed) == len(parts):
+        raise UserError("; ".join(failed.values()))
 
 
 def check_voices(language_model: SpeechLM, voices: Sequence[str | None]) -> None:

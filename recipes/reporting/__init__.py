@@ -1,1 +1,1 @@
-"""The README's section of results, made from the files that evaluate-codec, evaluate-slm and bench leave."""
+"""What all reports are made of: tables, pages, pictures, and where numbers come from."""

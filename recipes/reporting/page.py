@@ -1,31 +1,18 @@
-"""A report's page, said once and written twice: as Markdown, and as HTML that carries its pictures along."""
+"""A report's page, said once: as Markdown, and as HTML that carries its pictures along (templates/*.j2)."""
 
 import base64
 import html
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import quote
 
-from recipes.reporting.pictures import markdown_table
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top; }
-th.word, td.word { text-align: left; }
-img { max-width: 100%; }
-audio { width: 13rem; height: 2rem; display: block; }
-code { background: #f3f3f3; padding: 0 .2rem; }
-"""
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    """Plain text."""
-
-    text: str
+from recipes.reporting.tables import Table
 
 
 @dataclass(frozen=True)
@@ -33,15 +20,7 @@ class Points:
     """Short remarks below each other."""
 
     points: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells of text; the first `words` columns are words, the others numbers."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    words: int = 1
+    kind: str = field(default="points", init=False)
 
 
 @dataclass(frozen=True)
@@ -50,30 +29,25 @@ class Picture:
 
     file: str
     caption: str
+    kind: str = field(default="picture", init=False)
 
 
 @dataclass(frozen=True)
-class Sound:
-    """An audio file below the page's directory, and what is to be said of it."""
+class Code:
+    """Lines as they are, in a language that Markdown knows."""
 
-    file: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Sounds:
-    """Sounds to be compared: a row each, a column each version; words where there is none and why, or None."""
-
-    header: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[Sound | str | None]]]
+    text: str
+    language: str = "text"
+    kind: str = field(default="code", init=False)
 
 
-Block: TypeAlias = Paragraph | Points | Table | Picture | Sounds
+# A paragraph is a string. It may hold `code`, [links](file) and **bold** words.
+Block: TypeAlias = str | Points | Table | Picture | Code
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what is below it."""
+    """A heading and what is below it; without a title, the blocks alone."""
 
     title: str
     blocks: Sequence[Block]
@@ -81,84 +55,47 @@ class Section:
 
 def as_markdown(title: str, sections: Sequence[Section]) -> str:
     """The page as Markdown; pictures and sounds are links."""
-    parts = [f"# {title}"]
-    for section in sections:
-        parts += [f"## {section.title}", *(_markdown(block) for block in section.blocks)]
-    return "\n\n".join(parts) + "\n"
+    return _MARKDOWN.get_template("page.md.j2").render(title=title, sections=sections)
 
 
 def as_html(title: str, sections: Sequence[Section], directory: Path) -> str:
     """The page as HTML; pictures of `directory` are in it, sounds are links."""
-    body = [f"<h1>{html.escape(title)}</h1>"]
-    for section in sections:
-        body += [
-            f"<h2>{html.escape(section.title)}</h2>",
-            *(_html(block, directory) for block in section.blocks),
-        ]
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
-        f"<style>{_STYLE}</style>\n" + "\n".join(body) + "\n</html>\n"
+
+    def embedded(file: str) -> str:
+        return base64.b64encode((directory / file).read_bytes()).decode()
+
+    return _HTML.get_template("page.html.j2").render(title=title, sections=sections, embedded=embedded)
+
+
+def blocks_as_markdown(blocks: Sequence[Block]) -> str:
+    """Blocks without a page around them."""
+    return _MARKDOWN.get_template("blocks.md.j2").render(blocks=blocks).strip("\n")
+
+
+def _inline(text: str) -> Markup:
+    """A paragraph's text as HTML."""
+    escaped = html.escape(text, quote=False)
+    for pattern, replacement in (
+        (r"`([^`]+)`", r"<code>\1</code>"),
+        (r"\*\*(.+?)\*\*", r"<b>\1</b>"),
+        (r"\[([^\]]+)\]\(([^)\s:]+)\)", r'<a href="\2">\1</a>'),  # to files beside the page alone
+    ):
+        escaped = re.sub(pattern, replacement, escaped)
+    return Markup(escaped)  # escaped above
+
+
+def _environment(autoescape: bool) -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    made.filters |= {"link": quote, "inline": _inline, "suffix": lambda file: Path(file).suffix[1:]}
+    made.filters["cell"] = lambda text: text.replace("|", "\\|")
+    return made
 
 
-def _markdown(block: Block) -> str:
-    match block:
-        case Paragraph(text):
-            return text
-        case Points(points):
-            return "\n".join(f"- {point}" for point in points)
-        case Table(header, rows, words):
-            return markdown_table(header, rows, words)
-        case Picture(file, caption):
-            return f"![{caption}]({_link(file)})"
-        case Sounds(header, rows):
-            cells = [[label, *(_markdown_sound(sound) for sound in sounds)] for label, sounds in rows]
-            return markdown_table(["", *header], cells, words=len(header) + 1)
-
-
-def _markdown_sound(sound: Sound | str | None) -> str:
-    if not isinstance(sound, Sound):
-        return sound or "–"
-    return f"[{Path(sound.file).suffix[1:]}]({_link(sound.file)})" + (f" {sound.note}" if sound.note else "")
-
-
-def _html(block: Block, directory: Path) -> str:
-    match block:
-        case Paragraph(text):
-            return f"<p>{html.escape(text)}</p>"
-        case Points(points):
-            return "<ul>" + "".join(f"<li>{html.escape(point)}</li>" for point in points) + "</ul>"
-        case Table(header, rows, words):
-            return _html_table(header, [[html.escape(cell) for cell in row] for row in rows], words)
-        case Picture(file, caption):
-            content = base64.b64encode((directory / file).read_bytes()).decode()
-            return f'<p><img src="data:image/png;base64,{content}" alt="{html.escape(caption)}"></p>'
-        case Sounds(header, rows):
-            cells = [
-                [html.escape(label), *(_html_sound(sound) for sound in sounds)] for label, sounds in rows
-            ]
-            return _html_table(["", *header], cells, words=len(header) + 1)
-
-
-def _html_sound(sound: Sound | str | None) -> str:
-    if not isinstance(sound, Sound):
-        return html.escape(sound or "–")
-    return f'<audio controls preload="none" src="{_link(sound.file)}"></audio>{html.escape(sound.note)}'
-
-
-def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
-    """Cells are HTML, headings text."""
-
-    def line(kind: str, cells: Sequence[str]) -> str:
-        tagged = (
-            f"<{kind}{' class=word' if number < words else ''}>{cell}</{kind}>"
-            for number, cell in enumerate(cells)
-        )
-        return f"<tr>{''.join(tagged)}</tr>"
-
-    lines = [line("th", [html.escape(cell) for cell in header]), *(line("td", row) for row in rows)]
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
-
-
-def _link(file: str) -> str:
-    return quote(file)
+_MARKDOWN, _HTML = _environment(False), _environment(True)

@@ -1,4 +1,4 @@
-"""What reports are made of: Markdown tables, spectrograms, code histograms, training curves."""
+"""Pictures of reports: spectrograms, code histograms, curves, bars."""
 
 import io
 import math
@@ -6,40 +6,16 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from codec.foundation import write_bytes
-from codec.metrics import Column, Interval, log_mel
-from codec.metrics.spectral import DEV_LOG_MEL, resampled
+from codec.metrics import DEV_LOG_MEL, log_mel, resampled
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
-    """A table: the first `words` columns to the left, numbers to the right; a `|` in a cell is escaped."""
-    lines = [header, ["---"] * words + ["---:"] * (len(header) - words), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def number(value: float | None, column: Column) -> str:
-    """A value as its column shows it; a dash where there is none."""
-    if value is None or math.isnan(value):
-        return "–"
-    return f"{value * 100:.1f} %" if column.percent else f"{value:.{column.digits}f}"
-
-
-def rate_with_interval(interval: Interval) -> str:
-    """An error rate and its interval, in percent: `28.1 % (23.9–32.4)`; without bounds, the rate alone."""
-    if math.isnan(interval.value):
-        return "–"
-    if not interval.bounded:
-        return f"{interval.value:.1%}".replace("%", " %")
-    return f"{interval.value:.1%} ({interval.low * 100:.1f}–{interval.high * 100:.1f})".replace("%", " %")
+_NAMED_LINES = 8  # of one panel: a legend of more is longer than the panel
 
 
 @dataclass(frozen=True)
@@ -86,9 +62,6 @@ def spectrogram_picture(
     _save(figure, path)
 
 
-_NAMED_LINES = 8  # of one panel: a legend of more is longer than the panel
-
-
 def code_histogram(path: str | os.PathLike[str], counts: Mapping[str, Sequence[np.ndarray]]) -> None:
     """How often each code is used, most frequent first: one panel a codec, by name, one line a quantizer.
 
@@ -104,7 +77,7 @@ def code_histogram(path: str | os.PathLike[str], counts: Mapping[str, Sequence[n
     _save(figure, path)
 
 
-def _draw_histogram(axis: "Axes", counts: Sequence[np.ndarray]) -> None:
+def _draw_histogram(axis: Axes, counts: Sequence[np.ndarray]) -> None:
     for quantizer, count in enumerate(counts):
         total = max(1, int(count.sum()))
         share = np.sort(count[count > 0])[::-1] / total
@@ -167,14 +140,12 @@ def bars_picture(path: str | os.PathLike[str], bars: Mapping[str, Mapping[str, f
     _save(figure, path)
 
 
-def _figure(width: float, height: float) -> "Figure":
+def _figure(width: float, height: float) -> Figure:
     # a Figure of its own, not pyplot: no window, no global state, safe beside other plots of the process
-    from matplotlib.figure import Figure
-
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure: "Figure", path: str | os.PathLike[str]) -> None:
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     write_bytes(Path(path), buffer.getvalue())

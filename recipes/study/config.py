@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from codec.foundation import Schedule, UserError
-from codec.metrics import WAVEFORM_METRICS
 from data.config import CorpusFormat
 from slm.documents import DocumentConfig
 from slm.generation.sampling import SamplingConfig
@@ -63,13 +62,6 @@ class SpeakingConfig:
     """Longest continuation."""
     metrics: list[str] = field(default_factory=lambda: ["dnsmos", "prosody"])
     """Metrics of both kinds of speech, of those that need no reference."""
-
-    def __post_init__(self) -> None:
-        alone = [metric.name for metric in WAVEFORM_METRICS if not metric.needs_reference]
-        if unknown := [name for name in self.metrics if name not in alone]:
-            raise UserError(
-                f"no metric {', '.join(unknown)} of speech by itself; speaking.metrics are of {', '.join(alone)}"
-            )
 
 
 @dataclass

@@ -1,28 +1,32 @@
 """What every tokenizer of a study goes through, stage by stage."""
 
 import hashlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from codec import UserError
+import numpy as np
+
+from codec.foundation import UserError
+from codec.metrics import CodebookUse
 from data import TokenDataset, TokenizeOptions, tokenize_corpus, train_text_tokenizer
-from recipes.study.cells import Cell, Stage, Stopped
-from recipes.study.codes import code_facts
+from recipes.evaluation.inputs import spread
+from recipes.study.cells import Cell, Stage, Stopped, computed_by, file_hash, measured_by, versions
 from recipes.study.config import KMeansBaseline, StudyConfig
-from recipes.study.environment import computed_by, file_hash, measured_by, versions
-from recipes.study.listening import speak
-from recipes.study.material import Material, content_hash, part_of, spread
-from recipes.study.prediction import predict
-from recipes.study.reconstruction import reconstruct
-from recipes.study.tokenizers import Tokenizer, fitted_tokenizer, named_tokenizer
-from recipes.study.training import decides, learn
+from recipes.study.evaluation import reconstruct, speak
+from recipes.study.language_model import decides, learn, predict
+from recipes.study.material import (
+    Material,
+    Tokenizer,
+    content_hash,
+    fitted_tokenizer,
+    named_tokenizer,
+    part_of,
+)
+from slm.evaluation.ngrams import NgramModel
 
 _MAX_FAILURES = 0.01  # share of the recordings
-
-# in their order
-STAGES = ("fit", "tokens", "codes", "reconstruction", "language-model", "prediction", "speech")
 
 
 @dataclass(frozen=True)
@@ -160,3 +164,37 @@ def _tokens_stage(config: StudyConfig, ready: Tokenizer, material: Material, dev
         "computed_by": computed_by(config, device, "torchaudio", "soundfile"),
     }
     return Stage("tokens", ready.name, inputs, work, resumes=True, version=2)
+
+
+# ---- the stage of the codes: what can be said of them without a neural network
+
+
+def code_facts(dataset: Path) -> dict[str, Any]:
+    """Use of the codebooks over the training split, and what n-grams of it say of the validation split, row by row."""
+    training, held_out = (TokenDataset.open(dataset, split) for split in ("train", "validation"))
+    info = training.info
+    use = CodebookUse(info.codebook_sizes)
+    for stream in _streams(training):
+        use.update(stream.reshape(-1, info.num_quantizers).T)
+    return {
+        "codebooks": [asdict(statistics) for statistics in use.statistics()],
+        "counts": [counts.tolist() for counts in use.counts],
+        "nominal_bitrate": use.nominal_bitrate(info.frame_rate),
+        "entropy_bitrate": use.entropy_bitrate(info.frame_rate),
+        "held_out": {
+            "ids": [held_out.id(row) for row in range(len(held_out))],
+            "tokens": [len(stream) for stream in _streams(held_out)],
+        },
+        "ngrams": [{"order": order, "bits": _bits(training, held_out, order)} for order in (1, 2, 3)],
+    }
+
+
+def _bits(training: TokenDataset, held_out: TokenDataset, order: int) -> list[float]:
+    """Of each held-out row, by n-grams of the training rows."""
+    model = NgramModel(_streams(training), training.info.codebook_sizes, order)
+    told = (model.entropy([stream]) for stream in _streams(held_out))
+    return [entropy.bits_per_token * entropy.tokens if entropy.tokens else 0.0 for entropy in told]
+
+
+def _streams(dataset: TokenDataset) -> Iterator[np.ndarray]:
+    return (dataset.codes(row) for row in range(len(dataset)))

@@ -10,9 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recipes.benchmark.bigvgan import BigVGANTiming
-from recipes.benchmark.budgets import Budget, budgets
-from recipes.benchmark.codecs import CodecTiming
+from recipes.benchmark.codecs import BigVGANTiming, CodecTiming, HybridTiming
 from recipes.benchmark.generation import (
     GenerationTiming,
     GreedyTiming,
@@ -20,10 +18,8 @@ from recipes.benchmark.generation import (
     StreamTiming,
     time_generation,
 )
-from recipes.benchmark.hybrid import HybridTiming
-from recipes.benchmark.measured import Machine, Measured
-from recipes.benchmark.report import as_json, tables
-from recipes.benchmark.roofline import shares
+from recipes.benchmark.report import Budget, as_json, budgets, tables
+from recipes.benchmark.run import Measured
 from recipes.benchmark.timing import (
     Case,
     Pace,
@@ -36,9 +32,7 @@ from recipes.benchmark.timing import (
 )
 from recipes.benchmark.tokenization import TokenizeMemory, TokenizeTiming
 from recipes.benchmark.training import TrainingTiming
-from recipes.benchmark.work import Work
 from recipes.cli.main import main
-from slm.training.throughput import PeakFlops
 
 CPU = torch.device("cpu")
 
@@ -70,14 +64,6 @@ def test_contestants_take_turns_and_the_warm_up_does_not_count() -> None:
     timings = take_turns(cases, rounds=3, device=CPU, label="", warm_up=2)
     assert called == ["a", "b"] * 5
     assert {name: len(found.seconds) for name, found in timings.items()} == {"a": 3, "b": 3}
-    assert timings["a"].work is None
-
-
-def test_work_is_counted_while_warming_up() -> None:
-    called: list[Tensor] = []
-    matrix = torch.ones(4, 4)
-    found = take_turns([Case("a", lambda: called.append(matrix @ matrix))], 2, CPU, "", counts_work=True)
-    assert len(called) == 3 and found["a"].work == Work(2 * 4**3, 3 * 64)
 
 
 def test_a_race_goes_by_the_clocks_of_those_who_run() -> None:
@@ -172,13 +158,11 @@ def test_budgets_of_given_measurements() -> None:
 def everything() -> Measured:
     """Times that are given."""
     greedy = GreedyTiming(100, timing("ours", 0.1, 0.2), timing("theirs", 0.25, 0.3), same=0.75)
-    work = Work(flops=3e9, bytes=2e9)
     return Measured(
         codecs={},
         generation=GenerationTiming(
             "slm",
             parameters=1_000,
-            parameter_bytes=4_000,
             rounds=(3.0, 5.0, 4.0),
             streams=(
                 StreamTiming((StreamRound(0.9, 0.5, 5.0, 1.0), *[StreamRound(0.3, 0.5, 5.0, 1.0)] * 2)),
@@ -194,17 +178,13 @@ def everything() -> Measured:
             transformers=Pace("theirs", (Stretch(600, 4.0), Stretch(400, 2.0))),
             fill=0.99,
             padded_fill=0.5,
-            flops_per_token=1e7,
         ),
         hybrid=HybridTiming(
             10.0,
-            Timing("ours", (1.0, 1.5), None, work),
+            timing("ours", 1.0, 1.5),
             timing("teacher", 3.0, 3.0),
-            timing("encoder", 1.0, 1.0),
-            timing("dac", 1.0, 2.0),
         ),
         bigvgan=BigVGANTiming(2.0, timing("ours", 1.0), timing("theirs", 1.5), difference=1e-7),
-        machine=Machine({"float32": PeakFlops(3e10, "given"), "bfloat16": PeakFlops(6e10, "given")}, 1e10),
     )
 
 
@@ -214,7 +194,6 @@ def test_budgets_beside_others() -> None:
     found = {what: (row.measured, row.passed) for what, row in rows.items() if row.measured is not None}
     assert found == {
         "hybrid-codec encode": (2.5, False),  # of 3 and 2
-        "hybrid-codec waveform encoder": (1.5, True),
         "BigVGAN v2": (1.5, True),
         "SLM training": (pytest.approx((2 + 1.25) / 2), True),
         "generation": (2.0, True),
@@ -262,25 +241,13 @@ class Speaker:
 
 def test_speaking_has_rounds_too(monkeypatch: pytest.MonkeyPatch) -> None:
     speaker = Speaker()
-    monkeypatch.setattr("slm.SpeechLM.from_pretrained", lambda *_, **__: speaker)
+    monkeypatch.setattr("recipes.benchmark.generation.SpeechLM.from_pretrained", lambda *_, **__: speaker)
     monkeypatch.setattr("recipes.benchmark.generation._time_greedy", lambda *_: None)
     found = time_generation("a model", tokens=3, rounds=3, device="cpu")
     assert found.rounds == (1.0, 2.0, 4.0) and found.real_time == 2.0
     assert len(found.streams) == 4 and all(len(stream.rounds) == 3 for stream in found.streams)
     assert [stream.first_audio for stream in found.streams] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert found.first_audio == pytest.approx(0.8)  # the slowest text, by the median of its rounds
-
-
-def test_shares_of_the_machine() -> None:
-    found = {share.what: share for share in shares(everything())}
-    encode = found["hybrid-codec encode"]
-    assert encode.flops == pytest.approx(2.4e9) and encode.of_flops == pytest.approx(0.08)  # by the median
-    assert encode.bytes_per_second == pytest.approx(1.6e9) and encode.of_memory == pytest.approx(0.16)
-    training = found["SLM training"]  # at its own precision's peak
-    assert training.of_flops == pytest.approx(1e7 * 275 / 6e10) and training.of_memory is None
-    assert found["greedy generation"].of_memory == pytest.approx(4_000 * 100 / 0.15 / 1e10)
-    assert "DacModel's encoder" not in found  # whose work nobody counted
-    assert shares(Measured({})) == []
 
 
 def test_the_command_times_what_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -312,7 +279,7 @@ def test_tokenize_beside_its_encoder(tmp_path: Path) -> None:
 
 
 def test_what_is_not_installed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recipes.benchmark.run.is_installed", lambda: False)
+    monkeypatch.setattr("recipes.benchmark.run.bigvgan_is_installed", lambda: False)
     assert main(["bench", "--output", str(tmp_path), "--parts", "bigvgan", "--device", "cpu"]) == 0
     assert "Not measured: bigvgan (the package bigvgan" in (tmp_path / "bench.md").read_text()
 

@@ -27,8 +27,9 @@ from recipes.evaluation.codec_evaluation import (
     evaluate,
     vocoder_of,
 )
-from recipes.evaluation.codec_report import results_table, summary
+from recipes.evaluation.codec_report import summary, systems_table
 from recipes.evaluation.scoring import Scorer, Scores, ScoringTask
+from recipes.reporting.page import blocks_as_markdown
 from tests.codec.small_adapters import save_small
 
 RATE = 24_000
@@ -121,6 +122,11 @@ def test_workers_change_nothing_and_keep_the_order() -> None:
     assert [scores.words is not None for _, scores in results[0]] == [i == 3 for i in range(6)]
 
 
+def table_of(evaluation: CodecEvaluation) -> str:
+    facts = {"codecs": {codec.name: {} for codec in evaluation.codecs}}
+    return blocks_as_markdown([systems_table(summary(evaluation, facts), evaluation.columns)])
+
+
 def test_a_single_recording_has_a_rate_and_no_interval() -> None:
     scores = Scores(words=EditCounts(1, 0, 0, 4), characters=EditCounts(2, 0, 0, 20))
     row = UtteranceRow(Utterance("u", "u.wav"), RECORDING, None, 1.0, None, scores)
@@ -128,7 +134,7 @@ def test_a_single_recording_has_a_rate_and_no_interval() -> None:
     written = json.dumps(summary(evaluation, {"codecs": {}}), allow_nan=False)
     rate = json.loads(written)["systems"][RECORDING]["word_error_rate"]
     assert rate == {"value": 0.25, "low": None, "high": None, "level": 0.95}
-    assert "| 25.0 % | 10.0 % |" in results_table(evaluation)
+    assert "| 25.0 % | 10.0 % |" in table_of(evaluation)
 
 
 def test_error_rates_are_those_of_the_corpus(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +161,7 @@ def test_error_rates_are_those_of_the_corpus(corpus: Path, monkeypatch: pytest.M
     assert result.error_rate(CODEC, "words").value == pytest.approx(1 / 3)
     assert result.error_rate(VOCODER, "words").value == pytest.approx(2 / 3)
     assert result.error_rate(CODEC, "characters").value == pytest.approx(4 / 13)
-    table = results_table(result).splitlines()
+    table = table_of(result).splitlines()
     assert table[0] == "|  | WER ↓ | CER ↓ |"
     assert table[-1].startswith("| halving | 33.3 % (33.3–33.3) | 30.8 %")
 

@@ -18,9 +18,9 @@ from data import Utterance, Word, align_corpus, open_corpus, read_audio, write_a
 from data.alignment import Alignment
 from recipes.cli.main import main
 from recipes.evaluation.sentences import References, Sentence, read_sentences
-from recipes.evaluation.slm_evaluation import REFERENCE, SLMEvaluation, SpokenRow
-from recipes.evaluation.slm_parts import measure_parts
-from recipes.evaluation.slm_tables import results_table
+from recipes.evaluation.slm_evaluation import REFERENCE, SLMEvaluation, SpokenRow, measure_parts
+from recipes.evaluation.slm_report import reading_table, summary
+from recipes.reporting.page import blocks_as_markdown
 from slm.evaluation.likelihood import SpokenText, bits_for, in_own_format
 from slm.evaluation.metrics import SpokenSentence, summarize_speech
 from slm.generation.speech_lm import SpeechLM
@@ -147,7 +147,7 @@ def test_the_model_is_compared_on_the_same_sentences() -> None:
     assert partial.summary("model").word_error_rate.value == 0.5
     assert list(partial.compared) == ["model"]
     assert partial.compared["model"].word_error_rate.value == 0.2 and partial.compared["model"].sentences == 1
-    table = results_table(partial).splitlines()
+    table = blocks_as_markdown([reading_table(summary(partial, {}))]).splitlines()
     assert [line.split(" | ")[:2] for line in table[2:]] == [
         ["| reference recordings", "1"],
         ["| model", "2"],
@@ -245,7 +245,7 @@ def test_the_command_on_an_untrained_model(
     assert [results["pairs"]["plain"]["categories"][name]["pairs"] for name in "xy"] == [2, 1]
     assert len(pd.read_parquet(output / "pairs.parquet")) == 3
     page = (output / "report.md").read_text()
-    assert "**plain** | 3 |" in page
+    assert "| plain | 3 |" in page
     assert "the ceiling" in page and "1 sentences have no reference" in page
     assert [results["systems"][system]["sentences"] for system in systems] == [3, 3, 3, 3]
     # the model on the sentences of the recordings: 0 and 2 errors in 4 words
@@ -402,7 +402,7 @@ def test_pairs_alone(model_directory: Path, tmp_path: Path, capsys: pytest.Captu
     arguments = ["evaluate-slm", "--model", str(model_directory), "--output", str(output)]
     tests = ["--pairs", str(tmp_path / "ones.jsonl"), "--pairs", str(tmp_path / "twos.jsonl")]
     assert main([*arguments, *tests]) == 0
-    assert "| **ones** | 1 | 50.0 %" in capsys.readouterr().out  # the same recording twice: nobody can tell
+    assert "| ones | 1 | 50.0 %" in capsys.readouterr().out  # the same recording twice: nobody can tell
     assert set(json.loads((output / "results.json").read_text())["pairs"]) == {"ones", "twos"}
     assert not (output / "sentences.parquet").exists() and "reading" not in (output / "report.md").read_text()
     assert main(arguments) == 2

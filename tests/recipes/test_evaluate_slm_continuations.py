@@ -14,8 +14,9 @@ from codec.foundation import UserError
 from codec.metrics import MissingDependency, SpeakerEmbedder, clustered_share
 from data import Utterance, read_audio, write_audio
 from recipes.cli.main import main
+from recipes.evaluation.config import ContinuationConfig
 from recipes.evaluation.scoring import Scorer
-from recipes.evaluation.sentences import References
+from recipes.evaluation.sentences import References, VoiceLikeness
 from recipes.evaluation.slm_continuations import (
     CEILING,
     MODEL,
@@ -25,8 +26,6 @@ from recipes.evaluation.slm_continuations import (
     evaluate_continuations,
     fitting_prompts,
 )
-from recipes.evaluation.slm_settings import ContinuationConfig
-from recipes.evaluation.slm_voices import VoiceLikeness
 from slm.evaluation.repetition import CodeRepetition
 from slm.evaluation.text_lm import TextLikelihood
 from slm.generation.sampling import SamplingConfig

@@ -9,8 +9,8 @@ import torch
 
 from codec.foundation import UserError
 from data import read_audio, write_audio
-from recipes.evaluation.file_names import distinct_names
 from recipes.evaluation.pairs import PairTest, check_pairs, evaluate_pairs, open_pairs, pair_rows
+from recipes.reporting.provenance import distinct_names
 from slm.evaluation.pair_likelihood import stream_likelihoods
 from slm.generation.speech_lm import SpeechLM
 from slm.models.checkpoint import SpeakingHabits

@@ -14,10 +14,9 @@ from codec import save_codec
 from codec.foundation import UserError
 from data import write_audio
 from recipes.cli.main import main
-from recipes.reporting.page import Paragraph, Section, Sound, Sounds, Table, as_html, as_markdown
+from recipes.evaluation.inputs import metrics_of_speech_alone
 from recipes.study.cells import Cells, Stage
-from recipes.study.config import KMeansBaseline, SpeakingConfig, StudyConfig
-from recipes.study.cost import Forecast, StageCost
+from recipes.study.config import KMeansBaseline, StudyConfig
 from recipes.study.material import open_material
 from recipes.study.run import Study
 from slm.training.loop import TrainingResult
@@ -108,10 +107,9 @@ def test_a_study_and_one_that_is_killed_on_its_way(
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run(folder, whole, "--dry_run") == 0
     said = capsys.readouterr().out
-    assert "s of audio to encode" in said and "1,280 tokens to train on" in said and "0 stages" in said
-    assert (
-        made == ["text"] and not whole.exists()
-    )  # the text tokenizer, which the forecast needs, was elsewhere
+    assert "s of audio to encode and 1,280 tokens to train on" in said
+    assert "0 of 2 tokenizers are finished" in said
+    assert made == ["text"] and not whole.exists()  # the text tokenizer, which the plan needs, was elsewhere
     made.clear()
     assert run(folder, whole) == 0
     assert made == ["text", "text", *STAGES, "fit", *STAGES]
@@ -168,7 +166,9 @@ def test_a_study_and_one_that_is_killed_on_its_way(
         times = [path.stat().st_mtime_ns for path in made_before]
     monkeypatch.setattr("recipes.evaluation.scoring.open_recognizer", lambda *_: Parrot())
     with monkeypatch.context() as patched:
-        patched.setattr("recipes.study.training.train_slm", lambda *_: TrainingResult(3, False, None, None))
+        patched.setattr(
+            "recipes.study.language_model.train_slm", lambda *_: TrainingResult(3, False, None, None)
+        )
         capsys.readouterr()
         assert run(folder, killed, codecs=[]) == 0
         assert "stopped: run the same command again" in capsys.readouterr().out
@@ -182,7 +182,7 @@ def test_a_study_and_one_that_is_killed_on_its_way(
     made.clear()
     capsys.readouterr()
     assert run(folder, whole) == 0 and not made
-    assert "all 13 stages are done already" in capsys.readouterr().out
+    assert "nothing is left to do; 2 of 2 tokenizers are finished" in capsys.readouterr().out
     moved = tmp_path / "moved"
     whole.rename(moved)
     assert run(folder, moved, speaking={"sentences": 1, "continuations": 0}) == 0
@@ -271,45 +271,25 @@ def test_bad_settings(changes: dict[str, Any], complaint: str) -> None:
         StudyConfig(**{"corpus": "c", "output": "o", "codecs": ["a"], "steps": 1} | changes)
 
 
-def test_speech_by_itself_has_its_own_metrics() -> None:
-    with pytest.raises(UserError, match="no metric pesq of speech by itself"):
-        SpeakingConfig(metrics=["pesq", "dnsmos"])
+def test_speech_by_itself_has_its_own_metrics(folder: Path, tmp_path: Path) -> None:
+    changes = {"baselines": [], "speaking": {"metrics": ["pesq", "dnsmos"]}}
+    assert run(folder, tmp_path / "study", **changes) == 2 and not (tmp_path / "study").exists()
+    with pytest.raises(UserError, match="no metric pesq of speech by itself; there are prosody, dnsmos"):
+        metrics_of_speech_alone(["pesq", "dnsmos"])
 
 
 def test_a_launcher_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="without a launcher"):
-        Study(StudyConfig(**settings(folder, tmp_path) | {"baselines": []}))
+        Study(StudyConfig(**settings(folder, tmp_path) | {"baselines": []}), "cpu")
 
 
 def test_one_process_at_a_time_works_on_a_study(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("of the one that runs")
     with FileLock(tmp_path / ".lock"):
-        study = Study(StudyConfig(**settings(folder, tmp_path) | {"baselines": []}))
+        study = Study(StudyConfig(**settings(folder, tmp_path) | {"baselines": []}), "cpu")
         with pytest.raises(UserError, match="by another process"):
             study.run()
     assert (tmp_path / "config.yaml").read_text() == "of the one that runs"
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", ".lock"}
-
-
-def test_forecast_lets_tokenizers_run_side_by_side() -> None:
-    costs = [
-        StageCost(name, "s", "", seconds)
-        for name, seconds in [("a", 5.0), ("b", 3.0), ("c", 4.0), ("a", 1.0)]
-    ]
-    assert Forecast(costs, 0, 1).seconds == 13.0
-    assert Forecast(costs, 0, 2).seconds == 7.0  # a beside b, then c where b was
-    assert Forecast([], 4, 2).seconds == 0.0
-
-
-def test_the_page_is_the_same_in_both_languages(tmp_path: Path) -> None:
-    sections = [
-        Section("A <b>", [Paragraph("x & y"), Table(["", "n"], [["a|b", "1"]])]),
-        Section("Hear", [Sounds(["one", "two"], [("s", [Sound("my dir/a.wav", "“<hi>”"), None])])]),
-    ]
-    markdown, html = as_markdown("T", sections), as_html("T", sections, tmp_path)
-    assert "## A <b>\n\nx & y" in markdown and "a\\|b" in markdown
-    assert "[wav](my%20dir/a.wav) “<hi>”" in markdown
-    assert "<h2>A &lt;b&gt;</h2>" in html and "x &amp; y" in html
-    assert 'src="my%20dir/a.wav"' in html and "“&lt;hi&gt;”" in html

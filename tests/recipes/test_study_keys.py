@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from codec.families import model_of
+from recipes.study.cells import codec_hash, computed_by, file_hash, location_hash, measured_by, versions
 from recipes.study.config import StudyConfig
-from recipes.study.environment import codec_hash, computed_by, file_hash, location_hash, measured_by, versions
 from tests.codec.small_codecs import small_codec
 
 
@@ -25,7 +25,7 @@ def test_a_metric_that_was_not_installed_is_measured_once_it_is(monkeypatch: pyt
     assert without["metrics"] == ["log_mel_l1"] and without != there
     assert measured_by(config(), ["pesq", "log_mel_l1"]) == there
     with monkeypatch.context() as patched:
-        patched.setattr("recipes.study.environment.version", lambda _: "0.0.1")
+        patched.setattr("recipes.reporting.provenance.version", lambda _: "0.0.1")
         assert measured_by(config(), ["pesq", "log_mel_l1"]) != there
     assert versions("no such package") == {"no such package": None}
 

@@ -11,9 +11,8 @@ import pytest
 from codec.foundation import write_bytes
 from data import TokenDataset
 from data.tokenization import TokenRow, parquet_bytes
-from recipes.study.comparison import Comparison
-from recipes.study.prediction import predict
-from recipes.study.result import Result
+from recipes.study.language_model import predict
+from recipes.study.results import Comparison, Result
 from slm import SpeechLM
 from slm.documents import DocumentConfig
 from slm.evaluation.cross_modal import cross_modal_rows

@@ -15,11 +15,9 @@ from data import Utterance
 from recipes.evaluation.codec_evaluation import BEFORE_VOCODER
 from recipes.reporting.page import Section, as_markdown
 from recipes.study.config import StudyConfig
-from recipes.study.continuing import go_on
-from recipes.study.result import Result
-from recipes.study.sections import reconstruction_section
-from recipes.study.sounds import listening_section
-from recipes.study.speaking import speech_section
+from recipes.study.evaluation import go_on
+from recipes.study.report import listening_section, reconstruction_section, speech_section
+from recipes.study.results import Result
 
 STOI = Column("stoi", "STOI", "higher")
 CONFIG = StudyConfig(corpus="c", output="o", codecs=["a", "b"], steps=1)
@@ -129,7 +127,7 @@ def test_what_is_measured_of_speech_is_shown_and_refusals_have_their_reason() ->
 def test_what_follows_a_prompt_is_measured_and_what_cannot_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recipes.study.continuing.read_audio", lambda *_: torch.ones(2_000))
+    monkeypatch.setattr("recipes.study.evaluation.read_audio", lambda *_: torch.ones(2_000))
 
     class Speaker:
         vocabulary = SimpleNamespace(

@@ -1,0 +1,104 @@
+"""Tables and pages of reports: how values are shown, what is left out, and what both languages make of it."""
+
+import math
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from codec.metrics import Column, Interval
+from recipes.reporting.page import Code, Picture, Points, Section, as_html, as_markdown, blocks_as_markdown
+from recipes.reporting.tables import Field, Sound, Table, rate, show, without_nan, words, write_parquet
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "shown"),
+    [
+        (1_234.56, {"digits": 1}, "1,234.6"),
+        (1_234, {}, "1,234"),
+        (0.281, {"digits": 1, "percent": True}, "28.1 %"),
+        (9.04, {"digits": 1, "unit": " ×"}, "9.0 ×"),
+        ("as it is", {"digits": 1}, "as it is"),
+        (None, {}, "–"),
+        (NAN, {"digits": 2, "percent": True}, "–"),
+        (Interval(0.281, 0.239, 0.324), {"digits": 1, "percent": True}, "28.1 % (23.9–32.4)"),
+        (Interval(3.0, NAN, NAN), {"digits": 2}, "3.00"),  # of a single utterance
+        (Interval(NAN, NAN, NAN), {"digits": 2}, "–"),
+        (Interval(0.5, -0.25, 1.25), {"digits": 2}, "0.50 (-0.25 to 1.25)"),
+        ({"value": 0.5, "low": None, "high": None, "level": 0.95}, {"digits": 1}, "0.5"),
+        ({"value": 0.5, "low": 0.25, "high": 1.0, "level": 0.95}, {"digits": 2}, "0.50 (0.25–1.00)"),
+    ],
+)
+def test_values_as_they_are_shown(value: object, options: dict, shown: str) -> None:
+    assert show(value, **options) == shown
+
+
+def test_columns_of_numbers_that_hold_none_are_left_out() -> None:
+    rows = [{"name": "a", "x": NAN, "wer": 0.5}, {"name": "b", "x": None, "wer": None, "more": {"stoi": 0.5}}]
+    stoi = Field.of(Column("stoi", "STOI", "higher"), lambda row: row.get("more", {}).get("stoi"))
+    table = Table.of(
+        rows, [words("", "name"), words("note", "note"), Field("x", "x"), rate("WER", "wer", "lower"), stoi]
+    )
+    assert table.header == ["", "note", "WER ↓", "STOI ↑"] and table.words == 2
+    assert table.rows == [["a", "–", "50.0 %", "–"], ["b", "–", "–", "0.500"]]
+    assert blocks_as_markdown([table]).splitlines()[:2] == [
+        "|  | note | WER ↓ | STOI ↑ |",
+        "| --- | --- | ---: | ---: |",
+    ]
+
+
+def test_a_percent_column_shows_one_digit_behind_the_point() -> None:
+    column = Column("share", "share", None, percent=True)
+    assert Table.of([0.5], [words("", lambda _: ""), Field.of(column, lambda row: row)]).rows == [
+        ["", "50.0 %"]
+    ]
+
+
+def test_the_page_is_the_same_in_both_languages(tmp_path: Path) -> None:
+    (tmp_path / "a b.png").write_bytes(b"PNG")
+    sections = [
+        Section("", ["before `x < y`", Picture("a b.png", "a picture")]),
+        Section("A <b>", ["x & y, **bold**, [here](file.txt)", Table(["", "n"], [["a|b", "1"]])]),
+        Section("Lists", [Points(["<one>", "two"]), Code("a < b", "sh")]),
+        Section("Hear", [Table(["", "one", "two"], [["s", Sound("my dir/a.wav", "“<hi>|”"), "–"]], words=3)]),
+    ]
+    assert as_markdown("T", sections) == (
+        "# T\n\nbefore `x < y`\n\n![a picture](a%20b.png)\n\n"
+        "## A <b>\n\nx & y, **bold**, [here](file.txt)\n\n|  | n |\n| --- | ---: |\n| a\\|b | 1 |\n\n"
+        "## Lists\n\n- <one>\n- two\n\n```sh\na < b\n```\n\n"
+        "## Hear\n\n|  | one | two |\n| --- | --- | --- |\n| s | [wav](my%20dir/a.wav) “<hi>\\|” | – |\n"
+    )
+    html = as_html("T", sections, tmp_path)
+    for part in (
+        "<h1>T</h1>\n<p>before <code>x &lt; y</code></p>",
+        '<img src="data:image/png;base64,UE5H" alt="a picture">',
+        "<h2>A &lt;b&gt;</h2>",
+        '<p>x &amp; y, <b>bold</b>, <a href="file.txt">here</a></p>',
+        "<li>&lt;one&gt;</li><li>two</li>",
+        "<pre>a &lt; b</pre>",
+        "<td class=word>a|b</td><td>1</td>",
+        'src="my%20dir/a.wav"></audio>“&lt;hi&gt;|”</td>',
+    ):
+        assert part in html
+    # what a recogniser heard, or a corpus says, is no link to anywhere
+    assert "href" not in as_html("T", [Section("", ["[x](javascript:alert(1))"])], tmp_path)
+
+
+def test_types_of_parquet_columns_come_from_all_values(tmp_path: Path) -> None:
+    rows = [{"n": 1, "x": None, "t": None, "b": True}, {"n": 2.5, "x": 3, "t": None, "b": None}]
+    write_parquet(tmp_path / "t.parquet", rows)
+    table = pq.read_table(tmp_path / "t.parquet")
+    assert table.schema.types == [pa.float64(), pa.int64(), pa.string(), pa.bool_()]
+    assert table.to_pylist() == [{**rows[0], "n": 1.0}, rows[1]]
+    with pytest.raises(ValueError, match="n holds int and str"):
+        write_parquet(tmp_path / "u.parquet", [{"n": 1}, {"n": "one"}])
+
+
+def test_nothing_in_json_is_nan() -> None:
+    assert without_nan({"a": [NAN, 1.0, (math.inf, "x")], "b": None}) == {
+        "a": [None, 1.0, [None, "x"]],
+        "b": None,
+    }
