@@ -293,12 +293,11 @@ def time_bigvgan(seconds: float, rounds: int, device: str) -> BigVGANTiming:
     )
 
 
-def bigvgan_of_the_package(vocoder: BigVGAN, config: BigVGANConfig) -> Any:
-    """NVIDIA's generator with a vocoder's weights, as it is used: without weight norm."""
-    import bigvgan
+def package_hyperparameters(config: BigVGANConfig) -> Any:
+    """A vocoder's configuration as the package bigvgan takes it."""
     from bigvgan.env import AttrDict
 
-    hyperparameters = AttrDict(
+    return AttrDict(
         resblock="1",
         upsample_rates=list(config.upsample_rates),
         upsample_kernel_sizes=list(config.upsample_kernel_sizes),
@@ -311,9 +310,15 @@ def bigvgan_of_the_package(vocoder: BigVGAN, config: BigVGANConfig) -> Any:
         snake_logscale=True,
         num_mels=config.mel.n_mels,
     )
+
+
+def bigvgan_of_the_package(vocoder: BigVGAN, config: BigVGANConfig) -> Any:
+    """NVIDIA's generator with a vocoder's weights, as it is used: without weight norm."""
+    import bigvgan
+
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore", FutureWarning)
-        model = bigvgan.BigVGAN(hyperparameters).eval()
+        model = bigvgan.BigVGAN(package_hyperparameters(config)).eval()
         model.remove_weight_norm()  # says so
     weights: dict[str, Tensor] = {foreign_name(name): value for name, value in vocoder.state_dict().items()}
     report = model.load_state_dict(weights, strict=False)  # the filters are constants of its own
