@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from recipes.benchmark.bigvgan import package_hyperparameters
 from torch import Tensor, nn
 
 from codec.importing.bigvgan import bigvgan_config, foreign_name
@@ -18,6 +17,7 @@ from codec.nn.weight_norm import fold_weight_norm
 from codec.vocoders.bigvgan import AMPBlock, BigVGAN
 from codec.vocoders.configuration import BigVGANConfig
 from codec.vocoders.snake import VALUES_AT_ONCE, AntiAliasedSnake
+from recipes.benchmark.codecs import package_hyperparameters
 from tests.codec.small_codecs import SMALL_BIGVGAN, speech_like
 
 
