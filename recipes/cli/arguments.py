@@ -14,6 +14,7 @@ import re
 import types
 import typing
 from argparse import Action, ArgumentError
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from typing import Any
 import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
+from codec.foundation import UserError
+
+# The string below a dataclass's field is its help.
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
 _CONFIG = "config"
-set_parsing_settings(
-    docstring_parse_attribute_docstrings=True
-)  # the string below a dataclass's field is its help
-# Said the same way in all commands, whether required or not.
+# Flags in all commands, whether required or not.
 _NEVER_POSITIONAL = ("codec", "model", "output", "text")
 
 
@@ -36,9 +39,7 @@ def call_with_arguments(function: Callable[..., Any], arguments: Sequence[str], 
     """
     parser = build_parser(function, program)
     try:
-        words = [_with_underscores(word) for word in arguments]
-        words = _with_values(words, _switches(function))
-        parsed = parser.parse_args(_gathered(words, _lists_of_words(function)))
+        parsed = parser.parse_args(_normalized(arguments, typing.get_type_hints(function)))
     except ArgumentError as error:
         raise _user_error(error, parser, program) from None
     values = parser.instantiate(parsed)
@@ -98,57 +99,42 @@ def _plain_types(text: str) -> str:
     return re.sub(r"\bPath\b", "path", text)
 
 
-def _with_underscores(word: str) -> str:
-    """`--max-failures=0` as `--max_failures=0`: both spellings of a flag are the same."""
-    flag, equals, value = word.partition("=")
-    return flag[:2] + flag[2:].replace("-", "_") + equals + value if word.startswith("--") else word
+def _normalized(words: Sequence[str], hints: dict[str, Any]) -> list[str]:
+    """The command line as jsonargparse takes it.
 
-
-def _switches(function: Callable[..., Any]) -> list[str]:
-    """Parameters that are true or false."""
-    return [name for name, hint in typing.get_type_hints(function).items() if hint is bool]
-
-
-def _with_values(words: list[str], switches: Sequence[str]) -> list[str]:
-    """`--quick` as `--quick=true` where nothing follows that could be its value."""
-    following = [*words[1:], "--"]
-    return [
-        f"{word}=true" if word[:2] == "--" and word[2:] in switches and after.startswith("--") else word
-        for word, after in zip(words, following, strict=False)
-    ]
-
-
-def _lists_of_words(function: Callable[..., Any]) -> list[str]:
-    """Parameters that are lists of strings, given or not."""
-    found = []
-    for name, hint in typing.get_type_hints(function).items():
-        choices = (
-            typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-        )
-        elements = [typing.get_args(kind)[0] for kind in choices if typing.get_origin(kind) is list]
-        if any(element is str or typing.get_origin(element) is typing.Literal for element in elements):
-            found.append(name)
-    return found
-
-
-def _gathered(words: list[str], lists: Sequence[str]) -> list[str]:
-    """`--codec a --codec b` as `--codec=["a", "b"]` where `codec` is a list; what is written as a list stays."""
-    values: dict[str, list[str]] = {}
-    gathered: list[str] = []
-    rest = list(reversed(words))
+    `--max-failures` becomes `--max_failures`. `--quick` becomes `--quick=true` where no value follows. `--codec a
+    --codec b` becomes `--codec=["a", "b"]` where `codec` is a list of words; what is written as a list stays.
+    """
+    repeated: dict[str, list[str]] = {}
+    normalized: list[str] = []
+    rest = deque(words)
     while rest:
-        flag, equals, value = rest.pop().partition("=")
-        if flag[:2] != "--" or flag[2:] not in lists:
-            gathered.append(flag + equals + value)
-        elif not equals and (not rest or rest[-1].startswith("--")):
-            gathered.append(flag)  # its value is missing: the parser says so
-        else:
-            given = value if equals else rest.pop()
+        flag, equals, value = rest.popleft().partition("=")
+        if not flag.startswith("--"):
+            normalized.append(flag + equals + value)
+            continue
+        name = flag[2:].replace("-", "_")
+        has_value = bool(equals) or (bool(rest) and not rest[0].startswith("--"))
+        if hints.get(name) is bool and not has_value:
+            normalized.append(f"--{name}=true")
+        elif has_value and _is_list_of_words(hints.get(name)):
+            given = value if equals else rest.popleft()
             if given == "null" or given.startswith("["):
-                gathered.append(f"{flag}={given}")
+                normalized.append(f"--{name}={given}")
             else:
-                values.setdefault(flag, []).append(given)
-    return gathered + [f"{flag}={json.dumps(found)}" for flag, found in values.items()]
+                repeated.setdefault(name, []).append(given)
+        else:
+            normalized.append(f"--{name}{equals}{value}")
+    return normalized + [f"--{name}={json.dumps(values)}" for name, values in repeated.items()]
+
+
+def _is_list_of_words(hint: Any) -> bool:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(map(_is_list_of_words, typing.get_args(hint)))
+    if typing.get_origin(hint) is not list:
+        return False
+    (element,) = typing.get_args(hint)
+    return element is str or typing.get_origin(element) is typing.Literal
 
 
 def _config_type(function: Callable[..., Any]) -> type | None:
@@ -170,8 +156,6 @@ def _positional(function: Callable[..., Any], hints: dict[str, Any]) -> str | No
 
 
 def _user_error(error: ArgumentError, parser: ArgumentParser, program: str) -> Exception:
-    from codec.foundation.errors import UserError
-
     message = _plain_types(error.message or str(error))
     if unknown := re.match(r"unrecognized arguments: (\S+)", message):
         flags = [flag for action in parser._actions for flag in action.option_strings]
