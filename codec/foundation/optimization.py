@@ -69,9 +69,13 @@ class AdamWConfig:
     """AdamW with a clipped gradient. Each training has defaults of its own."""
 
     learning_rate: float
+    """Peak learning rate."""
     betas: tuple[float, float]
+    """Decay of the first and second moment."""
     weight_decay: float
+    """Decoupled weight decay."""
     clip_norm: float
+    """Largest norm of the whole gradient; 0: no clipping."""
 
     def __post_init__(self) -> None:
         self.betas = (float(self.betas[0]), float(self.betas[1]))

@@ -17,13 +17,9 @@ class OptimizerConfig(AdamWConfig):
     """AdamW. Gradients are clipped far above their usual size: the losses carry weights of 45 and 1,000."""
 
     learning_rate: float = 1e-4
-    """Peak learning rate."""
     betas: tuple[float, float] = (0.5, 0.9)
-    """Decay of the first and second moment."""
     weight_decay: float = 0.0
-    """Decoupled weight decay."""
     clip_norm: float = 100.0
-    """Largest norm of the whole gradient."""
 
 
 @dataclass

@@ -60,15 +60,11 @@ class OptimizerConfig(AdamWConfig):
     """AdamW. Weight decay is for matrices only, never for norms."""
 
     learning_rate: float = 1e-3
-    """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """Decay of the first and second moment."""
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
     eps: float = 1e-8
     """Added to the denominator."""
-    weight_decay: float = 0.1
-    """Decoupled weight decay."""
-    clip_norm: float = 1.0
-    """Largest norm of the whole gradient; 0: no clipping."""
 
 
 @dataclass

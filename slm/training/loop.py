@@ -122,6 +122,7 @@ class _Trainer:
             _check_datasets(saved.pop("datasets"), data, checkpoint)
             self.counters, tensors = _Counters(**saved), state.tensors
         self.learner = Learner(config, data, accelerator, checkpoint, tensors)
+        self.learner.optimizer.skipped = self.counters.skipped
         accelerator.wait_for_everyone()
         run.resume(self.counters.step)
         self.length = config.run_length
@@ -154,10 +155,8 @@ class _Trainer:
         steps = iter(stream)
         sums = torch.zeros(LossSums.SIZE, dtype=torch.float64)
         work = torch.zeros(Work.SIZE, dtype=torch.float64)
-        gradient_norm, skipped = (
-            math.nan,
-            0,
-        )  # of the last update that was made; skipped ones since the last log line
+        gradient_norm = math.nan  # of the last update that was made
+        skipped = 0  # updates since the last log line
         watch = Stopwatch()
         started = time.monotonic() - counters.seconds
         known_steps = self.length.known_steps

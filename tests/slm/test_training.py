@@ -216,7 +216,8 @@ def test_the_gradient_is_clipped(tmp_path):
     assert norm == pytest.approx(0.1 * 0.01, rel=1e-3)
 
 
-def test_an_update_without_a_finite_gradient_is_skipped_and_not_in_the_losses(tmp_path, monkeypatch):
+def break_losses(monkeypatch, first, last=10**6):
+    """The forward passes from number `first` to `last` of training give NaN."""
     calls = []
     forward = PackedLanguageModel.forward
 
@@ -224,11 +225,15 @@ def test_an_update_without_a_finite_gradient_is_skipped_and_not_in_the_losses(tm
         output = forward(self, *arguments, **named)
         if self.training:
             calls.append(1)
-            if len(calls) == 5:  # the first half of the third update
+            if first <= len(calls) <= last:
                 output["loss"] = output["loss"] * math.nan
         return output
 
     monkeypatch.setattr(PackedLanguageModel, "forward", broken)
+
+
+def test_an_update_without_a_finite_gradient_is_skipped_and_not_in_the_losses(tmp_path, monkeypatch):
+    break_losses(monkeypatch, first=5, last=5)  # the first half of the third update
     run = tmp_path / "run"
     toy_run(run, max_steps=4, ema=0.5, checkpoint_every=1, keep_last=9, log_every=2, validate_every=100)
 
@@ -246,6 +251,14 @@ def test_an_update_without_a_finite_gradient_is_skipped_and_not_in_the_losses(tm
     lines = [line for line in log_of(run) if "train/loss" in line]
     assert [line.get("skipped_updates") for line in lines] == [None, 1]
     assert all(line["train/loss"] > 0 and line["gradient_norm"] > 0 for line in lines)
+
+
+def test_skipped_updates_in_a_row_end_a_run_also_across_a_restart(tmp_path, monkeypatch):
+    changes = {"schedule": Schedule(kind="constant"), "validate_every": 1000, "log_every": 100}
+    break_losses(monkeypatch, first=3)  # all but the first update
+    assert toy_run(tmp_path / "run", max_steps=9, **changes).finished
+    with pytest.raises(UserError, match="not been finite for 20 steps, the last of them step 20"):
+        toy_run(tmp_path / "run", max_steps=100, **changes)
 
 
 def test_gradients_that_are_not_finite_end_a_run(tmp_path):
