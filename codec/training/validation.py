@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from matplotlib.figure import Figure
+from matplotlib import colormaps
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -114,18 +114,15 @@ def _mels(step: CodecTrainingStep, sample: ValidationSample, stage: Stage) -> tu
 def log_samples(
     writer: SummaryWriter, step: int, samples: Sequence[ValidationSample], sampling_rate: int
 ) -> None:
-    """Write each sample's audio and one picture of both mels."""
+    """Write each sample's audio, and a picture of the recording's mel above the codec's."""
     for sample in samples:
-        figure = Figure(figsize=(10, 5), layout="constrained")
-        axes = figure.subplots(2, 1, sharex=True)
-        low, high = float(sample.recording_mel.min()), float(sample.recording_mel.max())
-        for axis, mel, title in zip(
-            axes, (sample.recording_mel, sample.mel), ("recording", "codec"), strict=True
-        ):
-            axis.imshow(mel.T.numpy(), origin="lower", aspect="auto", vmin=low, vmax=high)
-            axis.set_title(title)
-            axis.set_ylabel("mel band")
-        writer.add_figure(f"{sample.name}/mel", figure, step)
+        low, high = sample.recording_mel.aminmax()
+        mels = torch.cat(
+            [mel.T.flip(0) for mel in (sample.recording_mel, sample.mel)]
+        )  # (2 * n_mels, frames)
+        scaled = ((mels - low) / (high - low).clamp_min(1e-5)).clamp(0, 1)
+        picture = colormaps["viridis"](scaled.numpy())[..., :3]
+        writer.add_image(f"{sample.name}/mel", picture, step, dataformats="HWC")
         writer.add_audio(f"{sample.name}/recording", sample.recording, step, sampling_rate)
         if sample.audio is not None:
             writer.add_audio(f"{sample.name}/codec", sample.audio.clamp(-1, 1), step, sampling_rate)
