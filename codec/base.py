@@ -1,21 +1,75 @@
-"""What all codecs of this project do alike: batches, recordings of any length, freezing, the shapes in between."""
+"""What all codecs of this project do alike: their results, batches, recordings of any length, freezing."""
 
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from codec.configuration import CodecConfig
 from codec.nn.blocks import ConvNeXtBlock
-from codec.nn.masks import lengths_from_mask, mask_from_lengths
-from codec.nn.precision import at_least_float32
-from codec.nn.streaming import StreamState
-from codec.nn.windows import Window, join_windows, windows_over
-from codec.outputs import CodecDecoderOutput, CodecEncoderOutput, CodecLatentOutput, CodecOutput
+from codec.nn.kernels import at_least_float32
+from codec.nn.sequences import (
+    StreamState,
+    Window,
+    join_windows,
+    lengths_from_mask,
+    mask_from_lengths,
+    windows_over,
+)
+from codec.vocoders.bigvgan import BigVGAN, BigVGANConfig
+from codec.vocoders.vocos import Vocos, VocosConfig
+
+ALWAYS_SET: Any = None  # ModelOutput insists on defaults; no output leaves a field with this one unset
+
+
+@dataclass
+class CodecEncoderOutput(ModelOutput):
+    """What `encode` gives."""
+
+    audio_codes: Tensor = ALWAYS_SET  # (batch, num_quantizers, frames) int64
+    frame_mask: Tensor = ALWAYS_SET  # (batch, frames) bool, True for a row's own frames
+
+
+@dataclass
+class CodecLatentOutput(ModelOutput):
+    """What `encode_to_latent` gives."""
+
+    latent: Tensor = ALWAYS_SET  # (batch, frames, dim) before the quantizer
+    frame_mask: Tensor = ALWAYS_SET  # (batch, frames) bool
+
+
+@dataclass
+class CodecDecoderOutput(ModelOutput):
+    """What `decode` gives."""
+
+    audio_values: Tensor = ALWAYS_SET  # (batch, 1, frames * hop_length)
+    # (batch, mel frames, n_mels) natural-log mel, as the vocoder expects it; None where audio was joined from windows
+    # or the decoder makes the waveform without a mel between
+    mel: Tensor | None = None
+
+
+@dataclass
+class CodecOutput(ModelOutput):
+    """What a training pass gives; a pass through some of the parts leaves the others' fields None."""
+
+    frame_mask: Tensor = ALWAYS_SET  # (batch, frames)
+    audio_values: Tensor | None = None  # (batch, 1, frames * hop_length)
+    mel: Tensor | None = None  # (batch, mel frames, n_mels) of the decoder
+    audio_codes: Tensor | None = None  # (batch, num_quantizers, frames)
+    quantized: Tensor | None = (
+        None  # (batch, frames, dim), of the first quantizer: what distillation compares
+    )
+    vq_loss: Tensor | None = None  # scalar
+    commitment: Tensor | None = None  # scalar: mean squared distance of latent and code, first quantizer
+
+
+Vocoder: TypeAlias = Vocos | BigVGAN
 
 DRAWS = 3  # random numbers that a row of a training batch comes with, for codecs that draw
 STREAM_SECONDS = 10.0  # of audio in one step where a recording of any length is coded: bounds the memory
@@ -250,7 +304,7 @@ class CodecModel(PreTrainedModel):
     # -- training ---------------------------------------------------------------------------------------------------
 
     def freeze(self, parts: Iterable[str]) -> None:
-        """Let exactly the named parts (of `PARTS`) rest: no gradients, evaluation mode for their dropout."""
+        """Freeze exactly the named parts (of `PARTS`): no gradients, evaluation mode for their dropout."""
         frozen = set(parts)
         if unknown := frozen - set(self.PARTS):
             raise ValueError(f"no part {', '.join(sorted(unknown))}; the parts are {', '.join(self.PARTS)}")
@@ -334,3 +388,8 @@ def weights_without_norm(model: nn.Module) -> dict[str, Tensor]:
         for name, module in model.named_modules()
         if nn.utils.parametrize.is_parametrized(module, "weight")
     }
+
+
+def build_vocoder(config: VocosConfig | BigVGANConfig, *, folded: bool) -> Vocoder:
+    """A fresh vocoder; `folded`: without weight norm."""
+    return BigVGAN(config, folded=folded) if isinstance(config, BigVGANConfig) else Vocos(config)

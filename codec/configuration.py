@@ -1,40 +1,36 @@
-"""What the configurations of all codecs share: one typed part a module, one `PreTrainedConfig` around them."""
+"""What the configurations of all codecs share, and the facts about a codec that its codes carry along."""
 
-from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self, TypeVar
 
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from codec.foundation import UserError
 from codec.nn.mel import MelConfig
-from codec.nn.windows import Window
-
-PARTS = (
-    "encoder",
-    "quantizer",
-    "decoder",
-    "vocoder",
-)  # of every model: what can be frozen, and taken from elsewhere
+from codec.nn.sequences import Window
+from codec.presets import PARTS
+from codec.vocoders.bigvgan import BigVGANConfig
+from codec.vocoders.vocos import VocosConfig
 
 Part = TypeVar("Part")
 
 
 class CodecConfig(PreTrainedConfig):
-    """What the configurations of all codecs have: windows, rates, codebooks, and what of them decides a code's meaning.
+    """What the configurations of all codecs have: windows, rates, codebooks, and what gives a code its meaning.
 
     A subclass sets `encoder` and its other parts, as plain dictionaries with every field filled in, so that config.json
-    says everything; then it calls this `__init__`, which ends with the subclass's `_check`.
+    says everything. Then it calls this `__init__`, which ends with the subclass's `_check`.
 
     Args:
-        name: what the codec calls itself in datasets and checkpoints.
+        name: the codec's name in datasets and checkpoints.
         chunk_seconds, overlap_seconds: audio longer than `chunk_seconds` is coded in windows of that length, of
             which `overlap_seconds` on each side are context; None for codecs that stream, where chunked equals
             whole.
-        exported: what only training needs is gone, and what it needed apart is worked together.
-        fingerprint: 16 hex digits that name the meaning of a code; set by `export`.
+        exported: whether what only training needs is dropped, and weight norm and projections are folded.
+        fingerprint: 16 hex digits that name the meaning of a code; set by `export_codec`.
     """
-
-    if TYPE_CHECKING:  # `PreTrainedConfig` makes what is annotated here an argument
-        encoder: dict[str, Any]  # fields of the part, by name
 
     def __init__(
         self,
@@ -104,7 +100,7 @@ class CodecConfig(PreTrainedConfig):
     def meaning(self) -> dict[str, Any]:
         """The fields that, with encoder and quantizer weights, decide what a code means."""
         return {
-            "encoder": _without_later_fields(self.encoder),
+            "encoder": _without_later_fields(vars(self)["encoder"]),  # what the subclass has set
             "codebook_sizes": self.codebook_sizes,
             "sampling_rate": self.sampling_rate,
             "hop_length": self.hop_length,
@@ -124,11 +120,24 @@ class CodecConfig(PreTrainedConfig):
 
 
 def _without_later_fields(encoder: dict[str, Any]) -> dict[str, Any]:
-    """An encoder's fields less those that came after codecs had been published, where they change nothing."""
+    """An encoder's fields without those that are younger than published codecs, where they change nothing."""
     mel = encoder.get("mel")
     if mel is None or mel["power_offset"] != 0:
         return encoder
     return {**encoder, "mel": {key: value for key, value in mel.items() if key != "power_offset"}}
+
+
+def vocoder_from(values: dict[str, Any] | None) -> VocosConfig | BigVGANConfig:
+    """A vocoder's configuration of the `kind` that a dictionary names, Vocos unless it does.
+
+    Raises ValueError for an unknown kind or field.
+    """
+    kind = (values or {}).get("kind", "vocos")
+    if kind == "bigvgan":
+        return part_from(BigVGANConfig, values)
+    if kind == "vocos":
+        return part_from(VocosConfig, values)
+    raise ValueError(f"unknown vocoder kind {kind!r}: expected 'vocos' or 'bigvgan'")
 
 
 def part_from(cls: type[Part], values: dict[str, Any] | None) -> Part:
@@ -149,10 +158,76 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(entry) for entry in value) if isinstance(value, list | tuple) else value
 
 
-def plain(part: Any) -> dict[str, Any]:
-    """A part's fields as JSON writes them."""
+@dataclass(frozen=True)
+class CodecInfo:
+    """The facts about a codec that its codes carry along."""
 
-    def lists(value: Any) -> Any:
-        return [lists(entry) for entry in value] if isinstance(value, tuple) else value
+    name: str
+    fingerprint: str  # 16 hex digits over config and weights of encoder and quantizer
+    sampling_rate: int  # Hz
+    hop_length: int  # samples a frame
+    frame_rate: float  # frames a second
+    codebook_sizes: tuple[int, ...]  # codes of each quantizer
+    num_quantizers: int  # codes a frame
+    chunk_seconds: float | None  # windows of long audio; None when chunked equals whole
+    overlap_seconds: float | None
 
-    return {key: lists(value) for key, value in asdict(part).items()}
+    @classmethod
+    def of(cls, model: Any) -> Self:
+        """The facts about a loaded codec: an exported one of ours, or an adapter."""
+        config = model.config
+        return cls(
+            name=config.name,
+            fingerprint=config.fingerprint or fingerprint(model),
+            sampling_rate=config.sampling_rate,
+            hop_length=config.hop_length,
+            frame_rate=config.frame_rate,
+            codebook_sizes=tuple(config.codebook_sizes),
+            num_quantizers=config.num_quantizers,
+            chunk_seconds=config.chunk_seconds,
+            overlap_seconds=config.overlap_seconds,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON writes it."""
+        return {**asdict(self), "codebook_sizes": list(self.codebook_sizes)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """From what `to_dict` gave; other keys are passed over."""
+        known = {field.name: values[field.name] for field in fields(cls)}
+        return cls(**{**known, "codebook_sizes": tuple(known["codebook_sizes"])})
+
+    def check_same(self, other: "CodecInfo", what: str, as_many: bool = False) -> None:
+        """Raise UserError naming both fingerprints unless codes of `other`, the codec of `what`, mean the same.
+
+        Codes may be of fewer or more quantizers, the first ones in both, unless `as_many` asks for the same number.
+        """
+        if self.fingerprint != other.fingerprint:
+            raise UserError(
+                f"{what} was made with the codec {other.name} ({other.fingerprint}), not with {self.name} "
+                f"({self.fingerprint}): the same codes mean other sounds; use the codec it was made with"
+            )
+        if as_many and self.num_quantizers != other.num_quantizers:
+            raise UserError(
+                f"{what} has {other.num_quantizers} codes a frame, where {self.num_quantizers} are expected: "
+                "make both with the same --max_quantizers"
+            )
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """16 hex digits of SHA-256 over encoder and quantizer weights and the config fields that decide what a code means.
+
+    Weights are taken as they are, in float32. Decoder and vocoder do not count.
+    Raises ValueError for a model that is not exported: folding and rounding are still to change its weights.
+    """
+    digest = hashlib.sha256()
+    config = model.config
+    if not config.exported:
+        raise ValueError("only an exported codec has a fingerprint: use export_codec first")
+    digest.update(json.dumps(config.meaning, sort_keys=True).encode())
+    for part in ("encoder", "quantizer"):
+        for name, tensor in sorted(model.get_submodule(part).state_dict().items()):
+            digest.update(f"{part}.{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

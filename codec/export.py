@@ -1,22 +1,21 @@
-"""From a trained codec to one that others use: folded once, rounded once, named by its fingerprint."""
+"""A trained codec as others use it: folded, rounded, named by its fingerprint; and vocoders by themselves."""
 
 import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from codec.base import CodecModel
-from codec.configuration import plain
-from codec.families import CODECS, model_of
-from codec.foundation import UserError, whole_directory
+from codec.base import CodecModel, Vocoder
+from codec.configuration import fingerprint
+from codec.foundation import UserError, plain_config, whole_directory
 from codec.foundation.quiet import quiet_transformers
-from codec.identity import fingerprint
 from codec.nn.mel import MelConfig
-from codec.nn.weight_norm import fit_weight_norm
-from codec.vocoders.directories import Vocoder
+from codec.nn.weight_norm import fit_weight_norm, fold_weight_norm
 
 STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+VOCODER_TYPE = "mel-vocoder"  # the model_type in a vocoder's config.json
 
 
 @torch.no_grad()
@@ -30,7 +29,7 @@ def export_codec(model: CodecModel, dtype: str = "float32") -> CodecModel:
     if dtype not in STORED:
         raise UserError(f"cannot store weights as {dtype!r}: choose {', '.join(STORED)}")
     config = type(model.config)(**{**model.config.to_dict(), "exported": True, "fingerprint": None})
-    exported = model_of(config).eval()
+    exported = type(model)(config).eval()
     source = {**model.state_dict(), **model.folded()}
     rounded = {name: source[name].detach().cpu().to(STORED[dtype]).float() for name in exported.state_dict()}
     exported.load_state_dict(rounded)
@@ -53,7 +52,8 @@ def with_vocoder(model: CodecModel, vocoder: Vocoder) -> CodecModel:
             f"the decoder of {name} draws {_in_words(own)}; the vocoder hears {_in_words(other)}: "
             "train a decoder for it"
         )
-    changed = model_of(type(model.config)(**{**model.config.to_dict(), "vocoder": plain(vocoder.config)}))
+    config = type(model.config)(**{**model.config.to_dict(), "vocoder": plain_config(vocoder.config)})
+    changed = type(model)(config)
     for part in ("encoder", "quantizer", "decoder"):
         changed.get_submodule(part).load_state_dict(model.get_submodule(part).state_dict())
     changed.vocoder.load_state_dict(fit_weight_norm(vocoder.state_dict(), changed.vocoder))
@@ -78,7 +78,7 @@ def save_codec(
     directory = Path(directory)
     _check_replaceable(directory)
     exported = export_codec(model, dtype)
-    stored = model_of(exported.config)
+    stored = type(exported)(exported.config)
     stored.load_state_dict(exported.state_dict())
     nn.Module.to(stored, STORED[dtype])
     with whole_directory(directory) as temporary, quiet_transformers():
@@ -105,8 +105,40 @@ def _check_replaceable(directory: Path) -> None:
         return
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        exported_codec = config["model_type"] in CODECS and config["exported"]
+        exported_codec = config["exported"] and config["fingerprint"] is not None
     except (OSError, ValueError, KeyError, TypeError):
         exported_codec = False
     if not exported_codec or (directory / "state.json").exists():  # the latter: a training run's checkpoint
         raise UserError(f"{directory} exists and is not an exported codec: give another output directory")
+
+
+def save_vocoder(vocoder: Vocoder, directory: str | Path) -> None:
+    """Write `config.json` and `model.safetensors`, weight norm folded; the directory appears whole or not at all.
+
+    Raises UserError when something other than a vocoder is there.
+    """
+    directory = Path(directory)
+    if (
+        directory.exists()
+        and not holds_vocoder(directory)
+        and (directory.is_file() or any(directory.iterdir()))
+    ):
+        raise UserError(f"{directory} exists and is not a vocoder: give another output directory")
+    weights = fold_weight_norm({name: value.detach().cpu() for name, value in vocoder.state_dict().items()})
+    config = {"model_type": VOCODER_TYPE, "vocoder": plain_config(vocoder.config)}
+    with whole_directory(directory) as temporary:
+        (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        save_file(
+            {name: value.contiguous() for name, value in weights.items()},
+            temporary / "model.safetensors",
+            metadata={"format": "pt"},
+        )
+
+
+def holds_vocoder(directory: str | Path) -> bool:
+    """Whether a directory's `config.json` says that a vocoder by itself is in it."""
+    try:
+        config = json.loads((Path(directory) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("model_type") == VOCODER_TYPE

@@ -1,35 +1,64 @@
-"""Codecs by name: bundled, a directory, or a hub id; ours, or one of `transformers` behind its adapter."""
+"""Codecs by name: bundled, a directory, a training run, or a hub id; ours, or an adapted one of `transformers`."""
 
+import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from transformers import PreTrainedConfig
 
-from codec.base import CodecModel
-from codec.families import model_of, read_config
+from codec.adapters import ADAPTERS, CodecAdapter, read_adapter
+from codec.base import CodecModel, Vocoder, build_vocoder
+from codec.configuration import CodecConfig, vocoder_from
+from codec.export import export_codec, holds_vocoder
 from codec.foundation import RunDirectory, UserError
 from codec.foundation.quiet import quiet_transformers
+from codec.hh_codec.configuration import HHCodecConfig
+from codec.hh_codec.modeling import HHCodecModel
+from codec.hybrid_codec.configuration import HybridCodecConfig
+from codec.hybrid_codec.modeling import HybridCodecModel
+from codec.kmeans_codec.modeling import KMeansCodecModel
+from codec.presets import CHECKPOINTS, HYBRID_PRESETS, PRESETS, bundled_codecs
 
-if TYPE_CHECKING:
-    from codec.adapters import CodecAdapter
+Codec: TypeAlias = CodecModel | CodecAdapter
 
-Codec: TypeAlias = "CodecModel | CodecAdapter"
+# by the `model_type` of their configurations
+CODECS: dict[str, type[CodecModel]] = {
+    model.config_class.model_type: model for model in (HHCodecModel, HybridCodecModel, KMeansCodecModel)
+}
 
-CHECKPOINTS = Path(__file__).parent / "checkpoints"
-_CONFIG = "config.json"
-# of a training checkpoint: the file of tensors, prefixes of their names, and the codec's name within a training step
-_STATE, WEIGHTS, AVERAGE, _IN_STEP = "state.safetensors", "model/", "average/", "model."
-
-
-def bundled_codecs() -> list[str]:
-    """Names of the codecs that come with the package."""
-    return sorted(path.parent.name for path in CHECKPOINTS.glob("*/config.json"))
+# A training checkpoint is `config.json` and `state.safetensors`, whose tensors are named by what they belong to.
+CHECKPOINT_STATE = "state.safetensors"
+WEIGHTS, AVERAGE = "model/", "average/"  # of the training step, and the moving average of its weights
+_CODEC = "model."  # the codec within the training step
 
 
-def load_codec(
-    name_or_path: str | Path, device: str = "cpu", num_quantizers: int | None = None
-) -> "CodecModel | CodecAdapter":
+def preset_config(name: str) -> CodecConfig:
+    """The configuration of the preset `name`; KeyError lists the names when there is none."""
+    if name not in PRESETS:
+        raise KeyError(f"no preset {name!r}; there are {', '.join(sorted(PRESETS))}")
+    config_class = HybridCodecConfig if name in HYBRID_PRESETS else HHCodecConfig
+    return config_class(name=name, **PRESETS[name])
+
+
+def read_config(directory: str | Path) -> CodecConfig:
+    """The configuration in a directory. Raises ValueError when it is of no codec of ours, OSError when not there."""
+    found, _ = PreTrainedConfig.get_config_dict(directory)
+    kind = found.get("model_type")
+    if kind not in CODECS:
+        raise ValueError(f"its model_type is {kind!r}, not one of {', '.join(CODECS)}")
+    config: CodecConfig = CODECS[kind].config_class.from_pretrained(directory)
+    return config
+
+
+def model_of(config: CodecConfig) -> CodecModel:
+    """A fresh model of a configuration."""
+    return CODECS[config.model_type](config)
+
+
+def load_codec(name_or_path: str | Path, device: str = "cpu", num_quantizers: int | None = None) -> Codec:
     """Load a codec for use: float32, evaluation mode, exported (a training run's is exported on the way).
 
     `name_or_path` is the name of a bundled codec, a model directory, a run directory or one of its checkpoints, or a
@@ -53,14 +82,15 @@ def split_count(name: str, num_quantizers: int | None = None) -> tuple[str, int 
     return found[1], count
 
 
-def _load(name: str, num_quantizers: int | None) -> "CodecModel | CodecAdapter":
-    from codec.export import export_codec
-
+def _load(name: str, num_quantizers: int | None) -> Codec:
     path = Path(name)
     if name in bundled_codecs():
         model = read_model(CHECKPOINTS / name)
     elif _is_adapted(name):
-        return _read_adapted(name, num_quantizers)
+        try:
+            return read_adapter(name, num_quantizers)
+        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+            raise UserError(f"cannot load the codec {name}: {' '.join(str(error).split())}") from error
     elif path.is_dir() and not (path / "model.safetensors").is_file():
         model = load_trained(path)
     else:
@@ -76,10 +106,6 @@ def _load(name: str, num_quantizers: int | None) -> "CodecModel | CodecAdapter":
 
 
 def _is_adapted(source: str) -> bool:
-    from transformers import PreTrainedConfig
-
-    from codec.adapters import ADAPTERS
-
     try:
         found, _ = PreTrainedConfig.get_config_dict(source)
     except (OSError, ValueError):  # `read_model` and `load_trained` say what is wrong
@@ -87,25 +113,11 @@ def _is_adapted(source: str) -> bool:
     return found.get("model_type") in ADAPTERS
 
 
-def _read_adapted(source: str, num_quantizers: int | None) -> "CodecAdapter":
-    from codec.adapters import read_adapter
-
-    try:
-        return read_adapter(source, num_quantizers)
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"cannot load the codec {source}: {' '.join(str(error).split())}") from error
-
-
 def read_model(source: str | Path) -> CodecModel:
     """Read `config.json` and `model.safetensors` of a model directory or a hub id, as they are but in float32.
 
     Raises UserError unless they are there, whole, and a codec's.
     """
-    from transformers import PreTrainedConfig
-
-    from codec.adapters import ADAPTERS
-    from codec.families import CODECS
-
     try:
         found, _ = PreTrainedConfig.get_config_dict(source)
         kind = found.get("model_type")
@@ -140,10 +152,10 @@ def read_model(source: str | Path) -> CodecModel:
 def load_trained(
     path: str | Path, checkpoint: Literal["final", "best", "latest"] | None = None
 ) -> CodecModel:
-    """The codec of a run, a checkpoint, a model directory, or a bundled one, in float32. It is not exported.
+    """The codec of a run, a checkpoint, a model directory, or a bundled one; float32, not exported on the way.
 
-    A run gives its result, or without one its latest checkpoint; `checkpoint` names another. A checkpoint gives its
-    averaged weights, as the result would have them. Raises UserError when there is no such codec.
+    Of a run, its result, or without one the latest checkpoint, unless `checkpoint` says which. Out of a checkpoint come
+    the averaged weights, as they would be in the result. Raises UserError when there is no such codec.
     """
     path = Path(path)
     if not path.is_dir() and str(path) in bundled_codecs():
@@ -157,38 +169,57 @@ def load_trained(
     if not run.final.is_dir() and not run.checkpoints.is_dir():
         if checkpoint is not None:
             raise UserError(f"{path} is not a training run: leave out which checkpoint to take")
-        return _model_in_checkpoint(path) if (path / _STATE).is_file() else _model_in_directory(path)
+        if (path / CHECKPOINT_STATE).is_file():
+            return _model_of_checkpoint(path)
+        return _model_of_directory(path)
     if checkpoint == "final" or (checkpoint is None and run.final.is_dir()):
         if not run.final.is_dir():
             raise UserError(f"the run {path} is not finished: take its latest or best checkpoint")
-        return _model_in_directory(run.final)
+        return _model_of_directory(run.final)
     found = run.best() if checkpoint == "best" else run.latest()
     if found is None:
         raise UserError(f"the run {path} has no {'scored ' if checkpoint == 'best' else ''}checkpoint yet")
-    return _model_in_checkpoint(found)
+    return _model_of_checkpoint(found)
 
 
-def _model_in_directory(path: Path) -> CodecModel:
-    if not (path / _CONFIG).is_file():
+def _model_of_directory(path: Path) -> CodecModel:
+    if not (path / "config.json").is_file():
         raise UserError(
             f"{path} holds no codec: expected a training run or a directory with config.json and model.safetensors"
         )
     return read_model(path)
 
 
-def _model_in_checkpoint(path: Path) -> CodecModel:
-    if not (path / _CONFIG).is_file():
+def _model_of_checkpoint(path: Path) -> CodecModel:
+    if not (path / "config.json").is_file():
         raise UserError(f"{path} has no config.json: go on with its run, whose next checkpoint will have one")
     try:
         model = model_of(read_config(path))
-        with safe_open(path / _STATE, framework="pt") as file:
+        with safe_open(path / CHECKPOINT_STATE, framework="pt") as file:
             tensors = {
-                name.removeprefix(prefix + _IN_STEP): file.get_tensor(name)
-                for prefix in (WEIGHTS, AVERAGE)  # an average replaces the weights
+                name.removeprefix(prefix + _CODEC): file.get_tensor(name)
+                for prefix in (WEIGHTS, AVERAGE)  # the average, where there is one, over the weights
                 for name in file.keys()  # noqa: SIM118  (it is no mapping)
-                if name.startswith(prefix + _IN_STEP)
+                if name.startswith(prefix + _CODEC)
             }
         model.load_state_dict(tensors)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"cannot read the checkpoint {path}: {' '.join(str(error).split())}") from error
     return model.eval()
+
+
+def load_vocoder(directory: str | Path) -> Vocoder:
+    """Read what `save_vocoder` wrote; evaluation mode, without weight norm.
+
+    Raises UserError unless it is there, whole, and fits together.
+    """
+    directory = Path(directory)
+    if not holds_vocoder(directory):
+        raise UserError(f"{directory} holds no vocoder: expected what `import-weights` writes of one")
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        vocoder = build_vocoder(vocoder_from(config["vocoder"]), folded=True)
+        vocoder.load_state_dict(load_file(directory / "model.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"cannot read the vocoder {directory}: {' '.join(str(error).split())}") from error
+    return vocoder.eval()

@@ -7,16 +7,14 @@ how close.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from codec.nn.streaming import StreamState
-
-if TYPE_CHECKING:
-    from codec import Codec
-    from codec.base import CodecModel
+from codec.base import CodecModel
+from codec.loading import Codec
+from codec.nn.sequences import StreamState
 
 
 class StreamingEncoder:
@@ -28,7 +26,7 @@ class StreamingEncoder:
     Raises ValueError for a codec that cannot stream exactly.
     """
 
-    def __init__(self, codec: "CodecModel", batch_size: int = 1) -> None:
+    def __init__(self, codec: CodecModel, batch_size: int = 1) -> None:
         _check_streams(codec)
         self.codec, self.batch_size = codec, batch_size
         config: Any = codec.config
@@ -62,7 +60,7 @@ class StreamingDecoder:
     Raises ValueError for a codec that cannot stream exactly.
     """
 
-    def __init__(self, codec: "CodecModel", batch_size: int = 1) -> None:
+    def __init__(self, codec: CodecModel, batch_size: int = 1) -> None:
         _check_streams(codec)
         self.codec, self.batch_size = codec, batch_size
         config: Any = codec.config
@@ -125,7 +123,7 @@ class ChunkedDecoder:
 
     def __init__(
         self,
-        codec: "Codec",
+        codec: Codec,
         batch_size: int = 1,
         chunk_frames: int = 12,
         context_frames: int = 48,
@@ -192,7 +190,7 @@ class ChunkedDecoder:
         return ChunkingError(difference.abs().max().item(), ratio)
 
 
-def stream_decoder(codec: "Codec", batch_size: int = 1) -> StreamingDecoder | ChunkedDecoder:
+def stream_decoder(codec: Codec, batch_size: int = 1) -> StreamingDecoder | ChunkedDecoder:
     """The decoder for codes that arrive bit by bit: exact where the codec streams, chunked where it does not."""
     config: Any = codec.config
     if getattr(config, "streams", False):
@@ -201,7 +199,7 @@ def stream_decoder(codec: "Codec", batch_size: int = 1) -> StreamingDecoder | Ch
     return ChunkedDecoder(codec, batch_size)
 
 
-def _check_streams(codec: "CodecModel") -> None:
+def _check_streams(codec: CodecModel) -> None:
     if not codec.config.streams:
         raise ValueError(
             f"{codec.config.name} cannot stream exactly: encode with encode_blocks, decode with ChunkedDecoder"

@@ -12,11 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from codec.base import CodecDecoderOutput, CodecEncoderOutput
 from codec.foundation import UserError
-from codec.nn.masks import lengths_from_mask, mask_from_lengths
-from codec.nn.precision import at_least_float32
-from codec.nn.windows import Window, join_windows, windows_over
-from codec.outputs import CodecDecoderOutput, CodecEncoderOutput
+from codec.nn.kernels import at_least_float32
+from codec.nn.sequences import Window, join_windows, lengths_from_mask, mask_from_lengths, windows_over
 
 
 @dataclass(frozen=True)

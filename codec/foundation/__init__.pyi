@@ -9,13 +9,14 @@ from .files import whole_directory as whole_directory
 from .files import write_bytes as write_bytes
 from .files import write_json as write_json
 from .files import write_text as write_text
-from .launcher import local_rank as local_rank
-from .launcher import rank as rank
-from .launcher import world_size as world_size
 from .optimization import AdamWConfig as AdamWConfig
 from .optimization import Schedule as Schedule
-from .progress import Progress as Progress
-from .progress import duration as duration
+from .process import Progress as Progress
+from .process import StopSignal as StopSignal
+from .process import duration as duration
+from .process import local_rank as local_rank
+from .process import rank as rank
+from .process import world_size as world_size
 from .random import generator as generator
 from .random import seed_globals as seed_globals
 from .random import torch_generator as torch_generator
@@ -24,7 +25,6 @@ from .state import load_training_state as load_training_state
 from .state import optimizer_tensors as optimizer_tensors
 from .state import restore_optimizer as restore_optimizer
 from .state import save_training_state as save_training_state
-from .stop import StopSignal as StopSignal
 from .training import ClippedAdamW as ClippedAdamW
 from .training import Stopwatch as Stopwatch
 from .training import WeightAverage as WeightAverage

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -27,10 +27,7 @@ from codec.foundation.files import (
     write_json,
     write_text,
 )
-from codec.foundation.launcher import rank
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from codec.foundation.process import rank
 
 _CHECKPOINT = re.compile(r"step-(\d{8,})")
 _SCORE = "score.json"
@@ -51,7 +48,7 @@ class RunDirectory:
         self.keep_last = keep_last
         self._writes = rank() == 0
         self._log_descriptor: int | None = None
-        self._tensorboard: SummaryWriter | None = None
+        self._tensorboard: Any = None
         self._tensorboard_failed = not writes_tensorboard
         self._resumed_step: int | None = None
 
@@ -149,8 +146,8 @@ class RunDirectory:
         return [json.loads(line) for line in _whole_lines(self.log_path.read_bytes())]
 
     @property
-    def tensorboard(self) -> "SummaryWriter | None":
-        """For audio and pictures; None on other processes than the first and where it is not installed."""
+    def tensorboard(self) -> Any:
+        """A `SummaryWriter` for audio and pictures; None where it is not installed and on other processes."""
         if self._tensorboard is None and self._writes and not self._tensorboard_failed:
             try:
                 from torch.utils.tensorboard import SummaryWriter

@@ -1,13 +1,111 @@
-"""How far long work has come: a bar on a terminal, a line every half minute anywhere else."""
+"""The process of a command: its place among the launched ones, signals that stop it, progress, memory.
 
+`accelerate launch` and `torchrun` set RANK, WORLD_SIZE and LOCAL_RANK; `srun` sets the names of its job step. Nothing
+but these variables is read: no process group is made, so nothing can time out.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
 import sys
+import threading
 import time
-from types import TracebackType
-from typing import Self, TextIO
+from types import FrameType, TracebackType
+from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
-from codec.foundation.launcher import rank
+from codec.foundation.errors import UserError
+
+# SLURM_NTASKS is not used: inside an sbatch script it counts the whole job although one process runs.
+_RANK = ("RANK", "SLURM_PROCID")
+_WORLD_SIZE = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+_LOCAL_RANK = ("LOCAL_RANK", "SLURM_LOCALID")
+
+
+def rank() -> int:
+    """Number of this process among all processes, from 0; 0 without a launcher.
+
+    Raises UserError when the launcher's variables contradict each other.
+    """
+    number, count = _read(_RANK, 0), world_size()
+    if not 0 <= number < count:
+        raise UserError(
+            f"the launcher says process {number} of {count}: "
+            "set RANK and WORLD_SIZE together, or unset both to run as one process"
+        )
+    return number
+
+
+def world_size() -> int:
+    """Number of processes in this launch; 1 without a launcher."""
+    return _read(_WORLD_SIZE, 1)
+
+
+def local_rank() -> int:
+    """Number of this process on its own machine, from 0; 0 without a launcher."""
+    return _read(_LOCAL_RANK, 0)
+
+
+def _read(names: tuple[str, str], default: int) -> int:
+    torch_name, slurm_name = names
+    # Never mix the two: torchrun under srun sets its own variables, and only those describe this process.
+    if "RANK" in os.environ or "WORLD_SIZE" in os.environ:
+        name = torch_name
+    elif "SLURM_STEP_NUM_TASKS" in os.environ:
+        name = slurm_name
+    else:
+        return default
+    text = os.environ.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"the environment variable {name} is {text!r}, not a whole number") from None
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopSignal:
+    """Context manager in which the first SIGTERM or SIGINT only sets a flag; the training loop reads it after a step.
+
+    A second SIGINT is the usual KeyboardInterrupt. Outside the main thread, where Python does not allow handlers,
+    signals keep their meaning.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False  # True once this process has been asked to stop
+        self._former: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._former = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
+
+    def agreed(self, accelerator: Any) -> bool:
+        """True on every process of an `accelerate.Accelerator` as soon as one of them was asked to stop.
+
+        With several processes this is a collective operation: all must call it at the same step.
+        """
+        if accelerator.num_processes == 1:
+            return self.requested
+        if self.requested:
+            accelerator.set_trigger()
+        return bool(accelerator.check_trigger())
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
 
 _LINE_EVERY_SECONDS = 30.0
 _SHARE_FOR_A_FORECAST = 0.01  # of the total: the first step of anything is slow
@@ -16,8 +114,8 @@ _SHARE_FOR_A_FORECAST = 0.01  # of the total: the first step of anything is slow
 class Progress:
     """Shows an amount growing to a total, its rate and the time left, on standard error.
 
-    `done_before` is what an earlier, interrupted run did: it counts as done and not towards the rate. With
-    several processes only the first one speaks.
+    A terminal gets a bar, anything else a line every half minute. `done_before` is what an earlier, interrupted run
+    did: it counts as done and not towards the rate. With several processes only the first one prints.
     """
 
     def __init__(
@@ -107,3 +205,12 @@ def duration(seconds: float) -> str:
         if whole >= size:
             return f"{whole // size} {long} {whole % size // step} {short}"
     return f"{whole} s"
+
+
+def return_free_memory() -> None:
+    """Give freed memory back to the system, where the C library can (glibc).
+
+    Tensors of many sizes leave gaps that its allocator does not fill again: a process that works for hours grows.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

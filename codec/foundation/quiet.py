@@ -1,14 +1,14 @@
-"""Quiet where `transformers` is not."""
+"""Loading with `transformers` without its progress bars and warnings."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from transformers.utils import logging
 
 
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
     """Within the context `transformers` shows no progress bars: it draws them even for what takes milliseconds."""
-    from transformers.utils import logging
-
     showing = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -24,8 +24,6 @@ def quiet_transformers() -> Iterator[None]:
 
     For loading whose outcome is checked: it prints tables of what our own errors say in a line.
     """
-    from transformers.utils import logging
-
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

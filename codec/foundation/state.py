@@ -5,17 +5,15 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from codec.foundation.errors import UserError
 from codec.foundation.files import write_json
-
-if TYPE_CHECKING:
-    from torch.distributed.tensor import DTensor
 
 _TENSORS = "state.safetensors"
 _COUNTERS = "state.json"
@@ -78,7 +76,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, keep: bool = True) -> di
             if value is None:
                 continue  # an unused slot, such as the momentum of SGD without momentum
             if isinstance(value, Tensor):
-                tensor = value.full_tensor().cpu() if _is_sharded(value) else value.detach()
+                tensor = value.full_tensor().cpu() if isinstance(value, DTensor) else value.detach()
                 if keep:
                     tensors[f"{index}/{name}"] = tensor
                 continue
@@ -135,16 +133,9 @@ def _placed(key: str, saved: Tensor, parameter: Tensor, group: Mapping[str, Any]
     if saved.dim() == 0 and not (group.get("fused") or group.get("capturable")):
         return saved.to("cpu", copy=True)
     placed = saved.to(parameter.device, copy=True)
-    if _is_sharded(parameter) and saved.shape == parameter.shape:
-        from torch.distributed.tensor import distribute_tensor
-
+    if isinstance(parameter, DTensor) and saved.shape == parameter.shape:
         return distribute_tensor(placed, parameter.device_mesh, parameter.placements)
     return placed
-
-
-def _is_sharded(tensor: Tensor) -> TypeGuard["DTensor"]:
-    # Asked by attribute: importing torch.distributed.tensor costs every command 0.4 s.
-    return hasattr(tensor, "full_tensor")
 
 
 def _other_parameters(found: str) -> UserError:

@@ -13,8 +13,8 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from codec.foundation.errors import UserError
-from codec.foundation.launcher import world_size
 from codec.foundation.optimization import AdamWConfig
+from codec.foundation.process import world_size
 
 # One process writes checkpoints and speaks samples while the others wait for it, which may take longer than the
 # 10 minutes that NCCL allows. A process that dies is noticed by the launcher all the same, at once.

@@ -4,9 +4,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from codec.configuration import CodecConfig, part_from, plain
+from codec.configuration import CodecConfig, part_from, vocoder_from
+from codec.foundation import plain_config
 from codec.nn.mel import MelConfig
-from codec.vocoders.configuration import BigVGANConfig, VocosConfig, vocoder_from
+from codec.vocoders.bigvgan import BigVGANConfig
+from codec.vocoders.vocos import VocosConfig
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,10 @@ class HHCodecConfig(CodecConfig):
         encoder_class = {"seanet": SEANetConfig, "log-mel": LogMelEncoderConfig}.get(kind)
         if encoder_class is None:
             raise ValueError(f"unknown encoder kind {kind!r}: expected 'seanet' or 'log-mel'")
-        self.encoder = plain(part_from(encoder_class, encoder))
-        self.quantizer = plain(part_from(SLMVQConfig, quantizer))
-        self.decoder = plain(part_from(MelDecoderConfig, decoder))
-        self.vocoder = plain(vocoder_from(vocoder))
+        self.encoder = plain_config(part_from(encoder_class, encoder))
+        self.quantizer = plain_config(part_from(SLMVQConfig, quantizer))
+        self.decoder = plain_config(part_from(MelDecoderConfig, decoder))
+        self.vocoder = plain_config(vocoder_from(vocoder))
         super().__init__(name, chunk_seconds, overlap_seconds, exported, fingerprint, **kwargs)
 
     def _check(self) -> None:

@@ -7,11 +7,9 @@ from torch import Tensor, nn
 
 from codec.hh_codec.configuration import MelDecoderConfig
 from codec.nn.blocks import ConvNeXtBlock, FrameAttention, FrameConv, ResidualBlock, block_norm
-from codec.nn.masks import lengths_from_mask, mask_from_lengths
+from codec.nn.kernels import Pointwise, at_weights_precision
 from codec.nn.mel import MelConfig
-from codec.nn.pointwise import Pointwise
-from codec.nn.precision import at_weights_precision
-from codec.nn.streaming import StreamState
+from codec.nn.sequences import StreamState, lengths_from_mask, mask_from_lengths
 
 Frames = TypeVar("Frames", int, Tensor)
 

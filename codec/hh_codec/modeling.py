@@ -3,14 +3,11 @@
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
-from codec.base import SingleCodebookModel, standardize, weights_without_norm
+from codec.base import CodecOutput, SingleCodebookModel, build_vocoder, standardize, weights_without_norm
 from codec.hh_codec.configuration import HHCodecConfig, LogMelEncoderConfig, SEANetConfig
-from codec.hh_codec.log_mel_encoder import LogMelEncoder
+from codec.hh_codec.encoders import LogMelEncoder, SEANetEncoder
 from codec.hh_codec.mel_decoder import MelDecoder
-from codec.hh_codec.seanet import SEANetEncoder
 from codec.hh_codec.slm_vq import SLMVQ, SLMVQOutput
-from codec.outputs import CodecOutput
-from codec.vocoders.directories import build_vocoder
 
 
 class HHCodecModel(SingleCodebookModel):

@@ -14,18 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.hh_codec.configuration import SLMVQConfig
-from codec.nn.masks import masked_mean
-from codec.nn.nearest import nearest
-from codec.nn.precision import at_least_float32
+from codec.nn.kernels import at_least_float32, nearest
+from codec.nn.sequences import masked_mean
 
 
 @dataclass
 class SLMVQOutput:
     """What the quantizer gives in training."""
 
-    latent: (
-        Tensor  # (batch, frames, dim) quantized by the first quantizer; carries the gradient to the encoder
-    )
+    latent: Tensor  # (batch, frames, dim), by the first quantizer; carries the gradient to the encoder
     codes: Tensor  # (batch, frames) int64 of the first quantizer
     loss: Tensor  # scalar, summed over the quantizers
     commitment: (

@@ -14,17 +14,14 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from codec.base import DRAWS, CodecModel, weights_without_norm
+from codec.base import DRAWS, CodecDecoderOutput, CodecModel, CodecOutput, build_vocoder, weights_without_norm
 from codec.hh_codec.configuration import LogMelEncoderConfig, MelDecoderConfig
-from codec.hh_codec.log_mel_encoder import LogMelEncoder
+from codec.hh_codec.encoders import LogMelEncoder
 from codec.hh_codec.mel_decoder import MelDecoder
 from codec.hybrid_codec.configuration import DACDecoderConfig, DACEncoderConfig, HybridCodecConfig
-from codec.hybrid_codec.dac_decoder import DACDecoder
-from codec.hybrid_codec.dac_encoder import DACEncoder
+from codec.hybrid_codec.dac import DACDecoder, DACEncoder
 from codec.hybrid_codec.quantizer import HybridLatents, HybridQuantizer, HybridQuantizerOutput
-from codec.nn.streaming import StreamState
-from codec.outputs import CodecDecoderOutput, CodecOutput
-from codec.vocoders.directories import build_vocoder
+from codec.nn.sequences import StreamState
 
 
 class HybridCodecModel(CodecModel):

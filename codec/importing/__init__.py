@@ -1,5 +1,5 @@
 """Weights that others published, in this project's form."""
 
-from codec.importing.kinds import KINDS, Imported, import_weights
+from codec.importing.weights import KINDS, Imported, import_weights
 
 __all__ = ["KINDS", "Imported", "import_weights"]

@@ -7,13 +7,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from codec.configuration import plain
-from codec.families import PRESETS
-from codec.foundation import UserError
+from codec.foundation import UserError, plain_config
 from codec.hh_codec.configuration import HHCodecConfig, SEANetConfig
 from codec.hh_codec.modeling import HHCodecModel
-from codec.importing import bigvgan
-from codec.importing.foreign import count, prefix_of, shape_of, take_over, tensors_of
+from codec.importing.state_dict import count, load_renamed, prefix_of, shape_of, tensors_of
+from codec.importing.vocoders import bigvgan_config, nvidia_name
+from codec.presets import PRESETS
 
 Weights = Literal["average", "raw"]
 
@@ -41,7 +40,7 @@ def import_hh_codec(content: Mapping[str, Any], path: Path, weights: Weights = "
     if weights == "average":
         state = _averaged(state, content.get("epoch"), path)
     model = HHCodecModel(hh_codec_config(state, path))
-    take_over(model, state, Names(len(model.config.encoder["ratios"])).foreign, NOT_NEEDED, path)
+    load_renamed(model, state, Names(len(model.config.encoder["ratios"])).foreign, NOT_NEEDED, path)
     return model.eval()
 
 
@@ -60,7 +59,7 @@ def hh_codec_config(state: Mapping[str, Tensor], path: Path) -> HHCodecConfig:
     try:
         return HHCodecConfig(
             name="hh-codec",
-            encoder=plain(SEANetConfig(num_filters=filters, ratios=ratios, dim=latent)),
+            encoder=plain_config(SEANetConfig(num_filters=filters, ratios=ratios, dim=latent)),
             quantizer={
                 "codebook_size": codes,
                 "dim": latent,
@@ -74,7 +73,7 @@ def hh_codec_config(state: Mapping[str, Tensor], path: Path) -> HHCodecConfig:
                 "blocks": count(state, r"backbone\.convnext\.(\d+)\."),
                 "upsample": shape("melhead.transconv.weight")[2],
             },
-            vocoder=plain(bigvgan.bigvgan_config(prefix_of(state, "bigvqgan."), path)),
+            vocoder=plain_config(bigvgan_config(prefix_of(state, "bigvqgan."), path)),
         )
     except ValueError as error:
         raise UserError(f"{path} is not what was expected: {error}") from error
@@ -93,7 +92,7 @@ class Names:
             "encoder": self._encoder,
             "quantizer": self._quantizer,
             "decoder": self._decoder,
-            "vocoder": lambda rest: f"bigvqgan.{bigvgan.foreign_name(rest)}",
+            "vocoder": lambda rest: f"bigvqgan.{nvidia_name(rest)}",
         }[part](rest)
 
     def _encoder(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Foreign weight files: read without unpickling, and taken over name by name until nothing is left."""
+"""Published files of weights: read without unpickling, loaded name by name; every tensor must be known."""
 
 import pickle
 import re
@@ -16,7 +16,7 @@ from codec.nn.weight_norm import fit_weight_norm, fold_weight_norm
 _NAMED = 3  # names in an error message; the rest is counted
 
 
-def read_foreign(path: Path) -> dict[str, Any]:
+def read_weights(path: Path) -> dict[str, Any]:
     """The dictionary in a `.pt`, `.ckpt` or `.bin` file, tensors on the CPU.
 
     Read with `weights_only=True`: nothing in the file is run. Raises UserError when it cannot be read that way.
@@ -42,14 +42,14 @@ def tensors_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def take_over(
+def load_renamed(
     module: nn.Module,
     weights: Mapping[str, Tensor],
-    foreign_name: Callable[[str], str],
+    published_name: Callable[[str], str],
     not_needed: re.Pattern[str],
     path: Path,
 ) -> None:
-    """Load `weights` of the file `path` into a module, under the names that `foreign_name` gives the module's own.
+    """Load `weights` of the file `path` into a module, under the names that `published_name` gives the module's own.
 
     Weight norm may be on or folded, on both sides; a 1x1 convolution may be a matrix. Every tensor must be used, or
     its name be matched by `not_needed`. Raises UserError with the first names that are missing, unexpected, or of
@@ -59,7 +59,7 @@ def take_over(
     found: dict[str, Tensor] = {}
     missing, misshapen = [], []
     for name, own in fold_weight_norm(module.state_dict()).items():
-        foreign = foreign_name(name)
+        foreign = published_name(name)
         if (value := theirs.pop(foreign, None)) is None:
             missing.append(foreign)
             continue

@@ -1,4 +1,8 @@
-"""NVIDIA's BigVGAN v2 generators: `bigvgan_generator.pt`, with the `config.json` beside it."""
+"""Published vocoders: NVIDIA's BigVGAN v2 generators and Vocos models on mel spectrograms.
+
+A generator is a `bigvgan_generator.pt` with the `config.json` beside it; a Vocos the `pytorch_model.bin` of
+`charactr/vocos-mel-24khz` and its kind.
+"""
 
 import json
 import re
@@ -9,12 +13,13 @@ from typing import Any
 from torch import Tensor
 
 from codec.foundation import UserError
-from codec.importing.foreign import count, shape_of, take_over
+from codec.importing.state_dict import count, load_renamed, shape_of
 from codec.nn.mel import MelConfig
-from codec.vocoders.bigvgan import BigVGAN
-from codec.vocoders.configuration import BigVGANConfig
+from codec.presets import VOCOS_MEL_24KHZ
+from codec.vocoders.bigvgan import BigVGAN, BigVGANConfig
+from codec.vocoders.vocos import Vocos, VocosConfig
 
-NOT_NEEDED = re.compile(r"\.filter$")  # the low-pass filters are constants
+_BIGVGAN_EXTRA = re.compile(r"\.filter$")  # the low-pass filters are constants
 
 
 def import_bigvgan(weights: Mapping[str, Tensor], path: Path) -> BigVGAN:
@@ -26,11 +31,11 @@ def import_bigvgan(weights: Mapping[str, Tensor], path: Path) -> BigVGAN:
     beside = path.parent / "config.json"
     said = _read(beside) if beside.is_file() else {}
     vocoder = BigVGAN(bigvgan_config(weights, path, said), folded=True)
-    take_over(vocoder, weights, foreign_name, NOT_NEEDED, path)
+    load_renamed(vocoder, weights, nvidia_name, _BIGVGAN_EXTRA, path)
     return vocoder.eval()
 
 
-def foreign_name(name: str) -> str:
+def nvidia_name(name: str) -> str:
     """NVIDIA's name of one of our tensors."""
     name = re.sub(r"^ups\.(\d+)\.", r"ups.\1.0.", name)
     return re.sub(r"\.(alpha|beta)$", r".act.\1", name)
@@ -101,3 +106,36 @@ def _read(file: Path) -> dict[str, Any]:
             f"{file} says win_size {said['win_size']}: only windows of n_fft samples can be imported"
         )
     return said
+
+
+# the mel's window and filter bank and the inverse STFT's window are constants
+_VOCOS_EXTRA = re.compile(r"^feature_extractor\.|^head\.istft\.window$")
+
+
+def import_vocos(weights: Mapping[str, Tensor], path: Path) -> Vocos:
+    """A vocoder from the tensors of a Vocos model on mel spectrograms; the mel is that of the published 24 kHz model.
+
+    Raises UserError for a tensor that is missing, unexpected or of another shape.
+    """
+    dim, n_mels, kernel_size = shape_of(weights, "backbone.embed.weight", path)
+    n_fft = shape_of(weights, "head.out.weight", path)[0] - 2
+    mel = MelConfig(**{**VOCOS_MEL_24KHZ, "n_mels": n_mels, "n_fft": n_fft})
+    if mel.n_fft != VOCOS_MEL_24KHZ["n_fft"]:
+        raise UserError(
+            f"{path} is a Vocos of {n_fft}-sample windows: only the 24 kHz model of 1024 can be imported"
+        )
+    config = VocosConfig(
+        mel=mel,
+        dim=dim,
+        hidden_dim=shape_of(weights, "backbone.convnext.0.pwconv1.weight", path)[0],
+        blocks=count(weights, r"backbone\.convnext\.(\d+)\."),
+        kernel_size=kernel_size,
+    )
+    vocoder = Vocos(config)
+    load_renamed(vocoder, weights, _vocos_name, _VOCOS_EXTRA, path)
+    return vocoder.eval()
+
+
+def _vocos_name(name: str) -> str:
+    """The published name of one of our tensors."""
+    return name if name.startswith("head.") else f"backbone.{name}"

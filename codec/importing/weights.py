@@ -1,4 +1,4 @@
-"""What kinds of foreign files there are, how each is told, and what it becomes."""
+"""A published file of weights, of any known kind, in this project's form."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from codec.configuration import CodecConfig
-from codec.export import save_codec, save_trainable
+from codec.export import save_codec, save_trainable, save_vocoder
 from codec.foundation import UserError
-from codec.importing.bigvgan import import_bigvgan
-from codec.importing.foreign import read_foreign, tensors_of
 from codec.importing.hh_codec import Weights, import_hh_codec
-from codec.importing.vocos import import_vocos
-from codec.vocoders.directories import save_vocoder
+from codec.importing.state_dict import read_weights, tensors_of
+from codec.importing.vocoders import import_bigvgan, import_vocos
 
 Kind = Literal["hh-codec", "bigvgan", "vocos"]
 KINDS: tuple[Kind, ...] = ("hh-codec", "bigvgan", "vocos")
@@ -49,7 +47,7 @@ def import_weights(
     from, in float32. `weights` says which of an HH-Codec's.
     Raises UserError for a file that cannot be read, is of no known kind, or has other tensors than it should.
     """
-    content = read_foreign(file)
+    content = read_weights(file)
     found = _kind_of(content) if kind == "auto" else kind
     if found is None:
         names = ", ".join(list(content)[:3])

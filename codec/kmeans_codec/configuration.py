@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from codec.configuration import CodecConfig, part_from, plain
+from codec.configuration import CodecConfig, part_from, vocoder_from
+from codec.foundation import plain_config
 from codec.nn.mel import MelConfig
-from codec.vocoders.configuration import BigVGANConfig, VocosConfig, vocoder_from
+from codec.vocoders.bigvgan import BigVGANConfig
+from codec.vocoders.vocos import VocosConfig
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,9 @@ class KMeansCodecConfig(CodecConfig):
         fingerprint: str | None = None,
         **kwargs: Any,
     ):
-        self.encoder = plain(part_from(PatchConfig, encoder))
-        self.quantizer = plain(part_from(CentroidConfig, quantizer))
-        self.vocoder = plain(vocoder_from(vocoder))
+        self.encoder = plain_config(part_from(PatchConfig, encoder))
+        self.quantizer = plain_config(part_from(CentroidConfig, quantizer))
+        self.vocoder = plain_config(vocoder_from(vocoder))
         super().__init__(name, chunk_seconds, overlap_seconds, exported, fingerprint, **kwargs)
 
     def _check(self) -> None:

@@ -2,20 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from codec.configuration import plain
-from codec.foundation import UserError
+from codec.foundation import UserError, plain_config
 from codec.foundation.random import generator
 from codec.kmeans_codec.configuration import KMeansCodecConfig, PatchConfig
 from codec.kmeans_codec.modeling import KMeansCodecModel
-from codec.nn.nearest import nearest
-
-if TYPE_CHECKING:
-    from codec.loading import Codec
+from codec.nn.kernels import nearest
 
 _START_ROWS = 16  # a centroid: k-means++ looks at every row for every centroid, so it looks at a part of them
 _ENOUGH = 1e-4  # relative gain of an iteration below which the next ones are not worth it
@@ -87,7 +83,7 @@ def _means(rows: Tensor, labels: Tensor, distances: Tensor, former: Tensor) -> T
 
 
 def kmeans_codec(
-    source: "Codec", codebook_size: int = 2_048, stride: int = 4, name: str = "kmeans"
+    source: Any, codebook_size: int = 2_048, stride: int = 4, name: str = "kmeans"
 ) -> KMeansCodecModel:
     """A codec on the mel of `source`'s vocoder and with that vocoder; its centroids are still to be fitted.
 
@@ -104,7 +100,7 @@ def kmeans_codec(
     try:
         config = KMeansCodecConfig(
             name=name,
-            encoder=plain(encoder),
+            encoder=plain_config(encoder),
             quantizer={"codebook_size": codebook_size},
             vocoder=asdict(vocoder),
             chunk_seconds=None if streams else 20.0,

@@ -9,13 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from codec.base import SingleCodebookModel
+from codec.base import CodecOutput, SingleCodebookModel, build_vocoder
 from codec.kmeans_codec.configuration import CentroidConfig, KMeansCodecConfig, PatchConfig
+from codec.nn.kernels import nearest
 from codec.nn.mel import LogMel
-from codec.nn.nearest import nearest
-from codec.nn.streaming import StreamState, windows_input
-from codec.outputs import CodecOutput
-from codec.vocoders.directories import build_vocoder
+from codec.nn.sequences import StreamState, windows_input
 
 
 class PatchEncoder(nn.Module):
@@ -111,7 +109,9 @@ class KMeansCodecModel(SingleCodebookModel):
         draws: Tensor | None = None,
     ) -> CodecOutput:
         """There is no training pass: raises RuntimeError."""
-        raise RuntimeError("centroids are fitted by codec.kmeans_codec.fit_kmeans, not trained by gradients")
+        raise RuntimeError(
+            "centroids are fitted by codec.kmeans_codec.fitting.fit_kmeans, not trained by gradients"
+        )
 
 
 AutoConfig.register(KMeansCodecConfig.model_type, KMeansCodecConfig, exist_ok=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from codec.losses.config import DiscriminatorWeights
 from codec.losses.discriminators import Discriminator, DiscriminatorOutput, GANLoss
-from codec.nn.precision import at_least_float32
+from codec.nn.kernels import at_least_float32
 
 Outputs = Sequence[DiscriminatorOutput]
 

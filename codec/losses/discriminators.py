@@ -25,8 +25,8 @@ from codec.losses.config import (
     MultiPeriodConfig,
     MultiResolutionConfig,
 )
-from codec.nn.masks import mask_from_lengths
-from codec.nn.precision import at_least_float32
+from codec.nn.kernels import at_least_float32
+from codec.nn.sequences import mask_from_lengths
 
 GANLoss = Literal["hinge", "least-squares"]
 SLOPE = 0.1  # of the leaky ReLU below zero, in all published discriminators

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from codec.nn.masks import masked_mean
 from codec.nn.mel import LogMel, MelConfig
+from codec.nn.sequences import masked_mean
 
 # FFT size and mel bands of each scale; short windows teach the phase, long ones the harmonics
 SCALES = ((64, 8), (128, 16), (256, 32), (512, 64), (1024, 100), (2048, 160))

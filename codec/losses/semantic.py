@@ -15,9 +15,9 @@ from transformers import AutoFeatureExtractor, AutoModel, PreTrainedModel
 
 from codec.foundation import UserError
 from codec.foundation.quiet import quiet_transformers
-from codec.nn.kaldi_filterbank import RECEPTIVE_FIELD, STRIDE, stacked_filterbank
-from codec.nn.masks import lengths_from_mask, mask_from_lengths, masked_mean, zero_beyond
-from codec.nn.precision import at_least_float32
+from codec.nn.kernels import at_least_float32
+from codec.nn.mel import KALDI_RECEPTIVE_FIELD, KALDI_STRIDE, stacked_filterbank
+from codec.nn.sequences import lengths_from_mask, mask_from_lengths, masked_mean, zero_beyond
 
 TEACHER_RATE = 16_000  # Hz: every public speech SSL model's sampling rate
 
@@ -44,7 +44,9 @@ class SSLTeacher:
         self.layer = layer
         self.hears_filterbank = self.model.config.model_type == "wav2vec2-bert"
         self.stride, self.receptive_field = (
-            (STRIDE, RECEPTIVE_FIELD) if self.hears_filterbank else _convolution_geometry(self.model)
+            (KALDI_STRIDE, KALDI_RECEPTIVE_FIELD)
+            if self.hears_filterbank
+            else _convolution_geometry(self.model)
         )
         self.normalizes = _wants_normalized(name_or_path)
 

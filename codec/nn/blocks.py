@@ -8,10 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.nn.masks import zero_beyond
-from codec.nn.pointwise import Pointwise, linear, linear_gelu
-from codec.nn.precision import is_plain_inference
-from codec.nn.streaming import StreamState, windows_input
+from codec.nn.kernels import Pointwise, is_plain_inference, linear, linear_gelu
+from codec.nn.sequences import StreamState, windows_input, zero_beyond
 
 
 class FrameConv(nn.Conv1d):

@@ -1,17 +1,107 @@
-"""Convolution over frames with half the multiplications (Toom-Cook, in this use also known as Winograd's).
+"""In which precision an operation runs, and faster forms of linear layers, lookups and convolutions on a CPU.
 
-Four neighbouring outputs of a three-tap filter need six multiplications instead of twelve: input and filter are taken
-as polynomials, evaluated at six points, multiplied point by point, and interpolated (arXiv 1509.09308, section 4).
-Longer filters are sums of three-tap ones, added up before the interpolation. With many channels the products outweigh
-the transforms, and this is the faster way on a CPU, where direct convolution already keeps all multipliers busy.
-The points 0, +-sqrt(1/2), +-sqrt(2) and infinity keep float32 rounding within 4 times that of a direct convolution.
+Linear layers: for float32, PyTorch asks MKL, which reaches nine tenths of what oneDNN reaches on AMD's processors, and
+needs a pass of its own for GELU.
+
+Convolutions over frames: Toom-Cook (in this use also known as Winograd's) halves the multiplications. Four neighbouring
+outputs of a three-tap filter need six multiplications instead of twelve: input and filter are taken as polynomials,
+evaluated at six points, multiplied point by point, and interpolated (arXiv 1509.09308, section 4). Longer filters are
+sums of three-tap ones, added up before the interpolation. With many channels the products outweigh the transforms. The
+points 0, +-sqrt(1/2), +-sqrt(2) and infinity keep float32 rounding within 4 times that of a direct convolution.
 """
 
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` in float32; in float64 if it is that already."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+@contextmanager
+def at_weights_precision(layer: nn.Module, x: Tensor) -> Iterator[Tensor]:
+    """`x` in the precision that the layer's weights are stored in, and autocast off.
+
+    For the last layers before a mel or a waveform: an 8-bit mantissa there is noise that nothing behind can mend.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        yield x.to(next(layer.parameters(), x).dtype)
+
+
+def is_plain_inference(x: Tensor, *weights: Tensor) -> bool:
+    """Whether `x` meets weights of its own precision on the CPU without autocast, and nothing needs a gradient.
+
+    Then what autograd or 16 bits would spoil may be used: writing in place, fast algorithms for convolutions.
+    """
+    if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return False
+    needs_gradient = torch.is_grad_enabled() and any(y.requires_grad for y in (x, *weights))
+    return not needs_gradient and all(y.dtype == x.dtype for y in weights)
+
+
+# Multiplications; oneDNN prepares itself for every new shape, which takes a millisecond and must be worth it
+MIN_PRODUCTS = 2**27
+
+# An operator of PyTorch's own compiler, not of its public API: it may be missing
+_HAS_ONEDNN = (
+    platform.machine().lower() in ("x86_64", "amd64")
+    and torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
+
+
+class Pointwise(nn.Linear):
+    """A linear layer over frames."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_dim) -> (..., out_dim)."""
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`F.linear`: (..., in_dim), weight (out_dim, in_dim) -> (..., out_dim)."""
+    if _onednn_pays(x, weight, bias):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return F.linear(x, weight, bias)
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`F.gelu(F.linear(...))`, exact GELU: (..., in_dim), weight (out_dim, in_dim) -> (..., out_dim)."""
+    if _onednn_pays(x, weight, bias):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "none")
+    return F.gelu(F.linear(x, weight, bias))
+
+
+def _onednn_pays(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    if not _HAS_ONEDNN or x.dtype != torch.float32 or not is_plain_inference(x, weight, bias):
+        return False
+    return x.numel() * weight.shape[0] >= MIN_PRODUCTS
+
+
+DISTANCES_AT_ONCE = 2**25  # bounds the memory of the distance matrix for long batches
+ROWS_AT_ONCE = 4_096  # of it, at most
+
+
+@torch.no_grad()
+def nearest(x: Tensor, codebook: Tensor) -> Tensor:
+    """Index of the codebook row nearest to each vector: (..., dim), (codes, dim) -> (...) int64.
+
+    |x - c|^2 = |x|^2 - 2 x.c + |c|^2, and |x|^2 is the same for all codes.
+    """
+    flat = x.reshape(-1, x.shape[-1])
+    half_norms = 0.5 * codebook.square().sum(dim=-1)
+    rows = max(1, min(ROWS_AT_ONCE, DISTANCES_AT_ONCE // len(codebook)))
+    found = [(part @ codebook.T - half_norms).argmax(dim=-1) for part in flat.split(rows)]
+    return torch.cat(found).reshape(x.shape[:-1]) if found else flat.new_zeros(x.shape[:-1], dtype=torch.long)
+
 
 OUTPUTS, TAPS, POINTS = 4, 3, 6  # of one small convolution: POINTS = OUTPUTS + TAPS - 1
 VALUES_AT_ONCE = 2**23  # of the transformed input: bounds the memory
@@ -19,7 +109,7 @@ MIN_DIM = 192  # with fewer channels the transforms cost more than they save
 MIN_FRAMES_PER_DIM = 1.5  # below, transforming the filters costs more than it saves
 
 
-def pays(frames: int, out_dim: int, in_dim: int, kernel_size: int) -> bool:
+def toom_cook_pays(frames: int, out_dim: int, in_dim: int, kernel_size: int) -> bool:
     """Whether a convolution over so many frames is faster this way."""
     dim = min(out_dim, in_dim)
     return kernel_size >= TAPS and dim >= MIN_DIM and frames >= MIN_FRAMES_PER_DIM * dim

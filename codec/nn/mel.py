@@ -1,4 +1,4 @@
-"""Log-mel spectrograms: one definition that encoder, decoder, vocoders, losses and metrics share."""
+"""Log-mel spectrograms: one definition for encoders, decoders, vocoders, losses and metrics, and w2v-BERT 2.0's."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,8 +8,8 @@ import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
 
-from codec.nn.precision import at_least_float32
-from codec.nn.streaming import StreamState, windows_input
+from codec.nn.kernels import at_least_float32
+from codec.nn.sequences import StreamState, windows_input
 
 
 @dataclass(frozen=True)
@@ -122,3 +122,52 @@ def reflect_pad(x: Tensor, left: int, right: int) -> Tensor:
         return F.pad(x, (left, right), mode="reflect")
     padded = F.pad(x, (0, needed - x.shape[1]))
     return F.pad(padded, (left, right), mode="reflect")[:, : left + x.shape[1] + right]
+
+
+KALDI_RATE = 16_000  # Hz
+KALDI_WINDOW, KALDI_HOP, KALDI_FFT, KALDI_BANDS = 400, 160, 512, 80  # samples
+KALDI_FLOOR = 1.192092955078125e-07
+KALDI_STACK = 2  # frames side by side
+KALDI_STRIDE = KALDI_STACK * KALDI_HOP  # samples, of a stacked frame
+KALDI_RECEPTIVE_FIELD = KALDI_WINDOW + (KALDI_STACK - 1) * KALDI_HOP
+
+
+def stacked_filterbank(waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Kaldi's log-mel filter bank, normalised per band and stacked in pairs: the input of w2v-BERT 2.0.
+
+    (batch, samples) at 16 kHz, each row's own (batch,) samples -> (batch, frames, 160), mask (batch, frames). Every
+    band has mean 0 and deviation 1 over a row's own frames. Rows shorter than a stacked frame are taken with the zeros
+    behind them. As `SeamlessM4TFeatureExtractor`, on any device.
+    """
+    waveform = F.pad(waveform, (0, max(0, KALDI_RECEPTIVE_FIELD - waveform.shape[1])))
+    frames = waveform.unfold(1, KALDI_WINDOW, KALDI_HOP) * 2**15  # (batch, frames, window), in 16-bit steps
+    frames = frames - frames.mean(dim=-1, keepdim=True)
+    before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
+    window = (
+        torch.hann_window(KALDI_WINDOW, periodic=False, device=waveform.device, dtype=waveform.dtype) ** 0.85
+    )
+    spectrum = torch.fft.rfft((frames - 0.97 * before) * window, KALDI_FFT).abs().square()
+    mel = (spectrum @ _kaldi_filters(waveform)).clamp_min(KALDI_FLOOR).log()  # (batch, frames, bands)
+    own = ((lengths.clamp_min(KALDI_RECEPTIVE_FIELD) - KALDI_WINDOW) // KALDI_HOP + 1).clamp(max=mel.shape[1])
+    mask = (torch.arange(mel.shape[1], device=mel.device) < own[:, None])[..., None]
+    mean = (mel * mask).sum(dim=1, keepdim=True) / own[:, None, None]
+    squares = ((mel - mean).square() * mask).sum(dim=1, keepdim=True)
+    variance = squares / (own[:, None, None] - 1)
+    mel = (mel - mean) * torch.rsqrt(variance + 1e-7) * mask
+    count = mel.shape[1] // KALDI_STACK
+    stacked = mel[:, : count * KALDI_STACK].reshape(len(mel), count, KALDI_STACK * KALDI_BANDS)
+    return stacked, mask[:, KALDI_STACK - 1 :: KALDI_STACK, 0][:, :count]
+
+
+def _kaldi_filters(like: Tensor) -> Tensor:
+    """(bins, bands): triangles on Kaldi's mel scale, drawn in mels."""
+
+    def mel(frequency: Tensor) -> Tensor:
+        return 1127.0 * torch.log1p(frequency / 700.0)
+
+    bins = mel(torch.linspace(0, KALDI_RATE / 2, KALDI_FFT // 2 + 1, dtype=torch.float64))
+    low, high = mel(torch.tensor([20.0, KALDI_RATE / 2], dtype=torch.float64)).tolist()
+    edges = torch.linspace(low, high, KALDI_BANDS + 2, dtype=torch.float64)
+    rising = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
+    return torch.minimum(rising, falling).clamp_min(0).to(like.device, like.dtype)

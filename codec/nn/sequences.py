@@ -1,14 +1,42 @@
-"""Streaming as a property of the modules: one explicit state, one function that every windowed module shares.
+"""Sequences of frames: masks for the rows of a padded batch, state for streams, windows for long recordings.
 
 A module that looks across frames is a sliding window: it needs `left` frames before the first one and `right` after
-the last, and steps by `stride`. At once, both ends are zeros. In a stream, what the next window still needs is kept in
-a `StreamState`, so that any split of the input gives the same output.
+the last, and steps by `stride`. On a whole sequence, both ends are zeros. In a stream, a `StreamState` keeps what the
+next window still needs, so that any split of the input gives the same output.
 """
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+def lengths_from_mask(mask: Tensor) -> Tensor:
+    """(batch, frames) bool, True where a row's own frames are (a prefix) -> (batch,) int64 lengths."""
+    return mask.long().sum(dim=-1)
+
+
+def mask_from_lengths(lengths: Tensor, frames: int | None = None) -> Tensor:
+    """(batch,) int64 -> (batch, frames) bool, True for the first `lengths[b]`; `frames`: the longest unless given."""
+    frames = int(lengths.max()) if frames is None else frames
+    return torch.arange(frames, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def zero_beyond(x: Tensor, mask: Tensor | None) -> Tensor:
+    """(batch, frames, dim) with the frames outside (batch, frames) `mask` set to zero; unchanged without a mask."""
+    return x if mask is None else x.masked_fill(~mask[..., None], 0.0)
+
+
+def masked_mean(values: Tensor, mask: Tensor | None, total: Tensor | float | None = None) -> Tensor:
+    """Sum of (batch, frames) `values` under the mask, divided by `total` (how many that are, unless given).
+
+    With `total` counted over all processes and accumulation steps, the parts of a batch add up to the whole's loss.
+    """
+    if mask is None:
+        return values.mean() if total is None else values.sum() / total
+    return (values * mask).sum() / (mask.sum().clamp_min(1) if total is None else total)
 
 
 class StreamState:
@@ -78,3 +106,66 @@ def windows_input(
     # a copy: a view would keep all of x until the next chunk
     state.put(module, x.narrow(dim, complete * stride, x.shape[dim] - complete * stride).clone())
     return x
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window of `frames` frames, of which `overlap` at each inner side are context."""
+
+    frames: int
+    overlap: int
+
+    def __post_init__(self) -> None:
+        if self.overlap < 0 or self.frames <= 2 * self.overlap:
+            raise ValueError(
+                f"a window of {self.frames} frames leaves nothing between two overlaps of {self.overlap}"
+            )
+
+    @property
+    def step(self) -> int:
+        """Frames between the starts of two windows."""
+        return self.frames - 2 * self.overlap
+
+
+@dataclass
+class Piece:
+    """One window's input and the part of its output to keep."""
+
+    samples: Tensor  # (samples,), the last one perhaps not in whole frames
+    keep_from: int  # frames of this window
+    keep_to: int
+
+
+def windows_over(blocks: Iterable[Tensor], window: Window, hop_length: int) -> Iterator[Piece]:
+    """Cut a recording, given in blocks of any size (samples,), into windows; holds one window and one block at a time.
+
+    Windows start every `window.step` frames whatever the blocks are; the kept parts tile the recording. The last window
+    is the first one that reaches the end.
+    """
+    size, step = window.frames * hop_length, window.step * hop_length
+    held = torch.zeros(0)
+    first = True
+    for block in blocks:
+        held = torch.cat([held.to(block), block])
+        while held.numel() > size:  # more than a window: this one is not the last
+            yield Piece(held[:size], 0 if first else window.overlap, window.frames - window.overlap)
+            held = held[step:]
+            first = False
+    frames = -(-held.numel() // hop_length)
+    if frames:
+        yield Piece(held, 0 if first else window.overlap, frames)
+
+
+def join_windows(pieces: Iterable[tuple[Tensor, Piece]], hop_length: int, fade: int) -> Iterator[Tensor]:
+    """Join the kept parts of each window's audio (samples,), cross-fading over `fade` samples behind every seam."""
+    ramp = None
+    tail = None  # what the window before says about the first `fade` samples of this one
+    for audio, piece in pieces:
+        start, end = piece.keep_from * hop_length, piece.keep_to * hop_length
+        kept = audio[start:end].clone()
+        if tail is not None:
+            ramp = torch.linspace(0, 1, fade + 2, device=audio.device)[1:-1] if ramp is None else ramp
+            length = min(tail.numel(), kept.numel())
+            kept[:length] = tail[:length] * (1 - ramp[:length]) + kept[:length] * ramp[:length]
+        tail = audio[end : end + fade]
+        yield kept

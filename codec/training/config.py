@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from codec.configuration import PARTS
 from codec.foundation import AdamWConfig, Schedule, UserError
 from codec.losses.config import DISCRIMINATOR_CONFIGS, LossWeights
+from codec.presets import PARTS
 
 Config = TypeVar("Config")
 

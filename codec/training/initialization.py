@@ -7,16 +7,16 @@ import torch
 from torch import nn
 
 from codec.base import CodecModel
-from codec.configuration import PARTS, CodecConfig
-from codec.families import CODECS, PRESETS, model_of, preset_config, read_config
+from codec.configuration import CodecConfig
+from codec.export import holds_vocoder
 from codec.foundation import UserError
-from codec.loading import load_trained
+from codec.loading import CODECS, load_trained, load_vocoder, model_of, preset_config, read_config
 from codec.losses.adversarial import Adversary
 from codec.nn.mel import MelConfig
 from codec.nn.weight_norm import fit_weight_norm
+from codec.presets import PARTS, PRESETS
 from codec.training.config import CodecTrainingConfig
 from codec.training.step import CodecTrainingStep
-from codec.vocoders.directories import holds_vocoder, load_vocoder
 
 
 def build_model(config: CodecTrainingConfig) -> CodecModel:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from codec.base import CodecModel
+from codec.base import CodecModel, CodecOutput
 from codec.losses.reconstruction import MultiScaleSpectralLoss, WaveformMelLoss, mel_l1
 from codec.losses.semantic import (
     CharacterCTC,
@@ -17,10 +17,9 @@ from codec.losses.semantic import (
     Transcripts,
     distillation_centres,
 )
-from codec.nn.masks import lengths_from_mask, mask_from_lengths
+from codec.nn.kernels import at_least_float32
 from codec.nn.mel import LogMel, MelConfig
-from codec.nn.precision import at_least_float32
-from codec.outputs import CodecOutput
+from codec.nn.sequences import lengths_from_mask, mask_from_lengths
 from codec.training.config import Stage
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from codec.foundation import sum_over_processes
-from codec.nn.masks import mask_from_lengths
+from codec.nn.sequences import mask_from_lengths
 from codec.training.config import Stage
 from codec.training.step import CodecTrainingStep
 

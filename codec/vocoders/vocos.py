@@ -1,16 +1,45 @@
 """Vocos: mel to waveform by ConvNeXt and an inverse STFT (arXiv 2306.00814)."""
 
+from dataclasses import dataclass, field
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.nn.blocks import ConvNeXtBlock, FrameConv
-from codec.nn.pointwise import Pointwise
-from codec.nn.precision import at_least_float32, at_weights_precision
-from codec.nn.streaming import StreamState
-from codec.vocoders.configuration import VocosConfig
+from codec.nn.kernels import Pointwise, at_least_float32, at_weights_precision
+from codec.nn.mel import MelConfig
+from codec.nn.sequences import StreamState
 
 MAX_MAGNITUDE = 100.0  # as published: keeps an early exponential from exploding
+
+
+@dataclass(frozen=True)
+class VocosConfig:
+    """Vocos (arXiv 2306.00814): ConvNeXt on mel frames, then an inverse STFT."""
+
+    kind: Literal["vocos"] = "vocos"
+    mel: MelConfig = field(default_factory=MelConfig)
+    dim: int = 512
+    hidden_dim: int = 1_536
+    blocks: int = 8
+    kernel_size: int = 7
+    # mel frames, in the first convolution; None: half the kernel, in every convolution
+    lookahead: int | None = None
+    layer_scale: float | None = None  # None: 1 / blocks, as published
+    mel_mean: float = 0.0  # what enters the first layer is (mel - mean) / std
+    mel_std: float = 1.0
+
+    @property
+    def streams(self) -> bool:
+        """Whether chunked equals whole."""
+        return self.lookahead is not None and self.mel.alignment == "same"
+
+    @property
+    def lookahead_samples(self) -> int:
+        """Samples that a stream's audio waits for behind the mel frames that are there."""
+        return (self.lookahead or 0) * self.mel.hop_length + self.mel.right_padding
 
 
 class Vocos(nn.Module):

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from codec import CodecInfo
 from codec.foundation import UserError
-from codec.foundation.memory import return_free_memory
+from codec.foundation.process import return_free_memory
 from data.audio import AudioError, AudioSource, read_audio, read_blocks
 from data.corpora.utterance import Utterance
 from data.sharded_directory import Shard, cores_for_this_process

@@ -29,14 +29,13 @@ from transformers import (
 )
 
 from codec import bundled_codecs, export_codec, load_codec, preset_config
-from codec.families import PRESETS
 from codec.foundation import seed_globals, torch_generator
-from codec.hybrid_codec import HybridCodecModel
-from codec.importing.bigvgan import foreign_name
+from codec.hybrid_codec.modeling import HybridCodecModel
+from codec.importing.vocoders import nvidia_name
 from codec.losses.semantic import TEACHER_RATE
-from codec.nn.kaldi_filterbank import stacked_filterbank
-from codec.vocoders.bigvgan import BigVGAN
-from codec.vocoders.configuration import BigVGANConfig
+from codec.nn.mel import stacked_filterbank
+from codec.presets import PRESETS
+from codec.vocoders.bigvgan import BigVGAN, BigVGANConfig
 from recipes.benchmark.timing import Case, Timing, take_turns
 
 MIMI, ENCODEC, DAC = "MimiModel", "EncodecModel", "DacModel"
@@ -320,7 +319,7 @@ def bigvgan_of_the_package(vocoder: BigVGAN, config: BigVGANConfig) -> Any:
         warnings.simplefilter("ignore", FutureWarning)
         model = bigvgan.BigVGAN(package_hyperparameters(config)).eval()
         model.remove_weight_norm()  # says so
-    weights: dict[str, Tensor] = {foreign_name(name): value for name, value in vocoder.state_dict().items()}
+    weights: dict[str, Tensor] = {nvidia_name(name): value for name, value in vocoder.state_dict().items()}
     report = model.load_state_dict(weights, strict=False)  # the filters are constants of its own
     unknown = [*report.unexpected_keys, *(key for key in report.missing_keys if not key.endswith("filter"))]
     if unknown:

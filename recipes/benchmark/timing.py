@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from codec.foundation import Progress
-from codec.foundation.memory import return_free_memory
+from codec.foundation.process import return_free_memory
 
 _WATCH_SECONDS = 0.002
 

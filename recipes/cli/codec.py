@@ -102,8 +102,7 @@ def export_codec_command(
     """
     from codec import save_codec
     from codec.export import with_vocoder
-    from codec.loading import load_trained
-    from codec.vocoders.directories import load_vocoder
+    from codec.loading import load_trained, load_vocoder
 
     model = load_trained(run, checkpoint)
     if vocoder is not None:

@@ -11,7 +11,7 @@ import torch
 
 from codec import Codec, CodecInfo, load_codec, save_codec
 from codec.foundation import UserError
-from codec.kmeans_codec import fit_kmeans, kmeans_codec, patches
+from codec.kmeans_codec.fitting import fit_kmeans, kmeans_codec, patches
 from data import AudioError, Corpus, Utterance, audio_info, open_corpus, read_audio
 from recipes.evaluation.inputs import spread
 from recipes.study.cells import Cell, Stage, codec_hash, computed_by

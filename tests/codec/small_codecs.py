@@ -6,7 +6,8 @@ import torch
 
 from codec import CodecModel, export_codec, preset_config
 from codec.configuration import CodecConfig
-from codec.families import PRESETS, model_of
+from codec.loading import model_of
+from codec.presets import PRESETS
 
 SMALL_BIGVGAN = {
     # the published hop in three steps, and the shapes of its blocks

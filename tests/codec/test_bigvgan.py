@@ -10,13 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.importing.bigvgan import bigvgan_config, foreign_name
+from codec.importing.vocoders import bigvgan_config, nvidia_name
+from codec.nn.kernels import toom_cook_convolve
 from codec.nn.mel import LogMel
-from codec.nn.toom_cook import toom_cook_convolve
 from codec.nn.weight_norm import fold_weight_norm
-from codec.vocoders.bigvgan import AMPBlock, BigVGAN
-from codec.vocoders.configuration import BigVGANConfig
-from codec.vocoders.snake import VALUES_AT_ONCE, AntiAliasedSnake
+from codec.vocoders.bigvgan import VALUES_AT_ONCE, AMPBlock, AntiAliasedSnake, BigVGAN, BigVGANConfig
 from recipes.benchmark.codecs import package_hyperparameters
 from tests.codec.small_codecs import SMALL_BIGVGAN, speech_like
 
@@ -54,7 +52,7 @@ def _tuple(value: Any) -> Any:
 
 
 def foreign_state(model: BigVGAN) -> dict[str, Tensor]:
-    return {foreign_name(name): value for name, value in fold_weight_norm(model.state_dict()).items()}
+    return {nvidia_name(name): value for name, value in fold_weight_norm(model.state_dict()).items()}
 
 
 def test_it_is_the_package_with_and_without_gradients() -> None:
@@ -90,7 +88,7 @@ def test_a_block_of_the_published_width_is_the_packages(dim: int) -> None:
             package_hyperparameters(BigVGANConfig()), dim, 11, (1, 3, 5), activation="snakebeta"
         )
         theirs.remove_weight_norm()
-    state = {foreign_name(name): value for name, value in ours.state_dict().items()}
+    state = {nvidia_name(name): value for name, value in ours.state_dict().items()}
     theirs.load_state_dict(state, strict=False)
     frames = 2 * VALUES_AT_ONCE * torch.get_num_threads() // dim + 3 if dim < 100 else 1_203
     x = torch.randn(1, frames, dim)
@@ -118,7 +116,7 @@ def test_fast_and_plain_inference_round_alike() -> None:
 def test_the_activation_does_not_depend_on_how_it_is_cut(
     frames: int, dim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("codec.vocoders.snake.VALUES_AT_ONCE", 40 * dim)  # stretches of 40 frames
+    monkeypatch.setattr("codec.vocoders.bigvgan.VALUES_AT_ONCE", 40 * dim)  # stretches of 40 frames
     activation = AntiAliasedSnake(dim).double()
     nn.init.normal_(activation.alpha, std=0.3)
     x = torch.randn(3, frames, dim, dtype=torch.float64)
@@ -133,7 +131,7 @@ def test_the_activation_does_not_depend_on_how_it_is_cut(
 @pytest.mark.parametrize("kernel_size", [3, 5, 7, 11])
 @pytest.mark.parametrize("dilation", [1, 3, 5])
 def test_toom_cook_is_convolution(kernel_size: int, dilation: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codec.nn.toom_cook.VALUES_AT_ONCE", 1_000)  # several tiles of tiles
+    monkeypatch.setattr("codec.nn.kernels.VALUES_AT_ONCE", 1_000)  # several tiles of tiles
     weight, bias = torch.randn(6, 5, kernel_size, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
     for frames in (1, 4, 29, 120):
         x = torch.randn(frames, 5, dtype=torch.float64)

@@ -11,13 +11,16 @@ from transformers.models.dac.modeling_dac import DacResidualVectorQuantizer, Dac
 
 from codec.base import DRAWS
 from codec.hybrid_codec.configuration import DACDecoderConfig, DACEncoderConfig, HybridQuantizerConfig
-from codec.hybrid_codec.convolutions import ResidualUnit, SampleConv, SampleConvTranspose
-from codec.hybrid_codec.dac_decoder import DACDecoder
-from codec.hybrid_codec.dac_encoder import DACEncoder
-from codec.hybrid_codec.factorized_vq import FactorizedVQ
+from codec.hybrid_codec.dac import (
+    DACDecoder,
+    DACEncoder,
+    ResidualUnit,
+    SampleConv,
+    SampleConvTranspose,
+    Snake,
+)
 from codec.hybrid_codec.quantizer import HybridQuantizer
-from codec.hybrid_codec.residual_vq import FoldedResidualVQ, ResidualVQ
-from codec.hybrid_codec.snake import Snake
+from codec.hybrid_codec.residual_vq import FactorizedVQ, FoldedResidualVQ, ResidualVQ
 
 SMALL = HybridQuantizerConfig(
     dim=24,

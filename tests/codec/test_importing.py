@@ -14,12 +14,12 @@ from codec import UserError, export_codec, load_codec, preset_config
 from codec.export import with_vocoder
 from codec.hh_codec.modeling import HHCodecModel
 from codec.importing import import_weights
-from codec.importing.foreign import take_over
 from codec.importing.hh_codec import NOT_NEEDED, Names, hh_codec_config
+from codec.importing.state_dict import load_renamed
+from codec.loading import load_vocoder
 from codec.nn.weight_norm import fold_weight_norm
 from codec.training.config import CodecTrainingConfig, Stage
 from codec.training.initialization import build_model
-from codec.vocoders.directories import load_vocoder
 from tests.codec import original_hh_codec as original
 from tests.codec.reference_keys import parameters, published_shapes, random_state
 from tests.codec.small_codecs import speech_like
@@ -128,7 +128,7 @@ def test_published_shapes_are_those_of_the_preset() -> None:
         state = {name: torch.empty(shape) for name, shape in shapes.items()}
         config = hh_codec_config(state, Path("x"))
         model = HHCodecModel(preset_config("hh-codec"))
-        take_over(model, state, Names(4).foreign, NOT_NEEDED, Path("x"))
+        load_renamed(model, state, Names(4).foreign, NOT_NEEDED, Path("x"))
     assert config.to_dict() == preset_config("hh-codec").to_dict()
 
 

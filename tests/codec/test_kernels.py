@@ -4,18 +4,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from codec import pointwise
-from codec.hybrid_codec.convolutions import SampleConv
+from codec.hybrid_codec.dac import SampleConv
+from codec.nn import kernels
 from codec.nn.blocks import ConvNeXtBlock, FrameConv
+from codec.nn.kernels import Pointwise, linear_gelu
 from codec.nn.mel import MelConfig
-from codec.nn.pointwise import Pointwise, linear_gelu
-from codec.vocoders.configuration import VocosConfig
-from codec.vocoders.vocos import ISTFTHead
+from codec.vocoders.vocos import ISTFTHead, VocosConfig
 
 
 @pytest.fixture(params=[True, False], ids=["onednn", "plain"])
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pointwise, "MIN_PRODUCTS", 1 if request.param else 2**62)
+    monkeypatch.setattr(kernels, "MIN_PRODUCTS", 1 if request.param else 2**62)
 
 
 @torch.no_grad()

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from codec import CodecInfo, UserError, load_codec, save_codec
-from codec.kmeans_codec import KMeansCodecModel, fit_kmeans, kmeans_codec, patches
+from codec.kmeans_codec.fitting import fit_kmeans, kmeans_codec, patches
+from codec.kmeans_codec.modeling import KMeansCodecModel
 from tests.codec.small_codecs import small_codec, speech_like
 
 LENGTHS = [48_000, 31_337, 1_000, 999, 1, 5_001]  # samples

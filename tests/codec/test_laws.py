@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from codec import CodecModel, export_codec, preset_config
-from codec.families import PRESETS, model_of
-from codec.hybrid_codec import HybridCodecModel
+from codec.hybrid_codec.modeling import HybridCodecModel
+from codec.loading import model_of
+from codec.presets import PRESETS
 from tests.codec.small_codecs import small_codec, speech_like
 
 LENGTHS = [48_000, 31_337, 1_000, 999, 1, 5_001, 40_000]  # samples

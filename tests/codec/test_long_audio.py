@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from codec import CodecModel
-from codec.nn.streaming import StreamState
-from codec.nn.windows import Window, join_windows, windows_over
+from codec.nn.sequences import StreamState, Window, join_windows, windows_over
 from tests.codec.small_codecs import small_codec, speech_like
 
 STREAMING = ["hh-codec-tiny", "hybrid-codec-tiny"]

@@ -14,7 +14,7 @@ from codec.losses.semantic import (
     Transcripts,
     distillation_centres,
 )
-from codec.nn.kaldi_filterbank import stacked_filterbank
+from codec.nn.mel import stacked_filterbank
 from tests.codec.small_codecs import speech_like
 
 

@@ -19,10 +19,10 @@ from torch import Tensor
 
 import codec.vocoders.bigvgan
 from codec import export_codec, save_codec
-from codec.configuration import PARTS
 from codec.foundation import Schedule, UserError, has_bfloat16, save_training_state
 from codec.loading import load_trained
 from codec.losses.config import DiscriminatorWeights, LossWeights
+from codec.presets import PARTS
 from codec.training import checkpoint
 from codec.training.batches import STAGE_STRIDE
 from codec.training.config import CodecTrainingConfig, OptimizerConfig, Stage

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.configuration import part_from
-from codec.vocoders.configuration import BigVGANConfig
+from codec.vocoders.bigvgan import BigVGANConfig
 from recipes.benchmark.codecs import TaughtEncoder, bigvgan_of_the_package
 from recipes.benchmark.generation import agreement, time_generation
 from recipes.benchmark.training import time_training

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from codec import load_codec, save_codec
-from codec.vocoders.directories import load_vocoder, save_vocoder
+from codec.export import save_vocoder
+from codec.loading import load_vocoder
 from recipes.cli.main import main
 from tests.codec.reference_keys import published_shapes, random_state
 from tests.codec.small_codecs import small_codec

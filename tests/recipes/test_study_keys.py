@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from codec.families import model_of
+from codec.loading import model_of
 from recipes.study.cells import codec_hash, computed_by, file_hash, location_hash, measured_by, versions
 from recipes.study.config import StudyConfig
 from tests.codec.small_codecs import small_codec
