@@ -8,6 +8,8 @@ Forty sentences of our own (`sample_sentences.txt`) by two Flite voices in turn,
 import argparse
 from pathlib import Path
 
+import soundfile
+
 from codec.foundation import whole_directory, write_text
 from recipes.bundled.commands import run
 from recipes.bundled.flite import FliteVoice
@@ -34,8 +36,6 @@ Text and audio of this folder: CC0 1.0, dedicated to the public domain.
 
 def make_sample_corpus(output: Path) -> None:
     """Write the corpus to `output`, all or nothing; what is there already is replaced."""
-    import soundfile
-
     voices = [FliteVoice(name) for name in VOICES]
     metadata, manifest = [], []
     split_ids: dict[str, list[str]] = {"train": [], "dev": []}

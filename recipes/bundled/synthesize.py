@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
+import torchaudio
 
 from codec.foundation import UserError, write_text
 from recipes.bundled.commands import run
@@ -59,8 +61,6 @@ def read_texts(path: Path) -> list[tuple[str, str]]:
 
 def to_24_khz(speech: FliteSpeech) -> tuple[np.ndarray, list[TimedWord]]:
     """Flite's speech at 24 kHz, int16 `(samples,)`, cut `TRAILING_SILENCE` behind the last word; and its words."""
-    import torchaudio
-
     end = min(
         len(speech.samples), math.ceil((speech.words[-1].end + TRAILING_SILENCE) * speech.sampling_rate)
     )
@@ -78,8 +78,6 @@ _voices: dict[str, FliteVoice] = {}
 
 def make(task: Task) -> Made:
     """Make one utterance's FLAC file."""
-    import soundfile
-
     voice = _voices.get(task.voice) or _voices.setdefault(task.voice, FliteVoice(task.voice))
     try:
         speech = voice.synthesize(task.text)
