@@ -1,6 +1,7 @@
 """A trained codec as others use it: folded, rounded, named by its fingerprint; and vocoders by themselves."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 from codec.base import CodecModel, Vocoder
 from codec.configuration import fingerprint
-from codec.foundation import UserError, plain_config, whole_directory
+from codec.foundation import UserError, whole_directory
 from codec.foundation.quiet import quiet_transformers
 from codec.nn.mel import MelConfig
 from codec.nn.weight_norm import fit_weight_norm, fold_weight_norm
@@ -52,7 +53,7 @@ def with_vocoder(model: CodecModel, vocoder: Vocoder) -> CodecModel:
             f"the decoder of {name} draws {_in_words(own)}; the vocoder hears {_in_words(other)}: "
             "train a decoder for it"
         )
-    config = type(model.config)(**{**model.config.to_dict(), "vocoder": plain_config(vocoder.config)})
+    config = type(model.config)(**{**model.config.to_dict(), "vocoder": asdict(vocoder.config)})
     changed = type(model)(config)
     for part in ("encoder", "quantizer", "decoder"):
         changed.get_submodule(part).load_state_dict(model.get_submodule(part).state_dict())
@@ -125,7 +126,7 @@ def save_vocoder(vocoder: Vocoder, directory: str | Path) -> None:
     ):
         raise UserError(f"{directory} exists and is not a vocoder: give another output directory")
     weights = fold_weight_norm({name: value.detach().cpu() for name, value in vocoder.state_dict().items()})
-    config = {"model_type": VOCODER_TYPE, "vocoder": plain_config(vocoder.config)}
+    config = {"model_type": VOCODER_TYPE, "vocoder": asdict(vocoder.config)}
     with whole_directory(directory) as temporary:
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         save_file(

@@ -36,11 +36,15 @@ _SCORE = "score.json"
 class RunDirectory:
     """Reads and writes one run directory; with several processes only the first one writes.
 
-    `keep_last` checkpoints are kept, and the best one by the score given to `save` (lower is better).
+    keep_last: checkpoints that are kept, besides the best one by the score given to `save` (lower is better).
+    tensorboard: the class of its event writers, `torch.utils.tensorboard.SummaryWriter`; None writes no events.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], keep_last: int = 2, writes_tensorboard: bool = True
+        self,
+        path: str | os.PathLike[str],
+        keep_last: int = 2,
+        tensorboard: Callable[..., Any] | None = None,
     ) -> None:
         if keep_last < 1:
             raise UserError(f"keep_last is {keep_last}: a run keeps at least one checkpoint to go on from")
@@ -48,8 +52,8 @@ class RunDirectory:
         self.keep_last = keep_last
         self._writes = rank() == 0
         self._log_descriptor: int | None = None
+        self._event_writer = tensorboard
         self._tensorboard: Any = None
-        self._tensorboard_failed = not writes_tensorboard
         self._resumed_step: int | None = None
 
     @property
@@ -147,16 +151,11 @@ class RunDirectory:
 
     @property
     def tensorboard(self) -> Any:
-        """A `SummaryWriter` for audio and pictures; None where it is not installed and on other processes."""
-        if self._tensorboard is None and self._writes and not self._tensorboard_failed:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                self._tensorboard_failed = True
-                return None
+        """The event writer, for audio and pictures; None on other processes than the first, and without one."""
+        if self._tensorboard is None and self._writes and self._event_writer is not None:
             # Events past the resumed step are hidden, as their log lines are dropped.
             purge_step = None if self._resumed_step is None else self._resumed_step + 1
-            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=purge_step)
+            self._tensorboard = self._event_writer(str(self.path / "tensorboard"), purge_step=purge_step)
         return self._tensorboard
 
     def close(self) -> None:

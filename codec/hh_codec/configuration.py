@@ -1,11 +1,10 @@
 """Configuration of HH-Codec: a typed part for each module."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from codec.configuration import CodecConfig, part_from, vocoder_from
-from codec.foundation import plain_config
 from codec.nn.mel import MelConfig
 from codec.vocoders.bigvgan import BigVGANConfig
 from codec.vocoders.vocos import VocosConfig
@@ -152,10 +151,10 @@ class HHCodecConfig(CodecConfig):
         encoder_class = {"seanet": SEANetConfig, "log-mel": LogMelEncoderConfig}.get(kind)
         if encoder_class is None:
             raise ValueError(f"unknown encoder kind {kind!r}: expected 'seanet' or 'log-mel'")
-        self.encoder = plain_config(part_from(encoder_class, encoder))
-        self.quantizer = plain_config(part_from(SLMVQConfig, quantizer))
-        self.decoder = plain_config(part_from(MelDecoderConfig, decoder))
-        self.vocoder = plain_config(vocoder_from(vocoder))
+        self.encoder = asdict(part_from(encoder_class, encoder))
+        self.quantizer = asdict(part_from(SLMVQConfig, quantizer))
+        self.decoder = asdict(part_from(MelDecoderConfig, decoder))
+        self.vocoder = asdict(vocoder_from(vocoder))
         super().__init__(name, chunk_seconds, overlap_seconds, exported, fingerprint, **kwargs)
 
     def _check(self) -> None:

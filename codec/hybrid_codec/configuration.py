@@ -1,11 +1,10 @@
 """Configuration of HybridCodec: its parts' fields, and one `PreTrainedConfig` around them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from codec.configuration import CodecConfig, part_from, vocoder_from
-from codec.foundation import plain_config
 from codec.hh_codec.configuration import LogMelEncoderConfig, MelDecoderConfig, check_mel_parts
 from codec.presets import PARTS
 from codec.vocoders.bigvgan import BigVGANConfig
@@ -112,11 +111,11 @@ class HybridCodecConfig(CodecConfig):
         encoder_class = {"dac": DACEncoderConfig, "log-mel": LogMelEncoderConfig}.get(kind)
         if encoder_class is None:
             raise ValueError(f"unknown encoder kind {kind!r}: expected 'dac' or 'log-mel'")
-        self.encoder = plain_config(part_from(encoder_class, encoder))
-        self.quantizer = plain_config(part_from(HybridQuantizerConfig, quantizer))
+        self.encoder = asdict(part_from(encoder_class, encoder))
+        self.quantizer = asdict(part_from(HybridQuantizerConfig, quantizer))
         decoder_class = DACDecoderConfig if vocoder is None else MelDecoderConfig
-        self.decoder = plain_config(part_from(decoder_class, decoder))
-        self.vocoder = None if vocoder is None else plain_config(vocoder_from(vocoder))
+        self.decoder = asdict(part_from(decoder_class, decoder))
+        self.vocoder = None if vocoder is None else asdict(vocoder_from(vocoder))
         self.used_quantizers = used_quantizers
         super().__init__(name, chunk_seconds, overlap_seconds, exported, fingerprint, **kwargs)
 

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
-from codec.foundation import UserError, plain_config
+from codec.foundation import UserError
 from codec.hh_codec.configuration import HHCodecConfig, SEANetConfig
 from codec.hh_codec.modeling import HHCodecModel
 from codec.importing.state_dict import count, load_renamed, prefix_of, shape_of, tensors_of
@@ -59,7 +60,7 @@ def hh_codec_config(state: Mapping[str, Tensor], path: Path) -> HHCodecConfig:
     try:
         return HHCodecConfig(
             name="hh-codec",
-            encoder=plain_config(SEANetConfig(num_filters=filters, ratios=ratios, dim=latent)),
+            encoder=asdict(SEANetConfig(num_filters=filters, ratios=ratios, dim=latent)),
             quantizer={
                 "codebook_size": codes,
                 "dim": latent,
@@ -73,7 +74,7 @@ def hh_codec_config(state: Mapping[str, Tensor], path: Path) -> HHCodecConfig:
                 "blocks": count(state, r"backbone\.convnext\.(\d+)\."),
                 "upsample": shape("melhead.transconv.weight")[2],
             },
-            vocoder=plain_config(bigvgan_config(prefix_of(state, "bigvqgan."), path)),
+            vocoder=asdict(bigvgan_config(prefix_of(state, "bigvqgan."), path)),
         )
     except ValueError as error:
         raise UserError(f"{path} is not what was expected: {error}") from error

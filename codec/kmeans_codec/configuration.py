@@ -1,10 +1,9 @@
 """Configuration of the k-means tokenizer: patches of log-mel, a codebook of centroids, somebody else's vocoder."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from codec.configuration import CodecConfig, part_from, vocoder_from
-from codec.foundation import plain_config
 from codec.nn.mel import MelConfig
 from codec.vocoders.bigvgan import BigVGANConfig
 from codec.vocoders.vocos import VocosConfig
@@ -66,9 +65,9 @@ class KMeansCodecConfig(CodecConfig):
         fingerprint: str | None = None,
         **kwargs: Any,
     ):
-        self.encoder = plain_config(part_from(PatchConfig, encoder))
-        self.quantizer = plain_config(part_from(CentroidConfig, quantizer))
-        self.vocoder = plain_config(vocoder_from(vocoder))
+        self.encoder = asdict(part_from(PatchConfig, encoder))
+        self.quantizer = asdict(part_from(CentroidConfig, quantizer))
+        self.vocoder = asdict(vocoder_from(vocoder))
         super().__init__(name, chunk_seconds, overlap_seconds, exported, fingerprint, **kwargs)
 
     def _check(self) -> None:

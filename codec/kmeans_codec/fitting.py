@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codec.foundation import UserError, plain_config
+from codec.foundation import UserError
 from codec.foundation.random import generator
 from codec.kmeans_codec.configuration import KMeansCodecConfig, PatchConfig
 from codec.kmeans_codec.modeling import KMeansCodecModel
@@ -100,7 +100,7 @@ def kmeans_codec(
     try:
         config = KMeansCodecConfig(
             name=name,
-            encoder=plain_config(encoder),
+            encoder=asdict(encoder),
             quantizer={"codebook_size": codebook_size},
             vocoder=asdict(vocoder),
             chunk_seconds=None if streams else 20.0,

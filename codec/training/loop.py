@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 from codec.base import CodecModel
 from codec.foundation import (
@@ -97,7 +98,7 @@ class CodecTrainer:
         if config.compile:
             compile_networks(self.step_module, self.adversary)
         # after everything that may refuse the config: a run that never began must not claim the directory
-        self.directory = RunDirectory(config.output, keep_last=config.keep_last)
+        self.directory = RunDirectory(config.output, config.keep_last, SummaryWriter)
         self._open_directory()
         self.step = 0
         self.seconds_before = 0.0  # wall clock of earlier starts of this run

@@ -60,7 +60,7 @@ def learn(
     hours = seconds / 3_600 / blocks * config.batch.blocks
     curve = [
         {"step": line["step"], "audio_hours": line["step"] * hours, **bits}
-        for line in RunDirectory(training.output, writes_tensorboard=False).read_log()
+        for line in RunDirectory(training.output).read_log()
         if (bits := _bits(line))
     ]
     return {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch.utils.tensorboard import SummaryWriter
 
 from codec.foundation import (
     Progress,
@@ -90,7 +91,7 @@ def train_slm(config: SLMTrainingConfig, data: TrainingData | None = None) -> Tr
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     run = RunDirectory(
-        config.output, keep_last=config.keep_last, writes_tensorboard=TENSORBOARD in config.trackers
+        config.output, config.keep_last, SummaryWriter if TENSORBOARD in config.trackers else None
     )
     run.write_config(config, may_change=_MAY_CHANGE)
     data = data or open_training_data(config)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch.utils.tensorboard import SummaryWriter
 
 from codec.foundation import RunDirectory, UserError, checkpoint_step
 
@@ -130,7 +131,7 @@ def test_numbers_reach_tensorboard_once_in_spite_of_a_resume(tmp_path: Path) -> 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for start, end, sign in ((0, 4, 1), (2, 5, -1)):
-        run = RunDirectory(tmp_path)
+        run = RunDirectory(tmp_path, tensorboard=SummaryWriter)
         run.resume(start)
         for step in range(start + 1, end + 1):
             run.log(step, {"train/loss": sign * step, "text": "not a number"})
@@ -146,7 +147,7 @@ def test_numbers_reach_tensorboard_once_in_spite_of_a_resume(tmp_path: Path) -> 
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    run = RunDirectory(tmp_path)
+    run = RunDirectory(tmp_path, tensorboard=SummaryWriter)
     run.write_config(_Config())
     run.resume(0)
     run.log(1, {"loss": 1.0})
