@@ -62,9 +62,7 @@ class CodecOutput(ModelOutput):
     audio_values: Tensor | None = None  # (batch, 1, frames * hop_length)
     mel: Tensor | None = None  # (batch, mel frames, n_mels) of the decoder
     audio_codes: Tensor | None = None  # (batch, num_quantizers, frames)
-    quantized: Tensor | None = (
-        None  # (batch, frames, dim), of the first quantizer: what distillation compares
-    )
+    quantized: Tensor | None = None  # (batch, frames, dim), of the first quantizer, for distillation
     vq_loss: Tensor | None = None  # scalar
     commitment: Tensor | None = None  # scalar: mean squared distance of latent and code, first quantizer
 
@@ -78,7 +76,7 @@ STREAM_SECONDS = 10.0  # of audio in one step where a recording of any length is
 class CodecModel(PreTrainedModel):
     """Encoder -> quantizer -> decoder (-> vocoder), each a submodule of that name.
 
-    Three laws hold: a row's codes and audio do not depend on the batch it rides in; a recording of S samples has
+    Three laws hold: a row's codes and audio do not depend on the rest of its batch; a recording of S samples has
     ceil(S / hop_length) frames and T frames decode to T * hop_length samples; an exported model holds nothing that
     only training needs.
 
@@ -121,7 +119,7 @@ class CodecModel(PreTrainedModel):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    # -- what a codec says of itself --------------------------------------------------------------------------------
+    # -- what a subclass defines ------------------------------------------------------------------------------------
 
     @abstractmethod
     def quantize(
@@ -152,7 +150,7 @@ class CodecModel(PreTrainedModel):
 
     @abstractmethod
     def folded(self) -> dict[str, Tensor]:
-        """The tensors of an exported model that are not tensors of this one: what training needs, worked in."""
+        """The tensors that only an exported model has: weights with their norm, codebooks with their transform."""
 
     def use_quantizers(self, count: int | None) -> None:
         """Let `encode` give the codes of the first `count` quantizers only; of all for None.
@@ -164,7 +162,7 @@ class CodecModel(PreTrainedModel):
 
     @torch.no_grad()
     def settled_latent(self, latent: Tensor, frame_mask: Tensor, draws: Tensor | None = None) -> Tensor:
-        """What a decoder learns from while encoder and quantizer rest: (batch, frames, dim) quantized, no gradients."""
+        """The decoder's input while encoder and quantizer are frozen: (batch, frames, dim) quantized, no gradients."""
         return self.codes_to_latent(self.quantize(latent, frame_mask), frame_mask)
 
     def _calibrate_quantizer(self, latent: Tensor) -> None:

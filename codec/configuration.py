@@ -194,7 +194,7 @@ class CodecInfo:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """From what `to_dict` gave; other keys are passed over."""
+        """From what `to_dict` gave; other keys are ignored."""
         known = {field.name: values[field.name] for field in fields(cls)}
         return cls(**{**known, "codebook_sizes": tuple(known["codebook_sizes"])})
 

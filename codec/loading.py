@@ -152,10 +152,10 @@ def read_model(source: str | Path) -> CodecModel:
 def load_trained(
     path: str | Path, checkpoint: Literal["final", "best", "latest"] | None = None
 ) -> CodecModel:
-    """The codec of a run, a checkpoint, a model directory, or a bundled one; float32, not exported on the way.
+    """The codec of a run, a checkpoint, a model directory, or a bundled one, in float32. It is not exported.
 
-    Of a run, its result, or without one the latest checkpoint, unless `checkpoint` says which. Out of a checkpoint come
-    the averaged weights, as they would be in the result. Raises UserError when there is no such codec.
+    A run gives its result, or without one its latest checkpoint; `checkpoint` names another. A checkpoint gives its
+    averaged weights, as the result would have them. Raises UserError when there is no such codec.
     """
     path = Path(path)
     if not path.is_dir() and str(path) in bundled_codecs():

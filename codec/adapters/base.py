@@ -98,7 +98,7 @@ class CodecAdapter(nn.Module, ABC):
         """Where the weights are."""
         return self.model.device
 
-    # -- what each codec says of itself -----------------------------------------------------------------------------
+    # -- what a subclass defines ------------------------------------------------------------------------------------
 
     @abstractmethod
     def _codebook_sizes(self) -> list[int]:

@@ -144,7 +144,7 @@ class RunDirectory:
                     self.tensorboard.add_scalar(name, value, step)
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The lines of `log.jsonl`; a half line at the end is passed over."""
+        """The lines of `log.jsonl`; a half line at the end is skipped."""
         if not self.log_path.exists():
             return []
         return [json.loads(line) for line in _whole_lines(self.log_path.read_bytes())]
@@ -283,7 +283,7 @@ def _covers(free: str, name: str) -> bool:
 
 
 def _whole_lines(content: bytes) -> list[bytes]:
-    """The lines that end; the half line of a killed process is left out."""
+    """The lines that end, without the half line of a killed process."""
     return [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
 
 

@@ -1,4 +1,4 @@
-"""The one error that is meant for the person at the keyboard, and what of another one goes into it."""
+"""The error that users see as one line, and the first line of any other error."""
 
 
 class UserError(Exception):

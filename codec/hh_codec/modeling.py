@@ -46,8 +46,8 @@ class HHCodecModel(SingleCodebookModel):
     ) -> CodecOutput:
         """One training pass in one window: (batch, 1, samples) -> mel, audio, codes, VQ loss.
 
-        `synthesize=False` leaves the vocoder out, for stages in which it does not train. The VQ loss is summed over
-        the batch's own frames and divided by `total_frames` (their number unless given).
+        `synthesize=False` skips the vocoder, for stages in which it does not train. The VQ loss is summed over the
+        batch's own frames and divided by `total_frames` (their number unless given).
         """
         latent = self.encode_to_latent(input_values, padding_mask)
         mask = latent.frame_mask

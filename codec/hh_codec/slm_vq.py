@@ -25,9 +25,7 @@ class SLMVQOutput:
     latent: Tensor  # (batch, frames, dim), by the first quantizer; carries the gradient to the encoder
     codes: Tensor  # (batch, frames) int64 of the first quantizer
     loss: Tensor  # scalar, summed over the quantizers
-    commitment: (
-        Tensor  # scalar: mean squared distance of latent and code, first quantizer (watch it for growth)
-    )
+    commitment: Tensor  # scalar: mean squared distance of latent and code, first quantizer
 
 
 class SLMVQ(nn.Module):

@@ -103,10 +103,9 @@ class HybridCodecModel(CodecModel):
     ) -> CodecOutput:
         """One training pass in one window: (batch, 1, samples) -> mel or audio or both, codes, VQ loss.
 
-        In training mode every row gets as many quantizers as its `draws`, (batch, DRAWS) numbers from [0, 1), say;
-        torch's own unless given. `synthesize=False` leaves the vocoder
-        out, for stages in which it does not train. The VQ loss is summed over the batch's own frames and divided by
-        `total_frames` (their number unless given).
+        In training mode `draws`, (batch, DRAWS) numbers from [0, 1), decide how many quantizers every row gets; torch
+        draws them unless given. `synthesize=False` skips the vocoder, for stages in which it does not train. The VQ
+        loss is summed over the batch's own frames and divided by `total_frames` (their number unless given).
         """
         latent = self.encode_to_latent(input_values, padding_mask)
         mask = latent.frame_mask
@@ -130,7 +129,7 @@ class HybridCodecModel(CodecModel):
 
     @torch.no_grad()
     def settled_latent(self, latent: Tensor, frame_mask: Tensor, draws: Tensor | None = None) -> Tensor:
-        """What a decoder learns from while encoder and quantizer rest: in training mode, of any number of codes."""
+        """The decoder's input while encoder and quantizer are frozen; in training mode, of any number of codes."""
         codes = self.quantizer.encode(latent, len(self.config.quantizer_config.codebook_sizes), frame_mask)
         counts = self._draw_counts(len(codes), draws)
         if counts is None:
@@ -152,7 +151,7 @@ class HybridCodecModel(CodecModel):
         return self.quantizer.effective_codebook(quantizer).detach()
 
     def folded(self) -> dict[str, Tensor]:
-        """The weights without weight norm, and the quantizers' projections worked together."""
+        """The weights without weight norm, and the quantizers' projections folded."""
         if self.config.exported:
             return {}
         quantizer = {f"quantizer.{name}": tensor for name, tensor in self.quantizer.folded().items()}

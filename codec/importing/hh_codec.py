@@ -24,9 +24,7 @@ NOT_NEEDED = re.compile(
     r"^quantize\.layers\.[1-9]\d*\.code_transform\."
 )
 _AVERAGE = "model_ema."
-_FIRST_AVERAGED_EPOCH = (
-    10  # before, the original's average is never updated: it holds the random first weights
-)
+_FIRST_AVERAGED_EPOCH = 10  # before, the original's average holds the random first weights
 
 _ENCODER_UNIT = {"conv1": "block.1", "conv2": "block.3", "shortcut": "shortcut"}
 

@@ -25,8 +25,8 @@ class FrameConv(nn.Conv1d):
     def forward(self, x: Tensor, mask: Tensor | None = None, state: StreamState | None = None) -> Tensor:
         """(batch, frames, in_dim) -> (batch, frames, out_dim).
 
-        What lies beyond a row's length in the (batch, frames) `mask` counts as zero, so that a row does not feel the
-        batch it rides in. With a state, frames come out as soon as their look-ahead is there.
+        What lies beyond a row's length in the (batch, frames) `mask` counts as zero: a row does not depend on the rest
+        of its batch. With a state, frames come out as soon as their look-ahead is there.
         """
         if self.right:
             x = zero_beyond(x, mask)

@@ -49,8 +49,7 @@ class BigVGANConfig:
 class BigVGAN(nn.Module):
     """Upsampling stages, after each the mean of several AMP blocks (section 3.1).
 
-    A row's audio does not depend on the batch it rides in: every convolution finds zeros beyond a row's own frames, as
-    it does beyond the end of a batch.
+    A row's audio does not depend on the rest of its batch: every convolution finds zeros beyond a row's own frames.
     `gradient_checkpointing` makes training keep each AMP block's input only and compute the rest again: slower by a
     third, in a fraction of the memory.
     """
@@ -157,7 +156,7 @@ def add(x: Tensor, y: Tensor) -> Tensor:
 
 
 TAPS = 12  # of the low-pass filter, at the doubled rate
-REACH = TAPS // 4  # frames on each side of a frame that either filter sees
+MARGIN = TAPS // 4  # frames on each side of a frame that either filter sees
 BLOCK = 4  # frames that one small matrix product filters at once: the fewest multiplications that still keep it busy
 VALUES_AT_ONCE = 65_536  # that a core takes through all steps while they are in its cache
 
@@ -189,7 +188,7 @@ class AntiAliasedSnake(nn.Module):
         root = (self.beta.exp() + 1e-9).rsqrt()  # sin^2 / beta is (root sin)^2; the epsilon is the original's
         if is_plain_inference(x, alpha, root):
             return _in_blocks(x, alpha, root, mask)
-        x = _hold_ends(x, mask, REACH, REACH)
+        x = _hold_ends(x, mask, MARGIN, MARGIN)
         taps = self.taps.to(x.dtype)
         # Polyphase: zeros between the frames are never written, let alone multiplied. With the filter's symmetry the
         # odd samples' taps are the even ones' reversed.
@@ -239,7 +238,7 @@ def _depthwise(x: Tensor, taps: Tensor, stride: int = 1) -> Tensor:
 def _block_filters(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Both filters as banded matrices over one block: (2 * BLOCK, BLOCK + 6) up, (BLOCK, 2 * BLOCK + 10) down."""
     taps = torch.tensor(low_pass(), dtype=dtype)
-    up = torch.zeros(2 * BLOCK, BLOCK + 2 * REACH, dtype=dtype)
+    up = torch.zeros(2 * BLOCK, BLOCK + 2 * MARGIN, dtype=dtype)
     down = torch.zeros(BLOCK, 2 * BLOCK + TAPS - 2, dtype=dtype)
     for frame in range(BLOCK):
         up[2 * frame, frame : frame + 6] = 2 * taps[1::2].flip(0)
@@ -260,19 +259,19 @@ def _in_blocks(x: Tensor, alpha: Tensor, root: Tensor, mask: Tensor | None) -> T
     out = torch.empty_like(x)
     lengths = [frames] * batch if mask is None else lengths_from_mask(mask).tolist()
     blocks = max(1, VALUES_AT_ONCE * torch.get_num_threads() // (BLOCK * dim))
-    room = _Room(x, blocks)
+    buffers = _Buffers(x, blocks)
     for row, length in enumerate(lengths):
         for start in range(0, length, blocks * BLOCK):
             stop = min(start + blocks * BLOCK, length)
-            if (needed := -(-(stop - start) // BLOCK)) != room.blocks:
-                room = _Room(x, needed)
-            _stretch(x[row, :length], out[row], start, stop, alpha, root, room)
+            if (needed := -(-(stop - start) // BLOCK)) != buffers.blocks:
+                buffers = _Buffers(x, needed)
+            _stretch(x[row, :length], out[row], start, stop, alpha, root, buffers)
         out[row, length:] = 0
     return out
 
 
-class _Room:
-    """What a stretch of so many blocks is worked on in, and the views of it: made once, used for every stretch."""
+class _Buffers:
+    """Memory for a stretch of so many blocks, and the views of it: made once, used for every stretch."""
 
     def __init__(self, like: Tensor, blocks: int):
         up, down = _block_filters(like.dtype)
@@ -283,7 +282,7 @@ class _Room:
         self.doubled = like.new_empty(self.count, 2 * BLOCK, dim)
         self.samples = self.doubled.view(-1, dim)
         self.sine = torch.empty_like(self.doubled)
-        self.window_shape = (self.count, BLOCK + 2 * REACH, dim), (BLOCK * dim, dim, 1)
+        self.window_shape = (self.count, BLOCK + 2 * MARGIN, dim), (BLOCK * dim, dim, 1)
         self.up = up.expand(self.count, -1, -1)
         self.down = down.expand(blocks, -1, -1)
         self.down_windows = self.doubled.as_strided(
@@ -291,15 +290,18 @@ class _Room:
         )
 
 
-def _stretch(x: Tensor, out: Tensor, start: int, stop: int, alpha: Tensor, root: Tensor, room: _Room) -> None:
+def _stretch(
+    x: Tensor, out: Tensor, start: int, stop: int, alpha: Tensor, root: Tensor, buffers: _Buffers
+) -> None:
     """Frames `start` to `stop` of one row, x (length, dim) -> out."""
     length, dim = x.shape
-    first, end = start - 2 * REACH, start + BLOCK * room.count  # the frames of x that the stretch depends on
+    # the frames of x that the stretch depends on
+    first, end = start - 2 * MARGIN, start + BLOCK * buffers.count
     if first < 0 or end > length:
         x, first = x[torch.arange(first, end).clamp(0, length - 1)], 0
-    windows = x.as_strided(*room.window_shape, x.storage_offset() + first * dim)
-    doubled, sine, samples = room.doubled, room.sine, room.samples
-    torch.bmm(room.up, windows, out=doubled)
+    windows = x.as_strided(*buffers.window_shape, x.storage_offset() + first * dim)
+    doubled, sine, samples = buffers.doubled, buffers.sine, buffers.samples
+    torch.bmm(buffers.up, windows, out=doubled)
     torch.mul(doubled, alpha, out=sine)
     sine.sin_().mul_(root)
     doubled.addcmul_(sine, sine)  # from sample 2 * start - 6
@@ -307,7 +309,7 @@ def _stretch(x: Tensor, out: Tensor, start: int, stop: int, alpha: Tensor, root:
         samples[:6] = samples[6]
     if (behind := 2 * (length - start) + 6) < len(samples):
         samples[behind:] = samples[behind - 1]
-    if stop - start == room.blocks * BLOCK:
-        torch.bmm(room.down, room.down_windows, out=out[start:stop].view(room.blocks, BLOCK, dim))
+    if stop - start == buffers.blocks * BLOCK:
+        torch.bmm(buffers.down, buffers.down_windows, out=out[start:stop].view(buffers.blocks, BLOCK, dim))
     else:
-        out[start:stop] = torch.bmm(room.down, room.down_windows).view(-1, dim)[: stop - start]
+        out[start:stop] = torch.bmm(buffers.down, buffers.down_windows).view(-1, dim)[: stop - start]
