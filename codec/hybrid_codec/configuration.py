@@ -113,9 +113,11 @@ class HybridCodecConfig(CodecConfig):
             raise ValueError(f"unknown encoder kind {kind!r}: expected 'dac' or 'log-mel'")
         self.encoder = asdict(part_from(encoder_class, encoder))
         self.quantizer = asdict(part_from(HybridQuantizerConfig, quantizer))
-        decoder_class = DACDecoderConfig if vocoder is None else MelDecoderConfig
-        self.decoder = asdict(part_from(decoder_class, decoder))
         self.vocoder = None if vocoder is None else asdict(vocoder_from(vocoder))
+        if vocoder is None:
+            self.decoder = asdict(part_from(DACDecoderConfig, decoder))
+        else:
+            self.decoder = asdict(part_from(MelDecoderConfig, decoder))
         self.used_quantizers = used_quantizers
         super().__init__(name, chunk_seconds, overlap_seconds, exported, fingerprint, **kwargs)
 
