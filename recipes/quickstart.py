@@ -147,7 +147,7 @@ def speak(output: Path, speaker: SpeechLM, text: str) -> Spoken:
     """A new sentence in one of the model's voices."""
     voices = speaker.vocabulary.voices
     voice = next((name for name in PREFERRED_VOICES if name in voices), next(iter(voices), None))
-    candidates = CANDIDATES if "asr" in speaker.habits.formats else 1
+    candidates = CANDIDATES if "asr" in speaker.capabilities.formats else 1
     result = speaker.speak(text, voice=voice, candidates=candidates)
     write_audio(output / "audio" / "spoken.wav", result.audio, result.sampling_rate)
     took = result.generation_seconds + result.decoding_seconds

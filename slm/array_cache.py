@@ -3,14 +3,15 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
-from codec.foundation import UserError, whole_directory, write_json
+from codec.foundation import UserError, remove_directory, whole_directory, write_json
 
 _FACTS = "facts.json"
 
@@ -31,22 +32,53 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "codec-slm"
 
 
-def load_or_make(path: Path, make: Callable[[Path], Mapping[str, Any]]) -> CachedArrays:
+def load_or_make(
+    path: Path, make: Callable[[Path], Mapping[str, Any]], kept: int | None = None
+) -> CachedArrays:
     """The arrays in a directory of the cache; the first process that asks for them makes them, the others wait.
 
     Args:
-        path: the directory; its name has to say all that the content depends on.
+        path: the directory; its name is a hash of all that the content depends on.
         make: writes `.npy` files into an empty directory and returns facts about them that JSON can hold.
+        kept: how many directories to keep beside each other; those that were not used for the longest time are removed.
 
     Raises UserError when nothing can be written there.
     """
-    if not path.is_dir():
-        with _locked(path):
-            if not path.is_dir():  # another process made it while this one waited
-                with whole_directory(path) as directory:
-                    write_json(directory / _FACTS, dict(make(directory)))
+    try:
+        return _load(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # not made yet, or removed by another process while it was being opened
+    with _locked(path):
+        if not path.is_dir():  # another process made it while this one waited
+            with whole_directory(path) as directory:
+                write_json(directory / _FACTS, dict(make(directory)))
+        loaded = _load(path)
+    if kept is not None:
+        _remove_unused(path, kept)
+    return loaded
+
+
+def _load(path: Path) -> CachedArrays:
+    """Map what is there; raises FileNotFoundError where something is missing."""
     arrays = {file.stem: np.load(file, mmap_mode="r") for file in sorted(path.glob("*.npy"))}
-    return CachedArrays(path, arrays, json.loads((path / _FACTS).read_text(encoding="utf-8")))
+    facts = json.loads((path / _FACTS).read_text(encoding="utf-8"))
+    with suppress(OSError):  # the cache may be read-only
+        os.utime(path)
+    return CachedArrays(path, arrays, facts)
+
+
+def _remove_unused(path: Path, kept: int) -> None:
+    """Remove the siblings of a directory that were not used for the longest time, but for `kept` - 1.
+
+    Who has mapped the files of a removed one goes on reading them. What another process is making or opening stays.
+    """
+    by_age = []
+    for sibling in path.parent.glob("[!.]*"):
+        with suppress(FileNotFoundError):  # removed by another process
+            by_age.append((sibling.stat().st_mtime, sibling))
+    for _, unused in sorted(by_age, reverse=True)[kept:]:
+        with suppress(Timeout, FileNotFoundError), _lock_of(unused).acquire(blocking=False):
+            remove_directory(unused)
 
 
 def write_arrays(directory: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -57,11 +89,9 @@ def write_arrays(directory: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    from filelock import FileLock
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.parent / f".{path.name}.lock")
+        lock = _lock_of(path)
         lock.acquire()
     except OSError as error:
         raise UserError(
@@ -71,3 +101,11 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _lock_of(path: Path) -> FileLock:
+    """The lock under which a directory is made and removed.
+
+    A lock file is never removed: a process may be waiting for it. Directories share 256 of them, so few collect.
+    """
+    return FileLock(path.parent / f".{path.name[:2]}.lock")

@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from codec.foundation import UserError
@@ -47,8 +48,6 @@ def tokenizer_from_sentencepiece(path: str | Path) -> Tokenizer:
 
 
 def _read(path: Path) -> ModelProto:
-    from google.protobuf.message import DecodeError
-
     proto: ModelProto = import_module("sentencepiece.sentencepiece_model_pb2").ModelProto()
     try:
         proto.ParseFromString(path.read_bytes())

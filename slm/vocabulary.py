@@ -7,6 +7,7 @@ to a multiple of 128, so that `len(vocabulary)` is the number of rows of the mod
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
@@ -14,17 +15,18 @@ from pathlib import Path
 
 import numpy as np
 from tokenizers import AddedToken, Encoding, Tokenizer
+from transformers import AutoTokenizer
 
 from codec import CodecInfo
 from codec.foundation import UserError, first_line, write_json
-from slm.text.tokenizer import SPACE, tokenizer_from_sentencepiece
-from slm.text.words import split_words
+from slm.text_tokenizer import SPACE, tokenizer_from_sentencepiece
 
 CONTROL_TOKENS = ("<|text|>", "<|speech|>", "<|eos|>", "<|pad|>")
 MULTIPLE = 128
 SPEECH_FILE = "speech.json"
 TOKENIZER_FILE = "tokenizer.json"
 _FORMAT_VERSION = 1
+_PIECE = re.compile(r"\s*\S+(?:\s+\Z)?")  # a word with the white space before it
 
 
 class Vocabulary:
@@ -348,8 +350,6 @@ class Vocabulary:
 
 
 def _pretrained_tokenizer(name: str) -> Tokenizer:
-    from transformers import AutoTokenizer
-
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
@@ -368,3 +368,15 @@ def _check_voices(voices: Sequence[str]) -> None:
     for name in voices:
         if not name or "|>" in name:
             raise UserError(f"{name!r} cannot be the name of a voice")
+
+
+def split_words(text: str) -> list[str]:
+    """Cuts a text before the white space of every word; the pieces join to the text exactly.
+
+    A piece is a word with its punctuation and the white space before it, as in `["Well,", " I", " see."]`;
+    white space that ends the text stays with the last word. A text of white space alone is one piece, no text
+    is none.
+    """
+    if not text or text.isspace():
+        return [text] if text else []
+    return _PIECE.findall(text)

@@ -24,7 +24,7 @@ from slm import (
     SpeechStream,
     SpokenResult,
 )
-from slm.generation.speech_lm import Watcher
+from slm.generation.results import Watcher
 
 _STDOUT = "-"
 

@@ -14,13 +14,11 @@ from codec.foundation import Progress, UserError
 from codec.foundation.quiet import quiet_transformers
 from recipes.benchmark.timing import Case, Timing, take_turns
 from slm import SpeechLM
-from slm.bundled import find_slm
-from slm.generation.bounds import SpeechBounds
+from slm.generation.config import SamplingConfig, SpeechBounds
 from slm.generation.generate import generate
 from slm.generation.grammar import Span, SpeakingRow
-from slm.generation.sampling import SamplingConfig
-from slm.generation.speaking import Planner
-from slm.models.checkpoint import load_checkpoint
+from slm.generation.planning import Planner
+from slm.models.checkpoint import find_slm, load_checkpoint
 from slm.vocabulary import Vocabulary
 
 _SENTENCES = (
@@ -206,7 +204,7 @@ def _generate(model: PreTrainedModel, prompt: Sequence[int], count: int, **optio
 def _prompts(speaker: SpeechLM) -> list[list[int]]:
     """What the model reads before it speaks each sentence, in its first voice."""
     vocabulary = speaker.vocabulary
-    planner = Planner(vocabulary, speaker.habits, SpeechBounds(), speaker.decoder.longest)
+    planner = Planner(vocabulary, speaker.capabilities, SpeechBounds(), speaker.decoder.longest)
     start = list(vocabulary.voices.values())[:1]
     return [planner.passages(sentence, start, keeps_voice=True)[0].ids.tolist() for sentence in _SENTENCES]
 

@@ -26,12 +26,12 @@ from codec.foundation.quiet import quiet_transformers
 from data import TokenDataset
 from data.tokenization import TokenRow, parquet_bytes
 from recipes.benchmark.timing import Pace, Runner, Stretch, race, synchronize
-from slm.bundled import find_slm
-from slm.documents import DocumentConfig, Documents
+from slm.documents.config import DocumentConfig
+from slm.documents.documents import Documents
 from slm.models.build import build_model
-from slm.models.configuration import ModelConfig
-from slm.packing.block_stream import StreamPosition
-from slm.packing.blocks import Block
+from slm.models.checkpoint import find_slm
+from slm.models.config import ModelConfig
+from slm.packing.blocks import Block, StreamPosition
 from slm.training.config import BatchConfig, DatasetConfig, SLMTrainingConfig
 from slm.training.data import TrainingData
 from slm.training.learner import Learner

@@ -188,7 +188,7 @@ def inspect(
     from data.token_dataset import describe_row
     from recipes.loading import decode_row, decode_streams, load_codec_on
     from slm import Vocabulary, find_slm
-    from slm.documents import Documents
+    from slm.documents.documents import Documents
     from slm.documents.inspection import describe_document
 
     opened = TokenDataset.open(dataset, split)

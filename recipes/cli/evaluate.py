@@ -8,7 +8,7 @@ from typing import Any, Literal
 from codec.foundation import UserError
 from data.config import CorpusFormat
 from recipes.evaluation.config import ContinuationConfig
-from slm.generation.sampling import SamplingConfig
+from slm.generation.config import SamplingConfig
 
 _SAMPLING, _CONTINUATION = SamplingConfig(), ContinuationConfig()
 
@@ -202,16 +202,15 @@ def evaluate_slm(
         say_what_is_missing,
         spread,
     )
-    from recipes.evaluation.pairs import PairTest, check_pairs, evaluate_pairs, open_pairs
     from recipes.evaluation.scoring import ERROR_RATES, Scorer
     from recipes.evaluation.sentences import References, VoiceLikeness, read_sentences
     from recipes.evaluation.slm_continuations import evaluate_continuations, fitting_prompts
-    from recipes.evaluation.slm_cross_modal import evaluate_cross_modal, open_rows
     from recipes.evaluation.slm_evaluation import Part, SLMEvaluation, check_voices, evaluate, measure_parts
     from recipes.evaluation.slm_report import write_slm_report
     from recipes.loading import resolve_device
     from recipes.reporting.provenance import distinct_names, provenance
-    from slm.evaluation.cross_modal import unfamiliar_views
+    from slm.evaluation.cross_modal import evaluate_cross_modal, open_rows, unfamiliar_views
+    from slm.evaluation.pairs import PairTest, check_pairs, evaluate_pairs, open_pairs
     from slm.evaluation.text_lm import TextLM
     from slm.generation.speech_lm import SpeechLM
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from codec.foundation import UserError
 from recipes.apps.config import DemoLimits, ServiceLimits
-from slm.generation.bounds import SpeechBounds
-from slm.generation.sampling import SamplingConfig
+from slm.generation.config import SamplingConfig, SpeechBounds
 
 _SAMPLING, _BOUNDS = SamplingConfig(), SpeechBounds()
 _DEMO_LIMITS, _SERVICE_LIMITS = DemoLimits(), ServiceLimits()

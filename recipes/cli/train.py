@@ -55,7 +55,7 @@ def merge_command(
     """
     import torch
 
-    from slm.models.merging import merge
+    from slm.models.checkpoint import merge
 
     merge(run, output, getattr(torch, dtype))
     print(f"{output}: a plain transformers checkpoint")
@@ -75,7 +75,7 @@ def map_codes_command(old: Path, new: Path, output: Path = Path("codes.npy")) ->
 
     from codec.foundation import write_bytes
     from data import TokenDataset
-    from slm.models.code_map import map_codes
+    from slm.models.warm_start import map_codes
 
     mapped = map_codes(TokenDataset.open(old), TokenDataset.open(new))
     buffer = io.BytesIO()

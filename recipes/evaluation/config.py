@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from codec.foundation import UserError
-from slm.generation.sampling import SamplingConfig
+from slm.generation.config import SamplingConfig
 
 SHORTEST_SECONDS = 1.0  # of what follows a prompt: there has to be something to go on with
 

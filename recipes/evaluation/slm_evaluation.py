@@ -11,16 +11,16 @@ import torch
 from codec.foundation import Progress, UserError
 from codec.metrics import Column, normalize_transcript, sounding_seconds
 from data import AudioError, Utterance, read_audio, write_audio
-from recipes.evaluation.pairs import PairResult
 from recipes.evaluation.scoring import Scorer, ScoringTask
 from recipes.evaluation.sentences import References, Sentence, VoiceLikeness
 from recipes.evaluation.slm_continuations import ContinuationResult
-from recipes.evaluation.slm_cross_modal import CrossModalResult
 from recipes.reporting.provenance import file_name
+from slm.evaluation.cross_modal import CrossModalResult
 from slm.evaluation.likelihood import SpokenText, bits_for, in_own_format
 from slm.evaluation.metrics import SpeechSummary, SpokenSentence, summarize_speech
+from slm.evaluation.pairs import PairResult
 from slm.evaluation.repetition import code_repetition
-from slm.generation.sampling import SamplingConfig
+from slm.generation.config import SamplingConfig
 from slm.generation.speech_lm import SpeechLM
 
 REFERENCE = "reference recordings"

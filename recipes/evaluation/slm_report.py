@@ -9,15 +9,13 @@ from typing import Any
 from codec.foundation import write_json, write_text
 from codec.metrics import FEW, Column, Interval
 from data import read_audio
-from recipes.evaluation.pairs import PairResult, pair_rows
 from recipes.evaluation.slm_continuations import Continuation, ContinuationResult
-from recipes.evaluation.slm_cross_modal import CrossModalResult, cross_modal_table_rows
 from recipes.evaluation.slm_evaluation import CEILING, REFERENCE, SLMEvaluation, SpokenRow
 from recipes.reporting.page import Block, Picture, Points, Section, as_markdown, blocks_as_markdown
 from recipes.reporting.pictures import spectrogram_picture, waveform_row
 from recipes.reporting.tables import Field, Table, rate, show, words, write_parquet
-from slm.evaluation.cross_modal import VIEWS
-from slm.evaluation.pair_likelihood import PairAccuracy
+from slm.evaluation.cross_modal import VIEWS, CrossModalResult, cross_modal_table_rows
+from slm.evaluation.pairs import PairAccuracy, PairResult, pair_rows
 
 COMPARED = "sentences with a reference"
 _MOST_ROWS = 200  # of a table in the page; the Parquet files have them all

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from codec.foundation import Schedule, UserError
 from data.config import CorpusFormat
-from slm.documents import DocumentConfig
-from slm.generation.sampling import SamplingConfig
-from slm.models.configuration import ModelConfig
+from slm.documents.config import DocumentConfig
+from slm.generation.config import SamplingConfig
+from slm.models.config import ModelConfig
 from slm.training.config import BatchConfig, OptimizerConfig
 
 

@@ -30,7 +30,8 @@ from recipes.study.config import StudyConfig
 from recipes.study.material import Material, Tokenizer
 from slm.evaluation.metrics import mean_of
 from slm.evaluation.repetition import CodeRepetition, code_repetition
-from slm.generation.speech_lm import Prompt, SpeechLM
+from slm.generation.planning import Prompt
+from slm.generation.speech_lm import SpeechLM
 
 _FOLDER = "continuations"
 
@@ -103,7 +104,7 @@ def _reading(
     directory: Path,
     device: str,
 ) -> dict[str, Any]:
-    reads = speaker.habits.speak_format is not None and config.speaking.sentences
+    reads = speaker.capabilities.speak_format is not None and config.speaking.sentences
     spoken = _unique(material) if reads else []
     chosen, failures = _amplified(config, speaker, spread(spoken, config.speaking.sentences), directory)
     nothing: dict[str, Any] = {"systems": {}, "columns": [], "bits": {}, "rows": [], "voice": None}

@@ -19,11 +19,12 @@ from recipes.study.cells import Stopped
 from recipes.study.config import StudyConfig
 from recipes.study.material import Tokenizer
 from slm import DatasetConfig, SLMTrainingConfig, train_slm
-from slm.documents import SPEECH, Document, DocumentConfig, Documents
-from slm.evaluation.reading import token_log_probabilities
-from slm.models.checkpoint import SpeakingHabits, load_checkpoint
+from slm.documents.config import DocumentConfig, ValidationConfig
+from slm.documents.documents import Documents
+from slm.documents.formats import SPEECH, Document
+from slm.models.checkpoint import SpeechCapabilities, load_checkpoint
+from slm.models.likelihood import token_log_probabilities
 from slm.packing.blocks import PackedBlocks
-from slm.text.config import ValidationConfig
 from slm.training.config import SamplesConfig
 from slm.training.data import TrainingData, open_training_data
 from slm.vocabulary import Vocabulary
@@ -153,7 +154,7 @@ def predict(
     vocabulary = Vocabulary.from_pretrained(checkpoint)
     model = load_checkpoint(checkpoint, device, torch.float32)
     longest = int(model.config.max_position_embeddings)
-    words = SpeakingHabits.read(checkpoint).words_per_span
+    words = SpeechCapabilities.read(checkpoint).words_per_span
     taught = {name for name, weight in documents.formats.items() if weight > 0}
     formats = {ALONE: "speech"}
     if (name := read_format(documents.formats)) is not None:

@@ -1,9 +1,53 @@
-"""What documents a language model is trained on."""
+"""Settings of what a language model is trained on: documents, datasets of text, datasets to validate on."""
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from codec.foundation import UserError
-from slm.documents.spans import InterleavedConfig
+
+SpanLengths = Literal["poisson", "uniform", "fixed"]
+
+
+@dataclass(frozen=True)
+class InterleavedConfig:
+    """The spans of `interleaved` documents."""
+
+    span_lengths: SpanLengths = "poisson"
+    """Distribution of the words in a span: `poisson` (as in SIMS, arXiv 2504.02398; never 0), `uniform`
+    (from 1 to 2 span_words - 1), or `fixed`."""
+    span_words: float = 10.0
+    """Mean number of words in a span of the modality with the smaller share; spans of the other are longer
+    in proportion."""
+    speech_share: float = 0.5
+    """Probability that a word of known time is given as speech, the same at every place of a text. A word
+    without a time always stays text."""
+    switch_loss_weight: float = 1.0
+    """Loss weight of the token that ends a span and begins one of the other modality."""
+
+    def __post_init__(self) -> None:
+        if self.span_lengths not in ("poisson", "uniform", "fixed"):
+            raise UserError(
+                f"interleaved.span_lengths: {self.span_lengths!r} is none of poisson, uniform, fixed"
+            )
+        if not 1 <= self.span_words <= 1000:
+            raise UserError(
+                f"interleaved.span_words: {self.span_words} is no mean length; give 1 to 1000 words"
+            )
+        if not 0.01 <= self.speech_share <= 0.99:
+            raise UserError(
+                f"interleaved.speech_share: {self.speech_share} is not from 0.01 to 0.99; for one modality alone "
+                "there are the formats text and speech"
+            )
+        if self.switch_loss_weight < 0:
+            raise UserError(f"interleaved.switch_loss_weight: {self.switch_loss_weight} is below 0")
+
+    @property
+    def mean_words(self) -> tuple[float, float]:
+        """Mean words of a span of text, and of one of speech."""
+        share = self.speech_share
+        return self.span_words * max(1.0, (1 - share) / share), self.span_words * max(
+            1.0, share / (1 - share)
+        )
 
 
 @dataclass(frozen=True)
@@ -57,3 +101,59 @@ class DocumentConfig:
     def without_noise(self) -> "DocumentConfig":
         """The same documents with every input token as it is: for validation."""
         return replace(self, corruption=0.0)
+
+
+@dataclass
+class TextDatasetConfig:
+    """One dataset of text: any of Hugging Face's, whose texts become `text` documents.
+
+    It is tokenized once, into a file that is mapped into memory (`$CODEC_SLM_CACHE`, else `~/.cache/codec-slm`). A text
+    that is longer than a block becomes several documents.
+    """
+
+    path: str
+    """A dataset on the hub, a directory (`save_to_disk`, or files), or a .txt (a text a line), .jsonl,
+    .csv or .parquet."""
+    name: str | None = None
+    """Configuration of the dataset."""
+    revision: str | None = None
+    """Commit or tag of a dataset on the hub."""
+    split: str = "train"
+    """Split of the dataset."""
+    column: str = "text"
+    """Column with the texts."""
+    weight: float | None = None
+    """As a token dataset's."""
+    decay_weight: float | None = None
+    """As a token dataset's."""
+    max_epochs: float | None = None
+    """As a token dataset's."""
+    max_tokens: int | None = None
+    """Take this many tokens from its beginning, in whole texts."""
+    streaming: bool = False
+    """Read it while it is tokenized, without a copy on the disk."""
+
+    def __post_init__(self) -> None:
+        if min(self.weight or 0, self.decay_weight or 0) < 0:
+            raise UserError(f"the weights of dataset {self.path} must be 0 or more")
+        for name in ("max_epochs", "max_tokens"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise UserError(f"{name} of dataset {self.path} is {value}: it must be above 0")
+
+
+@dataclass
+class ValidationConfig:
+    """One dataset that a run is validated on: a split of a token dataset or, with a `column`, of a text dataset."""
+
+    path: str
+    """The dataset."""
+    split: str = "validation"
+    """Split of the dataset."""
+    column: str | None = None
+    """Set: a text dataset, in one of the forms that `texts` takes."""
+    name: str | None = None
+    """Configuration of a text dataset."""
+    voice: str | None = None
+    """Voice of rows without a speaker."""
+    formats: dict[str, float] | None = None
+    """Weights of document formats; unset: those of the training documents."""

@@ -7,13 +7,21 @@ import numpy as np
 
 from codec.foundation import UserError
 from slm.documents.config import DocumentConfig
-from slm.documents.document import SPEECH, Document, DocumentWriter
 from slm.documents.draws import Draws, below, numbers, uniform
-from slm.documents.formats import FORMATS, Format, Row, RowSizes, texts_needed, write_speech, write_tts
-from slm.documents.measure import measure
+from slm.documents.formats import (
+    FORMATS,
+    SPEECH,
+    Document,
+    DocumentWriter,
+    Format,
+    Row,
+    RowSizes,
+    texts_needed,
+    write_speech,
+    write_tts,
+)
 from slm.documents.mixture import rows_of_epoch, rows_per_epoch
-from slm.documents.rows import Companions, Source, TokenRows
-from slm.documents.text_rows import TextRows
+from slm.documents.rows import Companions, Source, TextRows, TokenRows, measure
 from slm.vocabulary import Vocabulary
 
 # What the numbers of a document's stream decide, by counter.
@@ -251,7 +259,7 @@ class Documents:
         for needed, sizes in (
             (format.needs_text, self.table.text),
             (format.needs_speech, self.table.speech),
-            (format.needs_words, self.table.units),
+            (format.needs_words, self.table.stretches),
         ):
             if needed:
                 able &= sizes[rows] > 0
@@ -272,10 +280,10 @@ class Documents:
 
     def _row_sizes(self, rows: np.ndarray, keys: np.ndarray) -> RowSizes:
         table = self.table
-        text, speech, units = (
-            column[rows].astype(np.int64) for column in (table.text, table.speech, table.units)
+        text, speech, stretches = (
+            column[rows].astype(np.int64) for column in (table.text, table.speech, table.stretches)
         )
-        return RowSizes(keys, text, speech, units, rows.astype(np.int64), table)
+        return RowSizes(keys, text, speech, stretches, rows.astype(np.int64), table)
 
     def _row(self, row: int, key: np.ndarray, draws: Draws) -> Row:
         source = int(np.searchsorted(self.table.source_starts, row, side="right")) - 1

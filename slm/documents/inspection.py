@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slm.documents.document import CONTROL, SPEECH, TEXT, Document
 from slm.documents.documents import Documents
-from slm.documents.interleaved import Span, interleaved_spans
+from slm.documents.formats import CONTROL, SPEECH, TEXT, Document, Span, interleaved_spans
 
 
 @dataclass(frozen=True)

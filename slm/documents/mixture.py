@@ -14,9 +14,7 @@ class EpochRows:
     """The rows of an epoch in the order of its documents; both arrays are (documents,)."""
 
     rows: np.ndarray  # int64, numbered over all sources
-    repeats: (
-        np.ndarray
-    )  # int16, 0 for a row that comes for the first time in this epoch, 1 for the second time, …
+    repeats: np.ndarray  # int16, 0 for a row that comes for the first time in this epoch, 1 for the second, …
 
 
 def rows_per_epoch(

@@ -1,13 +1,23 @@
-"""What is known of every row before any document is built: sizes, voices, and who else has the same voice."""
+"""The rows that documents are made of, and what is known of each before any document is built: sizes and voices."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import accumulate
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from codec import CodecInfo
-from slm.documents.text_rows import TextRows
+from slm.array_cache import cache_root, load_or_make, write_arrays
+from slm.documents.word_frames import TimedWord, WordFrames, assign_frames, cut_points
+from slm.vocabulary import Vocabulary
+
+_VERSION = 2  # of what the cache holds
+_LARGE = 50_000  # rows: fewer are read in seconds
+_CHUNK = 8192  # texts at a time
 
 
 class TokenRows(Protocol):
@@ -26,7 +36,53 @@ class TokenRows(Protocol):
     def codes(self, index: int, /) -> np.ndarray: ...  # (frames * num_quantizers,) uint16, frame-major
     def text(self, index: int, /) -> str | None: ...
     def speaker(self, index: int, /) -> str | None: ...
-    def words(self, index: int, /) -> Sequence[tuple[str, float | None, float | None]] | None: ...
+    def words(self, index: int, /) -> Sequence[TimedWord] | None: ...
+
+
+class TextRows:
+    """Texts as one array of token ids; a text longer than a document may be is several rows, none of it lost.
+
+    Attributes:
+        name: for errors.
+        content_hash: 16 hex digits that name the tokens.
+        lengths: (rows,) int64, text tokens of each row.
+        continues: (rows,) bool, whether the text goes on in the next row.
+    """
+
+    def __init__(
+        self, name: str, ids: np.ndarray, offsets: np.ndarray, content_hash: str, longest: int | None = None
+    ) -> None:
+        """
+        Args:
+            ids: (tokens,) unsigned integers, text after text; may be mapped from a file.
+            offsets: (texts + 1,) int64, where each text begins.
+            longest: text tokens of a row at most; a text is cut into rows of this length and what is left.
+        """
+        self.name, self.content_hash = name, content_hash
+        self._ids = ids
+        sizes = np.diff(offsets)
+        if longest is None or not len(sizes) or int(sizes.max()) <= longest:
+            self._starts = np.asarray(offsets[:-1])
+            self.lengths: np.ndarray = sizes.astype(np.int64)
+            self.continues: np.ndarray = np.zeros(len(sizes), dtype=bool)
+            return
+        counts = np.maximum(-(-sizes // longest), 1)
+        lasts = np.cumsum(counts) - 1
+        part = np.arange(int(counts.sum())) - np.repeat(lasts + 1 - counts, counts)
+        self._starts = np.repeat(offsets[:-1], counts) + part * longest
+        self.lengths = np.minimum(np.repeat(offsets[1:], counts) - self._starts, longest)
+        self.continues = np.ones(len(part), dtype=bool)
+        self.continues[lasts] = False
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def ids(self, index: int) -> np.ndarray:
+        """Token ids of a row, (tokens,) int32."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name} has rows 0 to {len(self) - 1}, not {index}")
+        start = int(self._starts[index])
+        return self._ids[start : start + int(self.lengths[index])].astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -80,7 +136,7 @@ class TextsNeeded:
     """What has to be found out about texts, which takes time for each."""
 
     text: bool  # how many tokens
-    words: bool  # how many units of timed words
+    words: bool  # where text and speech can be cut together
     frames: bool  # the frames of each word
 
 
@@ -89,7 +145,7 @@ class TextSizes:
     """What takes time to find out about a token dataset's rows: their texts have to be read."""
 
     text: np.ndarray  # (rows,) int32, text tokens
-    units: np.ndarray  # (rows,) int32, units of timed words
+    stretches: np.ndarray  # (rows,) int32, of text and speech that can be cut together (`cut_points`)
     placed: UnitTable
 
 
@@ -122,7 +178,7 @@ class RowTable:
     speech: np.ndarray  # int32, speech tokens (of the quantizers that have tokens)
     text: np.ndarray  # int32, text tokens; 0 for no text
     continues: np.ndarray  # bool, whether the text goes on in the next row
-    units: np.ndarray  # int32, units of timed words; 0 where words are missing or do not match the text
+    stretches: np.ndarray  # int32, see `TextSizes`; 0 where words are missing or do not match the text
     voice: np.ndarray  # int32, number of the voice, or -1
     voice_names: list[str]  # by number
     placed: UnitTables | None = None  # words and their frames, where a format asks for them
@@ -152,3 +208,142 @@ class Companions:
         step = 1 + (fractions * others).astype(np.int64)
         chosen = self._order[start + (place - start + step) % (others + 1)]
         return np.where((others > 0) & (self._voice[rows] >= 0), chosen, -1)
+
+
+def measure(
+    sources: Sequence[Source], vocabulary: Vocabulary, needed: TextsNeeded, with_voices: bool
+) -> RowTable:
+    """Reads sizes of all rows, and what is asked for of texts and voices."""
+    starts = list(accumulate((len(source.dataset) for source in sources), initial=0))
+    speech, text, stretches = (np.zeros(starts[-1], dtype=np.int32) for _ in range(3))
+    continues = np.zeros(starts[-1], dtype=bool)
+    voice = np.full(starts[-1], -1, dtype=np.int32)
+    voice_names: list[str] = []
+    placed: list[UnitTable] = []
+    for source, start, end in zip(sources, starts[:-1], starts[1:], strict=True):
+        dataset = source.dataset
+        if isinstance(dataset, TextRows):
+            text[start:end], continues[start:end] = dataset.lengths, dataset.continues
+            placed.append(_no_units(end - start))
+            continue
+        frames = np.asarray(dataset.lengths) // dataset.info.num_quantizers
+        speech[start:end] = frames * vocabulary.num_quantizers
+        if with_voices:
+            # The speakers of two datasets are two, even if they are called the same.
+            numbers, names = speaker_numbers(dataset, source.voice)
+            voice[start:end] = np.where(numbers >= 0, numbers + len(voice_names), -1)
+            voice_names += names
+        sizes = source.sizes or read_sizes(dataset, vocabulary, needed)
+        text[start:end], stretches[start:end] = sizes.text, sizes.stretches
+        placed.append(sizes.placed)
+    tables = UnitTables(placed) if needed.frames else None
+    return RowTable(np.array(starts), speech, text, continues, stretches, voice, voice_names, tables)
+
+
+def speaker_numbers(dataset: TokenRows, default: str | None) -> tuple[np.ndarray, list[str]]:
+    """Number of each row's speaker, (rows,) int32, -1 for none; and the names by number.
+
+    `default` is who speaks in rows that do not say.
+    """
+    if hasattr(dataset, "speaker_numbers"):  # millions of rows in a second
+        numbers, names = dataset.speaker_numbers()
+    else:
+        by_name: dict[str, int] = {}
+        speakers = (dataset.speaker(row) for row in range(len(dataset)))
+        found = [by_name.setdefault(name, len(by_name)) if name else -1 for name in speakers]
+        numbers, names = np.array(found, dtype=np.int32), list(by_name)
+    if "" in names:
+        numbers = np.where(numbers == names.index(""), np.int32(-1), numbers)
+    if default and (numbers < 0).any():
+        if default not in names:
+            names = [*names, default]
+        numbers = np.where(numbers < 0, np.int32(names.index(default)), numbers)
+    return numbers, names
+
+
+def read_sizes(
+    dataset: TokenRows, vocabulary: Vocabulary, needed: TextsNeeded, cached: bool = True
+) -> TextSizes:
+    """Counts the tokens of every text, and matches its words, as far as needed.
+
+    Of a large dataset on the disk that is done once: what was found lies in the cache (unless not `cached`).
+    """
+    content = getattr(dataset, "content_hash", None)
+    if content is None or not cached or not needed.text or len(dataset) < _LARGE:
+        return _read(dataset, vocabulary, needed)
+    facts = [_VERSION, content, getattr(dataset, "split", ""), len(dataset), vocabulary.text_hash]
+    key = blake2b(
+        json.dumps([*facts, vocabulary.num_quantizers, needed.words, needed.frames]).encode(), digest_size=16
+    )
+    path = cache_root() / "sizes" / key.hexdigest()
+
+    def make(directory: Path) -> dict[str, str]:
+        sizes = _read(dataset, vocabulary, needed)
+        placed = {f"placed_{name}": getattr(sizes.placed, name) for name in ("starts", "text", "speech")}
+        write_arrays(directory, {"text": sizes.text, "stretches": sizes.stretches} | placed)
+        return {"dataset": dataset.name}
+
+    arrays = load_or_make(path, make).arrays
+    placed = UnitTable(arrays["placed_starts"], arrays["placed_text"], arrays["placed_speech"])
+    return TextSizes(arrays["text"], arrays["stretches"], placed)
+
+
+def _read(dataset: TokenRows, vocabulary: Vocabulary, needed: TextsNeeded) -> TextSizes:
+    rows = len(dataset)
+    text, stretches = np.zeros(rows, dtype=np.int32), np.zeros(rows, dtype=np.int32)
+    if not needed.text:
+        return TextSizes(text, stretches, _no_units(rows))
+    frames = (np.asarray(dataset.lengths) // dataset.info.num_quantizers).tolist()
+    parts: list[UnitTable] = []
+    for first in range(0, rows, _CHUNK):
+        chunk = range(first, min(first + _CHUNK, rows))
+        texts = [dataset.text(row) or "" for row in chunk]
+        text[first : chunk.stop] = vocabulary.count_text(texts)
+        if not (needed.words or needed.frames):
+            continue
+        units = [
+            assign_frames(row_text, dataset.words(row), frames[row], dataset.info.frame_rate)
+            for row, row_text in zip(chunk, texts, strict=True)
+        ]
+        if needed.words:
+            stretches[first : chunk.stop] = [
+                0 if found is None else len(cut_points(found, frames[row]))
+                for row, found in zip(chunk, units, strict=True)
+            ]
+        if needed.frames:
+            parts.append(_unit_table(texts, units, vocabulary))
+    return TextSizes(text, stretches, _join(parts) if parts else _no_units(rows))
+
+
+def _unit_table(
+    texts: Sequence[str], units: Sequence[WordFrames | None], vocabulary: Vocabulary
+) -> UnitTable:
+    counts, tokens, sizes = [0], [], []
+    for text, found in zip(texts, units, strict=True):
+        counts.append(0 if found is None else len(found))
+        if found is not None:
+            ids, piece_starts = vocabulary.encode_text_and_words(text)
+            tokens.append(np.diff(piece_starts[found.first_piece], append=len(ids)))
+            sizes.append((found.end - found.begin) * vocabulary.num_quantizers)
+    none = [np.zeros(0, dtype=np.int64)]
+    return UnitTable(
+        np.cumsum(counts),
+        np.concatenate(tokens or none).astype(np.int32),
+        np.concatenate(sizes or none).astype(np.int32),
+    )
+
+
+def _no_units(rows: int) -> UnitTable:
+    none = np.zeros(0, dtype=np.int32)
+    return UnitTable(np.zeros(rows + 1, dtype=np.int64), none, none)
+
+
+def _join(tables: Sequence[UnitTable]) -> UnitTable:
+    """Tables of one set of rows after another."""
+    before = np.cumsum([0, *(table.starts[-1] for table in tables)])
+    starts = [table.starts[:-1] + offset for table, offset in zip(tables, before[:-1], strict=True)]
+    return UnitTable(
+        np.concatenate([*starts, before[-1:]]),
+        np.concatenate([table.text for table in tables]),
+        np.concatenate([table.speech for table in tables]),
+    )

@@ -1,59 +1,40 @@
-"""Spans of words that alternate between text and speech: how long each is, drawn for many documents at once."""
+"""Spans of words: how long each is, drawn for many documents at once."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, expm1, floor, lgamma, log
-from typing import Literal
 
 import numpy as np
 
-from codec.foundation import UserError
-from slm.documents.draws import numbers, uniform
+from slm.documents.config import DocumentConfig, InterleavedConfig, SpanLengths
+from slm.documents.draws import Draws, below, numbers, uniform
 
-SpanLengths = Literal["poisson", "uniform", "fixed"]
 _TAIL = 1e-12  # probability that a table of lengths leaves out
 
 
-@dataclass(frozen=True)
-class InterleavedConfig:
-    """The spans of `interleaved` documents."""
+def _span_sizes(streams: np.ndarray, counters: int | np.ndarray, config: DocumentConfig) -> np.ndarray:
+    return config.min_words + below(numbers(streams, counters), config.max_words - config.min_words + 1)
 
-    span_lengths: SpanLengths = "poisson"
-    """Distribution of the words in a span: `poisson` (as in SIMS, arXiv 2504.02398; never 0), `uniform`
-    (from 1 to 2 span_words - 1), or `fixed`."""
-    span_words: float = 10.0
-    """Mean number of words in a span of the modality with the smaller share; spans of the other are longer
-    in proportion."""
-    speech_share: float = 0.5
-    """Probability that a word of known time is given as speech, the same at every place of a text. A word
-    without a time always stays text."""
-    switch_loss_weight: float = 1.0
-    """Loss weight of the token that ends a span and begins one of the other modality."""
 
-    def __post_init__(self) -> None:
-        if self.span_lengths not in ("poisson", "uniform", "fixed"):
-            raise UserError(
-                f"interleaved.span_lengths: {self.span_lengths!r} is none of poisson, uniform, fixed"
-            )
-        if not 1 <= self.span_words <= 1000:
-            raise UserError(
-                f"interleaved.span_words: {self.span_words} is no mean length; give 1 to 1000 words"
-            )
-        if not 0.01 <= self.speech_share <= 0.99:
-            raise UserError(
-                f"interleaved.speech_share: {self.speech_share} is not from 0.01 to 0.99; for one modality alone "
-                "there are the formats text and speech"
-            )
-        if self.switch_loss_weight < 0:
-            raise UserError(f"interleaved.switch_loss_weight: {self.switch_loss_weight} is below 0")
+def first_units(key: np.ndarray, units: int, config: DocumentConfig, draws: Draws) -> np.ndarray:
+    """The first of `units` of each span of one `aligned` document, (spans,) int64."""
+    sizes = _span_sizes(draws.streams("spans", key), np.arange(units), config)
+    firsts = np.concatenate([[0], np.cumsum(sizes)])
+    return firsts[firsts < units]
 
-    @property
-    def mean_words(self) -> tuple[float, float]:
-        """Mean words of a span of text, and of one of speech."""
-        share = self.speech_share
-        return self.span_words * max(1.0, (1 - share) / share), self.span_words * max(
-            1.0, share / (1 - share)
-        )
+
+def count_spans(keys: np.ndarray, units: np.ndarray, config: DocumentConfig, draws: Draws) -> np.ndarray:
+    """How many spans `first_units` gives for each of many documents, (documents,) int64; `units` of each."""
+    streams = draws.streams("spans", keys)
+    left = np.array(units, dtype=np.int64)
+    counts = np.zeros(len(left), dtype=np.int64)
+    open_rows = np.flatnonzero(left > 0)
+    counter = 0
+    while open_rows.size:
+        counts[open_rows] += 1
+        left[open_rows] -= _span_sizes(streams[open_rows], counter, config)
+        open_rows = open_rows[left[open_rows] > 0]
+        counter += 1
+    return counts
 
 
 def spoken_words(streams: np.ndarray, counts: np.ndarray, config: InterleavedConfig) -> np.ndarray:

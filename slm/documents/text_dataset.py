@@ -6,18 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
+import datasets
 import numpy as np
 
 from codec.foundation import Progress, UserError, rank
-from slm.documents import TextRows
-from slm.packing.array_cache import cache_root, load_or_make
-from slm.text.config import TextDatasetConfig
+from slm.array_cache import cache_root, load_or_make
+from slm.documents.config import TextDatasetConfig
+from slm.documents.rows import TextRows
 from slm.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset
 
 _VERSION = 1  # of the files
 _BATCH = 1024  # texts tokenized at a time
@@ -51,7 +49,7 @@ def open_texts(config: TextDatasetConfig, vocabulary: Vocabulary, longest: int |
 
 @dataclass(frozen=True)
 class _Texts:
-    rows: "Dataset | IterableDataset"
+    rows: datasets.Dataset | datasets.IterableDataset
     columns: list[str]
     identity: str  # names the content
 
@@ -61,8 +59,6 @@ class _Texts:
 
 
 def _open(config: TextDatasetConfig) -> _Texts:
-    import datasets
-
     path = Path(config.path)
     try:
         if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():

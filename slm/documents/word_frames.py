@@ -1,27 +1,34 @@
-"""Which frames are whose: the frames of an utterance given to its words, each to one at most."""
+"""Words with times, matched to a text: which frames of an utterance are whose.
 
+Both document formats that mix text and speech inside a sentence stand on this: `interleaved` takes the frames of words
+of known time, `aligned` cuts all frames where those words begin (`cut_points`).
+"""
+
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 
 import numpy as np
 
-from slm.documents.alignment import spell
+TimedWord = tuple[str, float | None, float | None]  # word, start and end in seconds; None: not known
 
-TimedWord = tuple[str, float | None, float | None]
+_UNSPOKEN = re.compile(r"(?:[^\w\n]|_)+")
 
 
 @dataclass(frozen=True)
 class WordFrames:
-    """A text's pieces (`split_words`) grouped into units, and the frames of each; all arrays are (units,) int64.
+    """A text's pieces (`split_words`) in groups, called units, and the frames of each; all arrays are (units,).
 
-    The frames of different units do not overlap and come in the units' order. A unit whose time is not known has
-    none (`begin == end`).
+    A unit is a word, or several that cannot be told apart: pieces that meet inside a timed word, a piece with nothing
+    to speak (it goes with the one before), words that begin in the same frame. Frames of different units do not overlap
+    and come in the units' order. A unit whose time is not known has no frames (`begin == end`).
     """
 
-    first_piece: np.ndarray  # the first is 0: together the units are the whole text
-    begin: np.ndarray  # the first frame
-    end: np.ndarray  # the frame after the last
+    first_piece: np.ndarray  # int64; the first is 0: together the units are the whole text
+    begin: np.ndarray  # int64, the first frame
+    end: np.ndarray  # int64, the frame after the last
+    timed: np.ndarray  # bool, whether it is known when the unit begins
 
     def __len__(self) -> int:
         return len(self.first_piece)
@@ -32,18 +39,32 @@ class WordFrames:
         return self.end > self.begin
 
 
+@dataclass(frozen=True)
+class CutPoints:
+    """Where a text and its speech can be cut together; both arrays are (stretches,) int64.
+
+    Each stretch has a frame at least, and every frame is in one stretch. Both arrays begin with 0.
+    """
+
+    piece: np.ndarray  # the first piece of each stretch
+    frame: np.ndarray  # its first frame
+
+    def __len__(self) -> int:
+        return len(self.piece)
+
+
 def assign_frames(
     text: str, words: Sequence[TimedWord] | None, frames: int, frame_rate: float
 ) -> WordFrames | None:
-    """Gives the frames of an utterance to the words of its text; None if not a single word gets any.
+    """Give the frames of an utterance to the words of its text; None if not a single word gets any.
 
-    A unit is a word, or several that cannot be told apart: pieces that meet inside a timed word, a piece with nothing
-    to speak (it goes with the one before), words that begin in the same frame. Times that are None or not finite are
-    unknown, and so is the time of a unit of which they are a part: it has no frames, and nobody else has its.
+    Text and words must spell the same. Only letters and digits count, whatever their case: `"Well-known,"` matches the
+    words WELL and KNOWN. Times that are None or not finite are unknown, and so is the time of a unit of which they are
+    a part: it has no frames, and nobody else has its.
 
-    Silence has a home: a pause goes with the word before it, up to the frame nearest to where the next word begins;
-    what precedes the first word goes with that, what follows the last with the last. Next to a word of unknown time
-    nothing is known of a pause: there a word ends where its own time does.
+    A pause goes with the word before it, up to the frame nearest to where the next word begins. What precedes the first
+    word goes with that, what follows the last with the last. Next to a word of unknown time nothing is known of a
+    pause: there a word ends where its own time does.
 
     Frame t covers the seconds [t, t + 1) / frame_rate.
     """
@@ -74,8 +95,22 @@ def assign_frames(
         is_first[-1] = False
     firsts = np.flatnonzero(is_first)
     lasts = np.append(firsts[1:], len(known)) - 1
-    assigned = WordFrames(first_piece[firsts], begin[firsts], end[lasts])
+    assigned = WordFrames(first_piece[firsts], begin[firsts], end[lasts], known[firsts])
     return assigned if assigned.placed.any() else None
+
+
+def cut_points(units: WordFrames, frames: int) -> CutPoints:
+    """Where text and speech can be cut together: before each unit of which it is known when it begins.
+
+    A unit of unknown time stays with the one before it: it is only known to be spoken before the next known one. Units
+    of unknown time at the beginning stay with the first known one, from frame 0 on.
+    """
+    usable = np.flatnonzero(units.timed & (units.begin < frames))
+    # Two words that begin in one frame may have a word of unknown time between them.
+    usable = usable[np.append(True, np.diff(units.begin[usable]) > 0)]
+    piece, frame = units.first_piece[usable], units.begin[usable]
+    piece[0] = frame[0] = 0
+    return CutPoints(piece, frame)
 
 
 def _nearest(seconds: np.ndarray, frames: int, frame_rate: float) -> np.ndarray:
@@ -84,8 +119,8 @@ def _nearest(seconds: np.ndarray, frames: int, frame_rate: float) -> np.ndarray:
 
 def _match(text: str, words: Sequence[TimedWord]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """First piece, start and end (NaN: unknown) of each unit; None where text and words do not spell the same."""
-    pieces = spell(text.split())
-    spoken = spell([word for word, _, _ in words])
+    pieces = _spell(text.split())  # as many as `split_words` gives
+    spoken = _spell([word for word, _, _ in words])
     if len(spoken) != len(words) or "".join(pieces) != "".join(spoken):
         return None
     positions: list[int] = []  # where each word begins in the letters
@@ -111,11 +146,15 @@ def _match(text: str, words: Sequence[TimedWord]) -> tuple[np.ndarray, np.ndarra
     bounds = [*first_word, len(times)]
     unknown = np.add.reduceat(np.isnan(starts), first_word) > 0
     first, last = np.array(bounds[:-1]), np.array(bounds[1:]) - 1
-    nan = np.float64("nan")
     return np.array(first_piece), np.where(unknown, nan, starts[first]), np.where(unknown, nan, ends[last])
 
 
 def _known(start: float | None, end: float | None) -> tuple[float, float]:
     if start is None or end is None or not isfinite(start) or not isfinite(end):
-        return float("nan"), float("nan")
+        return nan, nan
     return start, end
+
+
+def _spell(words: list[str]) -> list[str]:
+    """What is spoken of each word, in one pass over them all."""
+    return _UNSPOKEN.sub("", "\n".join(words).casefold()).split("\n") if words else []

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from codec import CodecInfo
-from slm.documents import DocumentConfig, Documents
+from slm.documents.config import DocumentConfig
+from slm.documents.documents import Documents
 from slm.generation.speech_lm import SpeechLM
-from slm.packing.block_stream import stack
-from slm.packing.blocks import PackedBlocks
+from slm.packing.blocks import PackedBlocks, stack
 from slm.training.loss import LossSums, PackedLanguageModel
 
 _BLOCK_LENGTH = 2_048  # tokens read at once, where the model reads so many
@@ -63,7 +63,7 @@ def in_own_format(language_model: SpeechLM, recordings: Sequence[SpokenText]) ->
         return []
     documents = _documents(language_model, [recordings[number] for number in given])
     plan = documents.plan(0)
-    own = documents.format_names.index(language_model.habits.speak_format or "speech")
+    own = documents.format_names.index(language_model.capabilities.speak_format or "speech")
     fits = plan.lengths <= language_model.model.config.max_position_embeddings
     # a recording that lacks what the format takes has become a document of another
     return sorted(given[row] for row in plan.rows[(plan.formats == own) & fits])
@@ -71,18 +71,18 @@ def in_own_format(language_model: SpeechLM, recordings: Sequence[SpokenText]) ->
 
 def _documents(language_model: SpeechLM, recordings: Sequence[SpokenText]) -> Documents:
     config = DocumentConfig(
-        formats={language_model.habits.speak_format or "speech": 1.0},
+        formats={language_model.capabilities.speak_format or "speech": 1.0},
         text_loss_weight=1.0,
         voice_tag_probability=1.0,
-        min_words=language_model.habits.words_per_span,
-        max_words=language_model.habits.words_per_span,
+        min_words=language_model.capabilities.words_per_span,
+        max_words=language_model.capabilities.words_per_span,
     ).without_noise()
     vocabulary = language_model.vocabulary
     return Documents([_Recordings(recordings, vocabulary.codec)], vocabulary, config, seed=0)
 
 
 class _Recordings:
-    """`slm.documents.TokenRows` over a list."""
+    """`slm.documents.rows.TokenRows` over a list."""
 
     name = "the recordings"
 

@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 
 from codec.metrics import Interval, clustered_share, normalize_transcript
-from slm.documents import TokenRows
-from slm.evaluation.reading import token_log_probabilities
-from slm.generation.bounds import cut_text
+from slm.documents.rows import TokenRows
+from slm.generation.planning import cut_text
 from slm.generation.speech_lm import SpeechLM
+from slm.models.likelihood import token_log_probabilities
 
 Direction = Literal["text for speech", "speech for text"]
 Reader = Literal["speech after text", "text after speech"]
@@ -154,10 +154,10 @@ def retrieve(
 
 def readers_of(language_model: SpeechLM) -> list[Reader]:
     """The kinds of documents that this model was trained on."""
-    habits = language_model.habits
+    capabilities = language_model.capabilities
     able = {
-        "speech after text": habits.speak_format is not None,
-        "text after speech": "asr" in habits.formats,
+        "speech after text": capabilities.speak_format is not None,
+        "text after speech": "asr" in capabilities.formats,
     }
     return [reader for reader in READERS if able[reader]]
 
@@ -184,8 +184,8 @@ def _speech_after_text(language_model: SpeechLM, text: str, speech: np.ndarray, 
     said: in `aligned` documents every text, the right one too, is spread evenly over the speech by its letters.
     """
     vocabulary, size = language_model.vocabulary, language_model.vocabulary.num_quantizers
-    if language_model.habits.speak_format == "aligned":
-        spans = cut_text(text, vocabulary, language_model.habits.words_per_span)
+    if language_model.capabilities.speak_format == "aligned":
+        spans = cut_text(text, vocabulary, language_model.capabilities.words_per_span)
         shares = np.cumsum([len(span.text) for span in spans]) / max(1, len(text))
         cuts = np.round(shares * (len(speech) // size)).astype(np.int64)[:-1] * size
         pieces = list(zip([span.ids for span in spans], np.split(speech, cuts), strict=True))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from codec.foundation import UserError, first_line
 from codec.foundation.quiet import quiet_transformers
@@ -32,8 +33,6 @@ class TextLM:
     """
 
     def __init__(self, name: str, device: str | torch.device = "cpu"):
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
         self.name = name
         self.device = torch.device(device)
         try:

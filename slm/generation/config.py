@@ -1,13 +1,6 @@
-"""Drawing the next token: temperature, top-k, nucleus, and repetition-aware resampling.
-
-Everything is a pure function of logits and of uniform numbers that come in from outside, so that a candidate's
-draws do not depend on how many candidates are drawn beside it.
-"""
+"""Settings of generation: how tokens are drawn, and how long speech may be."""
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
 
 from codec.foundation import UserError
 
@@ -42,51 +35,30 @@ class SamplingConfig:
             )
 
 
-def warp(logits: Tensor, config: SamplingConfig) -> Tensor:
-    """Logits after temperature, top-k and nucleus, what is cut set to -inf; shape (batch, vocabulary) kept.
+@dataclass(frozen=True)
+class SpeechBounds:
+    """Limits on generated speech."""
 
-    At least one token stays. Same order and same meaning as in transformers' `generate`.
-    """
-    logits = logits / config.temperature
-    if 0 < config.top_k < logits.shape[-1]:
-        least = torch.topk(logits, config.top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    if config.top_p < 1:
-        ordered, order = torch.sort(logits, descending=False)
-        # From the least likely upwards, what together stays within 1 - top_p goes.
-        cut = ordered.softmax(-1).cumsum(-1) <= 1 - config.top_p
-        cut[:, -1] = False
-        logits = logits.masked_fill(torch.zeros_like(cut).scatter(1, order, cut), -torch.inf)
-    return logits
+    fastest: float = 0.6
+    """Speech for n characters may end after `fastest` x n times what the model's fastest speakers take."""
+    slowest: float = 1.5
+    """It has to end after `slowest` x n times what the slowest take, plus `pause_seconds` for each span."""
+    pause_seconds: float = 1.0
+    """Added to the longest duration of each span."""
+    stuck_seconds: float = 2.0
+    """Cut speech after this much of nothing but silence or a loop; 0: never."""
+    passage_seconds: float = 12.0
+    """Sentences are said together as long as they take no more than this at the model's usual pace: about
+    as much as it has heard in one go. 0: as long as it can read."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.fastest <= 1 <= self.slowest:
+            raise UserError("bounds.fastest is from 0 to 1, bounds.slowest 1 or more")
+        if min(self.pause_seconds, self.stuck_seconds, self.passage_seconds) < 0:
+            raise UserError(
+                "bounds.pause_seconds, bounds.stuck_seconds and bounds.passage_seconds must be 0 or more"
+            )
 
-def draw(logits: Tensor, uniform: Tensor) -> Tensor:
-    """Tokens by inverting the cumulative distribution: (batch, vocabulary), (batch,) in [0, 1) -> (batch,) int64."""
-    wide = wide_dtype(logits.device)
-    cumulative = logits.to(wide).softmax(-1).cumsum(-1)
-    # Scaled by the total, which rounding leaves beside 1; `right` never lands on a token of probability zero.
-    target = uniform.to(wide)[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp_(max=logits.shape[-1] - 1)
-
-
-def wide_dtype(device: torch.device) -> torch.dtype:
-    """The widest floats that a device has."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
-def sample(logits: Tensor, history: Tensor, uniforms: Tensor, config: SamplingConfig) -> Tensor:
-    """The next token of each row.
-
-    logits: (batch, vocabulary), -inf where a token may not come. history: (batch, any) int64, the tokens drawn
-    before, latest last; negative entries are nothing. uniforms: (batch, 2) in [0, 1). Returns (batch,) int64.
-    """
-    if config.temperature == 0:
-        return logits.argmax(-1)
-    tokens = draw(warp(logits, config), uniforms[:, 0])
-    if config.repetition_window and config.repetition_threshold <= 1:
-        recent = history[:, -config.repetition_window :]
-        share = (recent == tokens[:, None]).sum(1) / config.repetition_window
-        repeats = share >= config.repetition_threshold
-        if bool(repeats.any()):
-            tokens = torch.where(repeats, draw(logits, uniforms[:, 1]), tokens)
-    return tokens
+    def stuck_frames(self, frame_rate: float) -> int:
+        """Frames of nothing new that end a span."""
+        return round(self.stuck_seconds * frame_rate)

@@ -8,18 +8,16 @@ in the cache for all. Where every row has something to be fed, that is done in o
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from codec.foundation import UserError, generator
+from slm.generation.config import SamplingConfig
 from slm.generation.decoders import Decoder, Reading, TransformersDecoder
 from slm.generation.grammar import Row, TokenSets
-from slm.generation.sampling import SamplingConfig, sample, wide_dtype
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 _UNIFORMS = 256  # steps of random numbers made at a time
 _NOTHING = np.zeros(2)
@@ -34,7 +32,7 @@ class GenerationStatistics:
 
 
 def generate(
-    model: "Decoder | PreTrainedModel",
+    model: Decoder | PreTrainedModel,
     rows: Sequence[Row],
     sets: TokenSets,
     sampling: SamplingConfig,
@@ -43,7 +41,7 @@ def generate(
     """Run the rows to their ends; what they drew is in them afterwards.
 
     What a row draws depends on the seed, its own number (`Row.draws`) and its prompt, not on the other rows (but for
-    rounding in matrix products). A row that reaches the model's longest position is cut there.
+    rounding in matrix products). A row that ranges the model's longest position is cut there.
 
     Raises UserError when a prompt alone is longer than that.
     """
@@ -51,7 +49,7 @@ def generate(
 
 
 def generation_steps(
-    model: "Decoder | PreTrainedModel",
+    model: Decoder | PreTrainedModel,
     rows: Sequence[Row],
     sets: TokenSets,
     sampling: SamplingConfig,
@@ -78,13 +76,13 @@ def _steps(
             f"the prompt has {prompt} tokens, the model reads {longest}: shorten the text or the recording"
         )
     device = sets.table.device
-    reach = sets.reach(rows)  # nothing else can come, so nothing else is computed
-    table = sets.table[:, reach.start : reach.stop]
+    candidates = sets.candidates(rows)  # nothing else can come, so nothing else is computed
+    table = sets.table[:, candidates.start : candidates.stop]
     reading = decoder.start()
     live = list(range(len(rows)))  # numbers of the rows that are in the batch
     draws = [_Uniforms(seed, row.draws or (number,)) for number, row in enumerate(rows)]
     window = max(sampling.repetition_window, 1)
-    passes = _read_shared_prompt(reading, rows, reach, device)
+    passes = _read_shared_prompt(reading, rows, candidates, device)
 
     pending: list[int] = []  # tokens drawn in the step before, by live row; they have not been read yet
     while live:
@@ -96,7 +94,7 @@ def _steps(
                 [rows[number].feed.popleft() if rows[number].feed else pending[place]]
                 for place, number in enumerate(live)
             ]
-        logits = reading.read(torch.tensor(chunk, device=device), reach)  # (live, len(reach))
+        logits = reading.read(torch.tensor(chunk, device=device), candidates)  # (live, len(candidates))
         passes += 1
 
         members = [rows[number] for number in live]
@@ -112,8 +110,8 @@ def _steps(
                 uniforms = torch.from_numpy(
                     np.stack([_NOTHING if rows[number].feed else draws[number].next() for number in live])
                 ).to(device, wide_dtype(device))
-                drawn = sample(logits, history - reach.start, uniforms, sampling)
-            pending = (drawn + reach.start).tolist()
+                drawn = sample(logits, history - candidates.start, uniforms, sampling)
+            pending = (drawn + candidates.start).tolist()
         for row, token in zip(members, pending, strict=True):
             if row.feed:
                 continue  # still being fed: what was drawn for it means nothing
@@ -129,12 +127,14 @@ def _steps(
         yield GenerationStatistics(passes, reading.position)
 
 
-def _read_shared_prompt(reading: Reading, rows: Sequence[Row], reach: range, device: torch.device) -> int:
+def _read_shared_prompt(
+    reading: Reading, rows: Sequence[Row], candidates: range, device: torch.device
+) -> int:
     """Candidates of one prompt: it is read once, then its cache is copied. Returns the forward passes it took."""
     first = rows[0].feed
     if len(rows) == 1 or len(first) == 1 or any(row.feed != first for row in rows):
         return 0
-    reading.read(torch.tensor([list(first)[:-1]], device=device), reach)
+    reading.read(torch.tensor([list(first)[:-1]], device=device), candidates)
     reading.select(torch.zeros(len(rows), dtype=torch.int64, device=device))
     for row in rows:
         row.feed = type(row.feed)([row.feed[-1]])
@@ -160,3 +160,53 @@ def _last(tokens: list[int], count: int) -> list[int]:
     """The last `count` tokens, with -1 for those that are missing."""
     last = tokens[-count:]
     return [-1] * (count - len(last)) + last
+
+
+def warp(logits: Tensor, config: SamplingConfig) -> Tensor:
+    """Logits after temperature, top-k and nucleus, what is cut set to -inf; shape (batch, vocabulary) kept.
+
+    At least one token stays. Same order and same meaning as in transformers' `generate`.
+    """
+    logits = logits / config.temperature
+    if 0 < config.top_k < logits.shape[-1]:
+        least = torch.topk(logits, config.top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if config.top_p < 1:
+        ordered, order = torch.sort(logits, descending=False)
+        # From the least likely upwards, what together stays within 1 - top_p goes.
+        cut = ordered.softmax(-1).cumsum(-1) <= 1 - config.top_p
+        cut[:, -1] = False
+        logits = logits.masked_fill(torch.zeros_like(cut).scatter(1, order, cut), -torch.inf)
+    return logits
+
+
+def draw(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Tokens by inverting the cumulative distribution: (batch, vocabulary), (batch,) in [0, 1) -> (batch,) int64."""
+    wide = wide_dtype(logits.device)
+    cumulative = logits.to(wide).softmax(-1).cumsum(-1)
+    # Scaled by the total, which rounding leaves beside 1; `right` never lands on a token of probability zero.
+    target = uniform.to(wide)[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp_(max=logits.shape[-1] - 1)
+
+
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """The widest floats that a device has."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def sample(logits: Tensor, history: Tensor, uniforms: Tensor, config: SamplingConfig) -> Tensor:
+    """The next token of each row.
+
+    logits: (batch, vocabulary), -inf where a token may not come. history: (batch, any) int64, the tokens drawn
+    before, latest last; negative entries are nothing. uniforms: (batch, 2) in [0, 1). Returns (batch,) int64.
+    """
+    if config.temperature == 0:
+        return logits.argmax(-1)
+    tokens = draw(warp(logits, config), uniforms[:, 0])
+    if config.repetition_window and config.repetition_threshold <= 1:
+        recent = history[:, -config.repetition_window :]
+        share = (recent == tokens[:, None]).sum(1) / config.repetition_window
+        repeats = share >= config.repetition_threshold
+        if bool(repeats.any()):
+            tokens = torch.where(repeats, draw(logits, uniforms[:, 1]), tokens)
+    return tokens

@@ -59,17 +59,19 @@ class TokenSets:
         silent[vocabulary.num_text :] = False
         table[self.numbers["words or eos"], silent] = -torch.inf
         self.table = table.to(device)  # (sets, vocabulary)
-        self._reaches = {
+        self._candidates = {
             True: range(
                 min(vocabulary.eos_id, vocabulary.text_id, vocabulary.speech_start), vocabulary.speech_end
             ),
             False: range(0, vocabulary.eos_id + 1),
         }
 
-    def reach(self, rows: "Sequence[Row]") -> range:
+    def candidates(self, rows: "Sequence[Row]") -> range:
         """The tokens among which all that these rows can draw are."""
-        reaches = [self._reaches[isinstance(row, SpeakingRow)] for row in rows]
-        return range(min(reach.start for reach in reaches), max(reach.stop for reach in reaches))
+        ranges = [self._candidates[isinstance(row, SpeakingRow)] for row in rows]
+        return range(
+            min(candidates.start for candidates in ranges), max(candidates.stop for candidates in ranges)
+        )
 
     def number_of(self, row: "Row") -> int:
         """Which set, a row of the table, is open to this row now."""

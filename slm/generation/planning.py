@@ -1,20 +1,51 @@
-"""From a text to what a model reads before it speaks: the start, the document, its spans, passage by passage."""
+"""From texts and recordings to what a model reads before it speaks: sentences, passages, spans, prompts."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from codec import CodecInfo
 from codec.foundation import UserError
-from slm.generation.bounds import SpeechBounds, cut_text
+from data.audio import Resampler
+from slm.generation.config import SpeechBounds
 from slm.generation.grammar import Span, SpeakingRow
-from slm.generation.passages import cut_passages
-from slm.generation.spoken import Prompt
-from slm.models.checkpoint import SpeakingHabits
-from slm.vocabulary import Vocabulary
+from slm.models.checkpoint import SpeechCapabilities
+from slm.vocabulary import Vocabulary, split_words
 
-# what a model with no pace of its own is taken to need for a character: English
-_USUAL_SECONDS_PER_CHARACTER = 0.065
+_NO_TEXT = np.zeros(0, dtype=np.int32)
+# A recording whose loudest tenth of a second is quieter than this (full scale is 0 dB) holds noise at best.
+_SILENCE_DB = -55.0
+_SHORTEST_SECONDS = 0.2
+_LARGEST_SHARE = 0.5  # of what the model reads, for the prompt
+
+# The end of a sentence, with closing quotes and brackets; in scripts without spaces no space follows.
+_SENTENCE = re.compile(r".+?(?:[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』）]*|\n\s*\n|\Z)\s*", re.DOTALL)
+_CLAUSE = re.compile(r".+?(?:[,;:–—][\"'”’»)\]]*(?=\s)|[，、；：]|\Z)\s*", re.DOTALL)
+# A full stop and a space follow these, but they do not end a sentence.
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:mr|mrs|ms|dr|st|prof|vs|no|e\.g|i\.e|etc)|\b[A-Z])\.\s*\Z", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A recording to speak like, or to go on from; `SpeechLM.prompt` makes one of a waveform."""
+
+    codes: np.ndarray  # (frames * num_quantizers,) uint16, a stream
+    text: str | None = None  # what is said in it
+
+
+@dataclass(frozen=True)
+class SpeechRequest:
+    """A text to be spoken, and by whom: a voice of the model's (its first unless set), or that of a prompt."""
+
+    text: str
+    voice: str | None = None
+    prompt: Prompt | None = None
 
 
 @dataclass(frozen=True)
@@ -48,13 +79,18 @@ class Planner:
     def __init__(
         self,
         vocabulary: Vocabulary,
-        habits: SpeakingHabits,
+        capabilities: SpeechCapabilities,
         bounds: SpeechBounds,
         longest: int,
         words_per_span: int | None = None,
     ) -> None:
-        self.vocabulary, self.habits, self.bounds, self.longest = vocabulary, habits, bounds, longest
-        self.words_per_span = words_per_span or habits.words_per_span
+        self.vocabulary, self.capabilities, self.bounds, self.longest = (
+            vocabulary,
+            capabilities,
+            bounds,
+            longest,
+        )
+        self.words_per_span = words_per_span or capabilities.words_per_span
         self.frame_rate = vocabulary.codec.frame_rate
 
     def passages(self, text: str, start: Sequence[int], keeps_voice: bool) -> list[Passage]:
@@ -64,7 +100,7 @@ class Planner:
         one before. Raises UserError when the start leaves no room for a word.
         """
         room = self.longest if keeps_voice else self.longest // 2
-        usual = (self.habits.seconds_per_character or [0.0, _USUAL_SECONDS_PER_CHARACTER, 0.0])[1]
+        _, usual, _ = self.capabilities.pace
         most_seconds = self.bounds.passage_seconds or float("inf")
 
         def fits(piece: str) -> bool:
@@ -85,19 +121,16 @@ class Planner:
 
         Raises UserError for a model that was not trained to speak.
         """
-        vocabulary, frame_rate = self.vocabulary, self.frame_rate
-        if self.habits.speak_format is None:
+        vocabulary = self.vocabulary
+        if self.capabilities.speak_format is None:
             raise UserError(
                 "this model was not trained to speak texts: it has seen neither tts nor aligned documents; "
                 "it can only go on from a recording, without a text"
             )
-        if self.habits.speak_format == "aligned":
+        if self.capabilities.speak_format == "aligned":
             pieces = cut_text(text, vocabulary, self.words_per_span)
             is_part = before is not None or len(pieces) > 1
-            spans = [
-                self.bounds.span(len(piece.text), self.habits, frame_rate, piece.ids, is_part=is_part)
-                for piece in pieces
-            ]
+            spans = [self._span(len(piece.text), piece.ids, is_part) for piece in pieces]
             opening: list[int] = []
             if before is not None:  # one long span; the new words follow as spans of their own
                 opening = [
@@ -112,9 +145,129 @@ class Planner:
         given = [] if before is None else vocabulary.codes_to_ids(before.codes).tolist()
         words = vocabulary.encode_text(said + text).tolist()
         ids = [*start, vocabulary.text_id, *words, vocabulary.speech_id, *given]
-        return Passage(text, np.array(ids), [self.bounds.span(len(text), self.habits, frame_rate)], [text])
+        return Passage(text, np.array(ids), [self._span(len(text), _NO_TEXT)], [text])
+
+    def _span(self, characters: int, text_ids: np.ndarray, is_part: bool = False) -> Span:
+        """The limits of the speech for so many characters; a part of a sentence may be faster than a whole one."""
+        fast, _, slow = self.capabilities.pace
+        least = self.bounds.fastest * (0.5 if is_part else 1.0) * fast * characters
+        most = self.bounds.slowest * slow * characters + self.bounds.pause_seconds
+        return Span(int(least * self.frame_rate), max(1, round(most * self.frame_rate)), text_ids)
 
     def after(self, passage: Passage, row: SpeakingRow, start: Sequence[int], then: Passage) -> Passage:
         """The passage `then` as it goes on from one that was spoken: how a voice without a name is kept."""
         codes = self.vocabulary.ids_to_codes(np.asarray(row.drawn))
         return self.document(then.text, start, Prompt(codes, passage.text))
+
+
+@dataclass(frozen=True)
+class TextSpan:
+    """A few words of a text."""
+
+    text: str
+    ids: np.ndarray  # (tokens,) int32
+
+
+def cut_text(text: str, vocabulary: Vocabulary, words_per_span: int) -> list[TextSpan]:
+    """A text as spans of so many words, which join to it exactly; what nobody speaks stays with the word before it."""
+    units: list[list[int]] = []
+    pieces = split_words(text)
+    for index, piece in enumerate(pieces):
+        if not units or any(map(str.isalnum, piece)):
+            # Leading marks wait for the first word.
+            if len(units) == 1 and not any(str.isalnum(c) for i in units[0] for c in pieces[i]):
+                units[0].append(index)
+            else:
+                units.append([index])
+        else:
+            units[-1].append(index)
+    ids = vocabulary.encode_words(text)
+    spans = []
+    for start in range(0, len(units), words_per_span):
+        members = [index for unit in units[start : start + words_per_span] for index in unit]
+        spans.append(
+            TextSpan(
+                "".join(pieces[index] for index in members), np.concatenate([ids[index] for index in members])
+            )
+        )
+    return spans
+
+
+def split_sentences(text: str) -> list[str]:
+    """A text as sentences, white space behind them included: they join to the text exactly."""
+    sentences: list[str] = []
+    for piece in _SENTENCE.findall(text):
+        if sentences and _ABBREVIATION.search(sentences[-1]):
+            sentences[-1] += piece
+        else:
+            sentences.append(piece)
+    return sentences
+
+
+def cut_passages(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """A text as passages that fit, as few as can be had by taking sentence after sentence; they join to it exactly.
+
+    A sentence that does not fit alone is cut behind a comma or the like, where that does not help between words, and
+    at worst inside a word. What holds no letter or digit stays with its neighbour; a single character always passes.
+    """
+    passages: list[str] = []
+    for piece in _fitting(text, fits, 0):
+        joined = passages[-1] + piece if passages else piece
+        silent = passages and not (_sounds(piece) and _sounds(passages[-1]))
+        if passages and (silent or fits(joined)):
+            passages[-1] = joined
+        else:
+            passages.append(piece)
+    return passages
+
+
+_CUTS: tuple[Callable[[str], list[str]], ...] = (split_sentences, _CLAUSE.findall, split_words, list)
+
+
+def _fitting(text: str, fits: Callable[[str], bool], level: int) -> Iterator[str]:
+    """The pieces of a text that fit, cut as coarsely as each allows."""
+    for piece in _CUTS[level](text):
+        if level + 1 == len(_CUTS) or fits(piece):
+            yield piece
+        else:
+            yield from _fitting(piece, fits, level + 1)
+
+
+def _sounds(text: str) -> bool:
+    return any(map(str.isalnum, text))
+
+
+def prompt_from(waveform: Tensor, sampling_rate: int, codec: CodecInfo, name: str) -> Tensor:
+    """A recording (samples,) at any rate as (samples,) at the codec's.
+
+    Raises UserError, naming the recording, when there is nothing in it to follow.
+    """
+    if not len(waveform) or not bool(torch.isfinite(waveform).all()):
+        raise UserError(f"{name} holds {'NaN or infinite samples' if len(waveform) else 'no samples'}")
+    seconds = len(waveform) / sampling_rate
+    if seconds < _SHORTEST_SECONDS:
+        raise UserError(f"{name} is {seconds:.2f} s long: give some seconds of speech")
+    window = max(1, sampling_rate // 10)
+    power = waveform.float().square()[: max(1, len(waveform) // window) * window]
+    loudest = power.reshape(-1, min(window, len(power))).mean(1).max()
+    level = 10 * torch.log10(loudest.clamp_min(1e-12)).item()
+    if level < _SILENCE_DB:
+        raise UserError(
+            f"{name} is silent ({level:.0f} dB at its loudest): give a recording in which somebody speaks"
+        )
+    resampler = Resampler(sampling_rate, codec.sampling_rate)
+    return torch.cat([resampler.push(waveform.float()), resampler.finish()])
+
+
+def check_prompt(prompt: Prompt, vocabulary: Vocabulary, longest: int) -> None:
+    """Raise UserError for a prompt that takes more than its share of the `longest` tokens that a model reads."""
+    text = 0 if prompt.text is None else len(vocabulary.encode_text(prompt.text))
+    speech = len(vocabulary.codes_to_ids(prompt.codes))
+    room = int(longest * _LARGEST_SHARE)
+    if text + speech <= room:
+        return
+    rate = vocabulary.codec.frame_rate * vocabulary.num_quantizers
+    raise UserError(
+        f"the prompt is too long: {speech / rate:.1f} s, and this model follows up to "
+        f"{max(0, room - text) / rate:.1f} s{' with this text' if text else ''}; give a part of it"
+    )

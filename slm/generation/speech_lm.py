@@ -1,56 +1,46 @@
 """A speech language model in use: it speaks, goes on speaking, and writes down what it hears."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from codec import CodecInfo, load_codec
+from codec import Codec, CodecInfo, load_codec
 from codec.foundation import UserError
 from codec.streaming_codec import stream_decoder
-from slm.bundled import find_slm
-from slm.generation.bounds import SpeechBounds
+from slm.generation.config import SamplingConfig, SpeechBounds
 from slm.generation.decoders import Decoder, TransformersDecoder, decoder_for
 from slm.generation.generate import generate, generation_steps
 from slm.generation.grammar import Span, SpeakingRow, TokenSets, WritingRow
-from slm.generation.prompts import check_prompt, prompt_from
-from slm.generation.rescoring import text_log_probability
-from slm.generation.sampling import SamplingConfig
-from slm.generation.speaking import Passage, Planner
-from slm.generation.speech_stream import SpeechStream
-from slm.generation.spoken import (
+from slm.generation.planning import Passage, Planner, Prompt, SpeechRequest, check_prompt, prompt_from
+from slm.generation.results import (
     CUT_MEANS,
-    Prompt,
     SpeakingProgress,
-    SpeechRequest,
+    SpeechStream,
     SpokenResult,
     SpokenSpan,
     TranscribedResult,
+    Watcher,
     said_cuts,
     spans_of,
 )
-from slm.models.checkpoint import SpeakingHabits, load_checkpoint
+from slm.models.checkpoint import SpeechCapabilities, find_slm, load_checkpoint
+from slm.models.likelihood import text_log_probability
 from slm.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from codec import Codec
 
 _SAMPLING = SamplingConfig()
 _GREEDY = SamplingConfig(temperature=0.0)
 _BOUNDS = SpeechBounds()
 _BATCHES_AHEAD = (
-    4  # requests of so many batches are looked at together, so that texts of one length share a batch
+    4  # requests of so many batches are sorted together, so that texts of one length share a batch
 )
-
-Watcher = Callable[[SpeakingProgress], None]
 
 
 class SpeechLM:
@@ -58,16 +48,16 @@ class SpeechLM:
 
     def __init__(
         self,
-        model: "PreTrainedModel",
+        model: PreTrainedModel,
         vocabulary: Vocabulary,
-        habits: SpeakingHabits,
+        capabilities: SpeechCapabilities,
         decoder: Decoder | None = None,
     ) -> None:
         """`decoder`: what generates with the model; its own forward pass unless set."""
         self.model = model.eval()
         self.decoder = decoder or TransformersDecoder(model)
         self.vocabulary = vocabulary
-        self.habits = habits
+        self.capabilities = capabilities
         self.sets = TokenSets(vocabulary, model.device)
 
     @classmethod
@@ -81,10 +71,10 @@ class SpeechLM:
         directory = find_slm(name_or_path)
         vocabulary = Vocabulary.from_pretrained(directory)
         model = load_checkpoint(directory, device, dtype)
-        return cls(model, vocabulary, SpeakingHabits.read(directory), decoder_for(model))
+        return cls(model, vocabulary, SpeechCapabilities.read(directory), decoder_for(model))
 
     @cached_property
-    def codec(self) -> "Codec":
+    def codec(self) -> Codec:
         """The codec whose codes this model speaks; loaded when first needed.
 
         Raises UserError when it is another one by now.
@@ -267,7 +257,7 @@ class SpeechLM:
         """Load the codec, and speak and listen once: what libraries set up at the first call is then not waited for."""
         codes = self.encode(torch.zeros(self.vocabulary.codec.sampling_rate))
         self.continue_speech(Prompt(codes), seconds=0.5)
-        if self.habits.speak_format is not None:
+        if self.capabilities.speak_format is not None:
             for _ in self.stream("a"):
                 pass
 
@@ -281,7 +271,7 @@ class SpeechLM:
         vocabulary = self.vocabulary
         ids = np.array([vocabulary.speech_id, *vocabulary.codes_to_ids(codes).tolist(), vocabulary.text_id])
         seconds = len(codes) / (vocabulary.codec.num_quantizers * vocabulary.codec.frame_rate)
-        fastest = (self.habits.seconds_per_character or [0.045])[0]
+        fastest, _, _ = self.capabilities.pace
         row = WritingRow(ids, max_tokens=20 + round(2 * seconds / fastest), vocabulary=vocabulary)
         generate(self.decoder, [row], self.sets, _GREEDY, seed=0)
         cuts = [] if row.cut is None else [f"the transcript was cut: {CUT_MEANS[row.cut]}"]
@@ -319,7 +309,7 @@ class SpeechLM:
     # ---- how
 
     def _planner(self, bounds: SpeechBounds, words_per_span: int | None) -> Planner:
-        return Planner(self.vocabulary, self.habits, bounds, self.decoder.longest, words_per_span)
+        return Planner(self.vocabulary, self.capabilities, bounds, self.decoder.longest, words_per_span)
 
     def _plan(self, request: SpeechRequest, planner: Planner) -> tuple[list[Passage], list[int]]:
         """The passages of a text, and what says whose voice it is: a tag, a prompt, or nothing."""
@@ -434,7 +424,7 @@ class SpeechLM:
         """An utterance of the same speaker, as a whole document before the one that is asked for."""
         if prompt is None:
             return []
-        if not self.habits.prompts:
+        if not self.capabilities.prompts:
             raise UserError(
                 "this model was not trained to follow a recording's voice, it does not clone strangers: choose one of "
                 f"its voices ({', '.join(self.vocabulary.voices) or 'it has none'})"
@@ -454,7 +444,7 @@ class SpeechLM:
             raise UserError(f"there is nothing to say in the text {text!r}")
 
     def _check_hears(self) -> None:
-        if "asr" not in self.habits.formats:
+        if "asr" not in self.capabilities.formats:
             raise UserError("this model was not trained to write down speech: it has seen no asr documents")
 
 
@@ -504,15 +494,3 @@ class _Watch:
         """These passages are spoken."""
         self._words += sum(len(text.split()) for passage in passages for text in passage.texts)
         self._tokens += sum(len(row.drawn) for row in rows)
-
-
-__all__ = [
-    "Prompt",
-    "SpeakingProgress",
-    "SpeechLM",
-    "SpeechRequest",
-    "SpeechStream",
-    "SpokenResult",
-    "SpokenSpan",
-    "TranscribedResult",
-]

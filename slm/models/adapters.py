@@ -2,32 +2,35 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from peft import (
+    LoraConfig,
+    PeftModel,
+    TrainableTokensConfig,
+    get_peft_model,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from codec.foundation import UserError, first_line, seed_globals
-from slm.models.start_config import TuningConfig
+from slm.models.config import TuningConfig
 from slm.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 
 
 def attach_adapter(
-    model: "PreTrainedModel", tuning: TuningConfig, vocabulary: Vocabulary, base: str, seed: int
-) -> "PeftModel":
+    model: PreTrainedModel, tuning: TuningConfig, vocabulary: Vocabulary, base: str, seed: int
+) -> PeftModel:
     """Freeze a model but for what `tuning` trains, in place; the result is the same model as PEFT sees it.
 
     base: where the pretrained model is found again, for whoever loads the adapter. Raises UserError for modules that
     the model has not.
     """
-    from peft import LoraConfig, TrainableTokensConfig, get_peft_model
-
     # Text tokens come first: all that follows them is ours.
     rows = list(range(vocabulary.num_text, len(vocabulary)))
     layers: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
@@ -57,7 +60,7 @@ def attach_adapter(
     return adapted  # type: ignore[return-value]
 
 
-def save_adapter(directory: Path, adapted: "PeftModel", weights: dict[str, Tensor] | None = None) -> None:
+def save_adapter(directory: Path, adapted: PeftModel, weights: dict[str, Tensor] | None = None) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors`.
 
     weights: of the whole model by name, where they are not in the model itself (it is sharded).
@@ -67,11 +70,8 @@ def save_adapter(directory: Path, adapted: "PeftModel", weights: dict[str, Tenso
     (directory / "README.md").unlink(missing_ok=True)  # a card to be filled in, which nobody would
 
 
-def load_adapter_weights(adapted: "PeftModel", directory: Path) -> None:
+def load_adapter_weights(adapted: PeftModel, directory: Path) -> None:
     """Put back what `save_adapter` wrote, bit for bit."""
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
-
     outcome: Any = set_peft_model_state_dict(adapted, load_file(directory / ADAPTER_FILE))
     if outcome.unexpected_keys:
         raise UserError(f"{directory}: its adapter is of another model ({outcome.unexpected_keys[0]})")
@@ -83,13 +83,11 @@ def base_of(directory: Path) -> str:
     return config["base_model_name_or_path"]
 
 
-def merge_adapter(model: "PreTrainedModel", directory: Path) -> "PreTrainedModel":
+def merge_adapter(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
     """The base model with an adapter's weights in its own; in place.
 
     Raises UserError when they do not belong together.
     """
-    from peft import PeftModel
-
     vocabulary = Vocabulary.from_pretrained(directory)
     model.resize_token_embeddings(len(vocabulary), mean_resizing=False)
     try:

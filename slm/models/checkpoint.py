@@ -1,34 +1,74 @@
-"""What a speech language model is on disk: a plain transformers checkpoint, its tokenizer, and `speech.json`."""
+"""A speech language model on disk: a plain transformers checkpoint, its tokenizer, and `speech.json`."""
 
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from codec.foundation import UserError, first_line, write_json
+from codec.foundation import UserError, first_line, whole_directory, write_json
 from codec.foundation.quiet import without_progress_bars
-from slm.bundled import find_slm
 from slm.models.adapters import ADAPTER_CONFIG, base_of, merge_adapter
 from slm.vocabulary import SPEECH_FILE, Vocabulary
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 MODEL_FILE = "model.safetensors"
+BUNDLED = Path(__file__).parents[1] / "checkpoints"
+
+
+def bundled_slms() -> list[str]:
+    """Names of the speech language models that come with the package."""
+    if not BUNDLED.is_dir():
+        return []
+    return sorted(path.name for path in BUNDLED.iterdir() if (path / "config.json").is_file())
+
+
+def find_slm(name_or_path: str | Path) -> Path:
+    """The directory of a model that is given by bundled name, directory, run directory, or hub id.
+
+    A hub id is downloaded, unless it was before. Raises UserError when there is no such model, naming the bundled
+    ones.
+    """
+    name, path = str(name_or_path), Path(name_or_path)
+    if name in bundled_slms():
+        return BUNDLED / name
+    for directory in (path, path / "final"):
+        if (directory / "config.json").is_file() or (directory / "adapter_config.json").is_file():
+            return directory
+    if path.exists():
+        raise UserError(
+            f"{name} holds no language model: expected a directory with config.json, or the adapter of one"
+        )
+    bundled = ", ".join(bundled_slms()) or "none"
+    missing = UserError(
+        f"no language model {name}: expected a bundled one ({bundled}), a directory or a hub id"
+    )
+    if name.count("/") != 1 or name.startswith((".", "/")):
+        raise missing
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise missing from error
 
 
 @dataclass(frozen=True)
-class SpeakingHabits:
-    """What generation has to know of the data that a model was trained on; `speaking` in `speech.json`."""
+class SpeechCapabilities:
+    """What a model learned to do, by the data that it was trained on; `speaking` in `speech.json`.
 
-    formats: list[str] = field(
-        default_factory=lambda: ["tts"]
-    )  # document formats, as slm.documents names them
-    words_per_span: int = 2  # of `aligned`
-    prompts: bool = False  # whether documents followed a prompt utterance
-    # Seconds of speech for a character of text: of the fastest 1 %, the median and the slowest 1 % of utterances.
+    Attributes:
+        formats: the document formats that it was trained on.
+        words_per_span: words in one span of an `aligned` document.
+        prompts: whether documents followed a prompt utterance.
+        seconds_per_character: seconds of speech for a character of text, of the fastest 1 %, the median and the
+            slowest 1 % of utterances; None: not known.
+    """
+
+    formats: list[str] = field(default_factory=lambda: ["tts"])
+    words_per_span: int = 2
+    prompts: bool = False
     seconds_per_character: list[float] | None = None
 
     @property
@@ -36,8 +76,14 @@ class SpeakingHabits:
         """The document format for text to speech: `aligned` where it was trained, else `tts`; None for neither."""
         return next((name for name in ("aligned", "tts") if name in self.formats), None)
 
+    @property
+    def pace(self) -> tuple[float, float, float]:
+        """Seconds for a character: fastest, usual, slowest. Those of English where the model does not know its own."""
+        fast, usual, slow = self.seconds_per_character or (0.045, 0.065, 0.1)
+        return fast, usual, slow
+
     @classmethod
-    def read(cls, directory: Path) -> "SpeakingHabits":
+    def read(cls, directory: Path) -> "SpeechCapabilities":
         """From a checkpoint; the defaults where it does not say."""
         there = json.loads((directory / SPEECH_FILE).read_text(encoding="utf-8")).get("speaking", {})
         return cls(**{entry.name: there[entry.name] for entry in fields(cls) if entry.name in there})
@@ -45,17 +91,15 @@ class SpeakingHabits:
 
 def save_checkpoint(
     directory: Path,
-    model: "PreTrainedModel",
+    model: PreTrainedModel,
     vocabulary: Vocabulary,
-    habits: SpeakingHabits,
+    capabilities: SpeechCapabilities,
     weights: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write `config.json`, `model.safetensors`, `generation_config.json`, tokenizer files and `speech.json`.
 
     weights: by name, where they are not in the model itself (it is sharded).
     """
-    from transformers import GenerationConfig
-
     model.generation_config = GenerationConfig(eos_token_id=vocabulary.eos_id, pad_token_id=vocabulary.pad_id)
     # One file, whatever the size up to what one machine holds: shards would be one more thing to keep whole.
     with without_progress_bars():
@@ -66,14 +110,14 @@ def save_checkpoint(
         write_json(
             directory / "config.json", config | {"rope_theta": config["rope_parameters"]["rope_theta"]}
         )
-    save_vocabulary(directory, vocabulary, habits)
+    save_vocabulary(directory, vocabulary, capabilities)
 
 
-def save_vocabulary(directory: Path, vocabulary: Vocabulary, habits: SpeakingHabits) -> None:
+def save_vocabulary(directory: Path, vocabulary: Vocabulary, capabilities: SpeechCapabilities) -> None:
     """Write the tokenizer files and `speech.json`."""
     vocabulary.save_pretrained(directory)
     speech = json.loads((directory / SPEECH_FILE).read_text(encoding="utf-8"))
-    write_json(directory / SPEECH_FILE, speech | {"speaking": asdict(habits)})
+    write_json(directory / SPEECH_FILE, speech | {"speaking": asdict(capabilities)})
 
 
 def load_checkpoint(
@@ -81,19 +125,17 @@ def load_checkpoint(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     attention: str | None = None,
-) -> "PreTrainedModel":
+) -> PreTrainedModel:
     """The model of a checkpoint directory, in eval mode; an adapter comes merged with the model that it is for.
 
     attention: what transformers calls `attn_implementation`; its own choice unless set.
 
     Raises UserError when the directory holds no model that transformers can load.
     """
-    from transformers import AutoModelForCausalLM
-
     if (directory / ADAPTER_CONFIG).is_file():
         base = load_checkpoint(find_slm(base_of(directory)), dtype=dtype, attention=attention)
         merged: torch.nn.Module = merge_adapter(base, directory)
-        return cast("PreTrainedModel", merged.to(device).eval())
+        return cast(PreTrainedModel, merged.to(device).eval())
     if not (directory / "config.json").is_file():
         raise UserError(f"{directory}: not a language model, config.json is missing")
     try:
@@ -108,4 +150,21 @@ def load_checkpoint(
     except (ImportError, OSError, ValueError) as error:
         reason = first_line(error)
         raise UserError(f"{directory}: its model cannot be loaded ({reason})") from None
-    return cast("PreTrainedModel", model.to(device).eval())
+    return cast(PreTrainedModel, model.to(device).eval())
+
+
+def merge(adapter: str | Path, output: str | Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write an adapter's model with the adapter in its weights, as a plain SLM checkpoint.
+
+    adapter: its directory or run. Raises UserError when that is no adapter, or its model is not to be found.
+    """
+    directory = find_slm(adapter)
+    if not (directory / ADAPTER_CONFIG).is_file():
+        raise UserError(f"{adapter} is no adapter but a model by itself: there is nothing to merge")
+    # Low-rank products are added in full precision, whatever is written.
+    model = load_checkpoint(directory, dtype=torch.float32)
+    torch.nn.Module.to(model, dtype)
+    with whole_directory(output) as target:
+        save_checkpoint(
+            target, model, Vocabulary.from_pretrained(directory), SpeechCapabilities.read(directory)
+        )

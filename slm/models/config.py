@@ -1,14 +1,9 @@
-"""The language model's shape: one dial, a named size, or every field of a transformers config."""
+"""Settings of language models: their shape, what they start from, and which of their weights learn."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from codec.foundation import UserError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
-    from slm.vocabulary import Vocabulary
 
 # layers, hidden size: the dial's defaults (64 wide a layer) where a size has no reason to differ.
 SIZES: dict[str, tuple[int, int]] = {
@@ -18,7 +13,7 @@ SIZES: dict[str, tuple[int, int]] = {
     "medium": (24, 1024),
     "large": (28, 2048),
 }
-_WIDTH_PER_LAYER = 64
+WIDTH_PER_LAYER = 64
 
 
 @dataclass
@@ -78,52 +73,57 @@ class ModelConfig:
             )
 
 
-def transformers_config(
-    model: ModelConfig, vocabulary: "Vocabulary", dtype: str = "float32"
-) -> "PreTrainedConfig":
-    """The transformers config of a model over this vocabulary.
+@dataclass
+class StartConfig:
+    """Go on from a pretrained model: a text language model (as in TWIST, arXiv 2305.13009) or one of ours.
 
-    Raises UserError for fields that do not fit together.
+    Its tokenizer is extended by control tokens, voice tags and speech tokens, unless it has them; tokens that it
+    knows keep their embeddings. What else it can read it goes on reading: no text token changes its number.
     """
-    from transformers import LlamaConfig, Qwen3Config
 
-    layers, width = SIZES[model.size] if model.size else (model.layers, None)
-    hidden = model.hidden_size or width or _WIDTH_PER_LAYER * layers
-    if hidden % model.head_dim:
-        raise UserError(
-            f"model.hidden_size {hidden} is not a multiple of model.head_dim {model.head_dim}: change one of them"
-        )
-    heads = hidden // model.head_dim
-    key_value_heads = model.key_value_heads or heads
-    if heads % key_value_heads:
-        raise UserError(f"model.key_value_heads {key_value_heads} does not divide the {heads} heads")
-    fields: dict[str, Any] = {
-        "vocab_size": len(vocabulary),
-        "hidden_size": hidden,
-        "intermediate_size": model.intermediate_size or max(64, round(hidden * 8 / 3 / 64) * 64),
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": key_value_heads,
-        "head_dim": model.head_dim,
-        "max_position_embeddings": model.max_positions,
-        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_theta},
-        "tie_word_embeddings": model.tie_embeddings,
-        "attention_dropout": model.attention_dropout,
-        "attention_bias": False,
-        "use_cache": True,
-        "bos_token_id": None,
-        "eos_token_id": vocabulary.eos_id,
-        "pad_token_id": vocabulary.pad_id,
-        "dtype": dtype,
-    }
-    given = dict(model.config or {})
-    clash = {"vocab_size", "model_type"} & given.keys()
-    if clash:
-        raise UserError(
-            f"model.config may not set {', '.join(sorted(clash))}: these follow from the vocabulary"
-        )
-    kind = LlamaConfig if model.family == "llama" else Qwen3Config
-    try:
-        return kind(**(fields | given))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"model.config does not make a {model.family} model: {error}") from error
+    model: str
+    """A causal language model with a fast tokenizer: directory, hub id, name of a bundled model, or a
+    training run."""
+    speech_embeddings: Literal["keep", "codebook", "mean", "map"] | None = None
+    """Where the speech tokens' embeddings start. keep: from the speech model's own; codebook: from a
+    random projection of the codec's effective codebook, with the mean and scale of the existing
+    embeddings; mean: from the mean of those; map: from those of the codes that `code_map` names. Unset:
+    keep where the model speaks the datasets' codec, else codebook."""
+    code_map: str | None = None
+    """For a speech model whose codec changed: a .npy file with the old code that each new code sounds
+    like, (codes,) integers, or the share of each old code, (codes, old codes), rows summing to 1.
+    `codec-slm map-codes` makes it."""
+
+    def __post_init__(self) -> None:
+        if self.speech_embeddings not in (None, "keep", "codebook", "mean", "map"):
+            raise UserError(
+                f"unknown start_from.speech_embeddings {self.speech_embeddings!r}: choose keep, codebook, mean or map"
+            )
+        if (self.speech_embeddings == "map") != (self.code_map is not None):
+            raise UserError("start_from.speech_embeddings map and start_from.code_map go together: give both")
+
+
+@dataclass
+class TuningConfig:
+    """Which weights of a pretrained model learn. Every mode but full saves an adapter (PEFT)."""
+
+    mode: Literal["full", "lora", "embeddings"] = "full"
+    """full: all weights. lora: low-rank additions to the decoder's matrices (arXiv 2106.09685), and the
+    embeddings of all tokens that are not text. embeddings: those embeddings alone, so that the model first
+    learns what speech tokens mean."""
+    rank: int = 16
+    """Rank of the additions."""
+    alpha: int = 32
+    """The low-rank product is scaled by alpha / rank."""
+    dropout: float = 0.0
+    """Dropout on the input of the low-rank additions."""
+    target_modules: list[str] | None = None
+    """Names of the matrices; unset: all of the decoder's."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("full", "lora", "embeddings"):
+            raise UserError(f"unknown tuning.mode {self.mode!r}: choose full, lora or embeddings")
+        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+            raise UserError(
+                "tuning.rank is at least 1, tuning.alpha above 0, tuning.dropout from 0 to below 1"
+            )

@@ -1,23 +1,20 @@
-"""Reading sequences with a language model: how likely it finds each token."""
+"""How likely a language model finds sequences, and a text after speech."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
-from slm.training.loss import places_at_once
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from slm.vocabulary import Vocabulary
 
 _BATCH_TOKENS = 8_192  # padded tokens that are read at once
-_LOGITS_MIB = 256.0  # logits that are there at once
+_LOGITS_AT_ONCE = 1 << 26  # float32 numbers, 256 MiB
 
 
 @torch.inference_mode()
 def token_log_probabilities(
-    model: "PreTrainedModel",
+    model: PreTrainedModel,
     sequences: Sequence[np.ndarray],
     pad_id: int,
     on_progress: Callable[[int], object] | None = None,
@@ -29,6 +26,7 @@ def token_log_probabilities(
     share of the whole vocabulary's, as in training. `on_progress` is told how many sequences were just read.
     """
     head = model.get_output_embeddings()
+    chunk = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)  # tokens
     order = sorted(range(len(sequences)), key=lambda number: len(sequences[number]), reverse=True)
     results: dict[int, np.ndarray] = {}
     while order:
@@ -46,11 +44,6 @@ def token_log_probabilities(
         there = torch.arange(width - 1)[None] < torch.tensor(lengths)[:, None] - 1  # (rows, width - 1)
         there = there.to(model.device)
         states, targets = hidden[:, :-1][there], read[:, 1:][there]  # (tokens, dim), (tokens,)
-        chunk = (
-            places_at_once(len(targets), model.config.vocab_size, hidden.dtype, _LOGITS_MIB)
-            if len(targets)
-            else 1
-        )
         told = [np.zeros(0)]
         for start in range(0, len(targets), chunk):
             logits = head(states[start : start + chunk]).float()
@@ -62,3 +55,16 @@ def token_log_probabilities(
         if on_progress is not None:
             on_progress(len(rows))
     return [results[number] for number in range(len(sequences))]
+
+
+def text_log_probability(
+    model: PreTrainedModel, vocabulary: Vocabulary, speech_ids: Sequence[np.ndarray], text: str
+) -> list[float]:
+    """log p(text, end | speech) of each utterance, by the model's own `asr` documents, nats per token.
+
+    speech_ids: token ids, (tokens,) int32 each.
+    """
+    said = [vocabulary.text_id, *vocabulary.encode_text(text).tolist(), vocabulary.eos_id]
+    documents = [np.array([vocabulary.speech_id, *ids.tolist(), *said]) for ids in speech_ids]
+    told = token_log_probabilities(model, documents, vocabulary.pad_id)
+    return [float(nats[1 - len(said) :].mean()) for nats in told]

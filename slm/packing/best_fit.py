@@ -7,8 +7,17 @@ space left, are moved in bulk, so that the time goes with the number of differen
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from slm.array_cache import cache_root, load_or_make, write_arrays
+
+_VERSION = 1  # of the algorithm: another one makes other plans of the same lengths
+_SMALL = 200_000  # documents: fewer are packed faster than a plan is written and read
+_KEPT = 8  # plans on the disk: that of an epoch is of no use after it
 
 
 @dataclass(frozen=True)
@@ -22,7 +31,7 @@ class PackingPlan:
     documents: np.ndarray  # (pieces,) int32, which document, block by block
     starts: (
         np.ndarray
-    )  # (pieces,) int32, where in the document the piece begins; 0 but for pieces of cut documents
+    )  # (pieces,) int32, where in the document the piece begins; above 0 for cut documents only
     block_starts: np.ndarray  # (blocks + 1,) int64, the first piece of each block
     block_length: int
     tokens: int  # of all documents
@@ -137,3 +146,31 @@ def _cut(lengths: np.ndarray, block_length: int) -> tuple[np.ndarray, np.ndarray
     part = np.arange(len(documents)) - np.repeat(np.cumsum(counts) - counts, counts)
     starts = (part * block_length).astype(np.int32)
     return documents, starts, np.minimum(lengths[documents] - starts, block_length).astype(np.int32)
+
+
+def plan_blocks(lengths: np.ndarray, block_length: int) -> PackingPlan:
+    """`pack`, but of many documents once for all processes of a machine, and mapped into memory."""
+    if len(lengths) < _SMALL:
+        return pack(lengths, block_length)
+    key = blake2b(np.asarray(lengths, dtype=np.int32).tobytes(), digest_size=16, person=b"packing plan")
+    key.update(f"{_VERSION} {block_length}".encode())
+    cached = load_or_make(
+        cache_root() / "plans" / key.hexdigest(),
+        lambda directory: _write(directory, pack(lengths, block_length)),
+        kept=_KEPT,
+    )
+    arrays, facts = cached.arrays, cached.facts
+    return PackingPlan(
+        arrays["documents"],
+        arrays["starts"],
+        arrays["block_starts"],
+        facts["block_length"],
+        facts["tokens"],
+        facts["cut_documents"],
+    )
+
+
+def _write(directory: Path, plan: PackingPlan) -> dict[str, Any]:
+    names = ("documents", "starts", "block_starts")
+    write_arrays(directory, {name: getattr(plan, name) for name in names})
+    return {"block_length": plan.block_length, "tokens": plan.tokens, "cut_documents": plan.cut_documents}

@@ -9,26 +9,24 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import floor
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from codec.foundation import generator
-from slm.documents import DocumentConfig, Documents, Source, TextRows
+from data.token_dataset import TokenStream
+from slm.documents.config import DocumentConfig
+from slm.documents.documents import Documents
 from slm.documents.formats import texts_needed
-from slm.documents.measure import read_sizes
+from slm.documents.rows import Source, TextRows, read_sizes
 from slm.packing.blocks import PackedBlocks
 from slm.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from data.token_dataset import TokenStream
 
 
 @dataclass(frozen=True)
 class StreamedSource:
-    """The training split of a streamed dataset in a mixture; `weight` and `voice` as in `slm.documents.Source`."""
+    """The training split of a streamed dataset in a mixture; `weight` and `voice` as in `slm.documents.rows.Source`."""
 
-    stream: "TokenStream"
+    stream: TokenStream
     weight: float | None = None
     voice: str | None = None
 

@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from codec.foundation import AdamWConfig, Schedule, UserError
-from slm.documents import DocumentConfig
-from slm.models.configuration import ModelConfig
-from slm.models.start_config import StartConfig, TuningConfig
-from slm.text.config import TextDatasetConfig, ValidationConfig
+from slm.documents.config import DocumentConfig, TextDatasetConfig, ValidationConfig
+from slm.models.config import ModelConfig, StartConfig, TuningConfig
 
 
 @dataclass

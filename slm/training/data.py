@@ -11,16 +11,15 @@ from codec import CodecInfo, load_codec
 from codec.foundation import UserError
 from data import TokenDataset
 from data.token_dataset import TokenStream, is_address
-from slm.documents import Documents, Source, TextRows, TokenRows
-from slm.documents.measure import speaker_numbers
-from slm.models.checkpoint import SpeakingHabits
+from slm.array_cache import cache_root
+from slm.documents.config import TextDatasetConfig, ValidationConfig
+from slm.documents.documents import Documents
+from slm.documents.rows import Source, TextRows, TokenRows, speaker_numbers
+from slm.documents.text_dataset import open_texts
+from slm.models.checkpoint import SpeechCapabilities
 from slm.models.warm_start import Start
-from slm.packing.array_cache import cache_root
-from slm.packing.block_stream import BlockStream, StreamPosition
-from slm.packing.blocks import PackedBlocks
+from slm.packing.blocks import BlockStream, PackedBlocks, StreamPosition
 from slm.packing.shard_windows import BlocksAhead, ShardWindows, StreamedSource
-from slm.text.config import TextDatasetConfig, ValidationConfig
-from slm.text.dataset import open_texts
 from slm.training.config import DatasetConfig, SLMTrainingConfig
 from slm.vocabulary import Vocabulary
 
@@ -211,7 +210,7 @@ def _speakers(config: SLMTrainingConfig, datasets: Sequence[TokenRows]) -> list[
     return sorted(names)
 
 
-def speaking_habits(data: TrainingData) -> SpeakingHabits:
+def speech_capabilities(data: TrainingData) -> SpeechCapabilities:
     """What generation must know of the data: the prompt formats, and how long a character takes to say."""
     config = data.config
     documents = (config.decay_documents if config.decay_changes_data else None) or config.documents
@@ -223,7 +222,7 @@ def speaking_habits(data: TrainingData) -> SpeakingHabits:
             text = dataset.text(row)
             if text and seconds[row]:
                 speeds.append(float(seconds[row]) / len(text))
-    return SpeakingHabits(
+    return SpeechCapabilities(
         formats=formats,
         words_per_span=max(1, (documents.min_words + documents.max_words) // 2),
         prompts=documents.prompt_probability > 0,

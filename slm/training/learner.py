@@ -25,10 +25,9 @@ from codec.foundation import (
 from slm.models.adapters import attach_adapter, load_adapter_weights, save_adapter
 from slm.models.attention import PER_DOCUMENT
 from slm.models.build import add_dropout, build_model
-from slm.models.checkpoint import MODEL_FILE, SpeakingHabits, save_checkpoint, save_vocabulary
+from slm.models.checkpoint import MODEL_FILE, SpeechCapabilities, save_checkpoint, save_vocabulary
 from slm.models.warm_start import Start, start_model
-from slm.packing.block_stream import stack
-from slm.packing.blocks import Block
+from slm.packing.blocks import Block, stack
 from slm.training.config import SLMTrainingConfig
 from slm.training.data import TrainingData
 from slm.training.loss import LossSums, PackedLanguageModel
@@ -167,15 +166,15 @@ class Snapshot:
     weights: dict[str, Tensor] | None
     tensors: dict[str, Tensor]
 
-    def write_model(self, directory: Path, habits: SpeakingHabits) -> None:
+    def write_model(self, directory: Path, capabilities: SpeechCapabilities) -> None:
         """Write an SLM checkpoint, or an adapter."""
         learner = self.learner
         vocabulary = learner.data.vocabulary
         if learner.adapted is None:
-            save_checkpoint(directory, learner.model, vocabulary, habits, self.weights)
+            save_checkpoint(directory, learner.model, vocabulary, capabilities, self.weights)
         else:
             save_adapter(directory, learner.adapted, self.weights)
-            save_vocabulary(directory, vocabulary, habits)
+            save_vocabulary(directory, vocabulary, capabilities)
 
     def write_state(self, directory: Path, counters: dict) -> None:
         """Write what training needs beside the model to resume."""

@@ -23,10 +23,9 @@ from codec.foundation import (
     sum_over_processes,
     whole_directory,
 )
-from slm.packing.block_stream import BlockStream, StreamPosition
-from slm.packing.blocks import Block
+from slm.packing.blocks import Block, BlockStream, StreamPosition
 from slm.training.config import SLMTrainingConfig
-from slm.training.data import TrainingData, dataset_name, open_training_data, speaking_habits
+from slm.training.data import TrainingData, dataset_name, open_training_data, speech_capabilities
 from slm.training.learner import Learner
 from slm.training.loss import LossSums
 from slm.training.samples import SampleMaker, write_samples
@@ -129,13 +128,13 @@ class _Trainer:
         self.length = config.run_length
         if accelerator.is_main_process and run.final.exists() and not self._is_over():
             remove_directory(run.final)  # the result of the shorter run
-        self.habits = speaking_habits(data)
+        self.capabilities = speech_capabilities(data)
         self.validation_sets = data.validation_blocks()
         self.validation_loss: float | None = None
         log = run.read_log()
         names = [dataset_name(path) for path in self.validation_sets]
         self.watch = DivergenceWatch.of_log(log, *names[:1])
-        self.samples = SampleMaker(config.samples, data, self.habits)
+        self.samples = SampleMaker(config.samples, data, self.capabilities)
         # Of the last logging steps.
         self.train_loss: float | None = next(
             (line["train/loss"] for line in reversed(log) if "train/loss" in line), None
@@ -332,7 +331,7 @@ class _Trainer:
         counters = asdict(self.counters) | {"datasets": self.data.hashes}
 
         def write(directory: Path) -> None:
-            snapshot.write_model(directory, self.habits)
+            snapshot.write_model(directory, self.capabilities)
             snapshot.write_state(directory, counters)
 
         self.run.save(step, write, score)
@@ -351,7 +350,7 @@ class _Trainer:
             snapshot = self.learner.snapshot(training_state=False)
             if self.accelerator.is_main_process:
                 with whole_directory(self.run.final) as directory:
-                    snapshot.write_model(directory, self.habits)
+                    snapshot.write_model(directory, self.capabilities)
             snapshot.close()
         self.accelerator.wait_for_everyone()
         return TrainingResult(self.counters.step, True, self.run.final, self.validation_loss)

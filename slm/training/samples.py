@@ -11,9 +11,11 @@ from transformers import PreTrainedModel
 
 from codec.foundation import UserError, write_bytes
 from data import write_audio
-from slm.documents import TextRows, TokenRows
-from slm.generation.speech_lm import Prompt, SpeechLM, SpokenResult
-from slm.models.checkpoint import SpeakingHabits
+from slm.documents.rows import TextRows, TokenRows
+from slm.generation.planning import Prompt
+from slm.generation.results import SpokenResult
+from slm.generation.speech_lm import SpeechLM
+from slm.models.checkpoint import SpeechCapabilities
 from slm.training.config import SamplesConfig
 from slm.training.data import TrainingData
 
@@ -33,8 +35,8 @@ class Sample:
 class SampleMaker:
     """Makes the same requests every time, so that one hears the progress."""
 
-    def __init__(self, config: SamplesConfig, data: TrainingData, habits: SpeakingHabits) -> None:
-        self.config, self.data, self.habits = config, data, habits
+    def __init__(self, config: SamplesConfig, data: TrainingData, capabilities: SpeechCapabilities) -> None:
+        self.config, self.data, self.capabilities = config, data, capabilities
         self._speaker: SpeechLM | None = None
         self.is_able = config.count > 0 and bool(data.validation or config.texts)
 
@@ -55,9 +57,9 @@ class SampleMaker:
 
     def _samples(self, model: PreTrainedModel) -> Iterator[Sample]:
         if self._speaker is None:
-            self._speaker = SpeechLM(model, self.data.vocabulary, self.habits)
+            self._speaker = SpeechLM(model, self.data.vocabulary, self.capabilities)
         speaker, config = self._speaker, self.config
-        if self.habits.speak_format is not None:
+        if self.capabilities.speak_format is not None:
             for number, (text, voice) in enumerate(self._texts()):
                 yield _sample(f"read-{number}", text, speaker.speak(text, voice=voice, seed=number))
         for number, prompt in enumerate(self._beginnings()):

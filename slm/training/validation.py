@@ -8,8 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from codec.foundation import sum_over_processes
-from slm.packing.block_stream import stack
-from slm.packing.blocks import PackedBlocks
+from slm.packing.blocks import PackedBlocks, stack
 from slm.training.loss import LossSums, PackedLanguageModel
 
 _MARGIN = 0.01  # of the best validation loss: less may be chance

@@ -218,3 +218,18 @@ def test_the_hash_names_what_is_listed_not_where(tmp_path: Path) -> None:
     other = open_corpus(write_ljspeech(tmp_path / "other", 3, 1))
     assert one.content_hash() == other.content_hash()
     assert one.content_hash() != open_corpus(tmp_path / "one", speaker="x").content_hash()
+
+
+def test_manifests_carry_words_without_times(tmp_path: Path) -> None:
+    words = [["One", 0.0, 0.1], ["two,", None, None], ["three", 0.1, 0.2]]
+    as_dicts = [{"word": w, "start": s, "end": e} for w, s, e in words]
+    lines = [{"audio": "a.wav", "words": words}, {"audio": "b.wav", "words": as_dicts}]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for utterance in open_corpus(tmp_path / "m.jsonl").utterances:
+        assert utterance.words == tuple(Word(*word) for word in words)
+    lines[1]["words"][1]["start"] = 0.05
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(
+        UserError, match=r"line 2: cannot read `words` .*'two,' has one of its two times only"
+    ):
+        open_corpus(tmp_path / "m.jsonl")

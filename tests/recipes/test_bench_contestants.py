@@ -12,7 +12,7 @@ from codec.vocoders.bigvgan import BigVGANConfig
 from recipes.benchmark.codecs import TaughtEncoder, bigvgan_of_the_package
 from recipes.benchmark.generation import agreement, time_generation
 from recipes.benchmark.training import time_training
-from slm.models.checkpoint import SpeakingHabits
+from slm.models.checkpoint import SpeechCapabilities
 from tests.codec.small_codecs import SMALL_BIGVGAN, small_codec, speech_like
 from tests.recipes.untrained_models import save_codec, save_slm
 
@@ -24,8 +24,8 @@ def test_agreement_ends_at_the_first_difference() -> None:
 
 def test_the_same_tokens_as_transformers_draws(tmp_path: Path) -> None:
     save_codec(tmp_path / "codec")
-    habits = SpeakingHabits(["aligned"], 2, False, [0.05, 0.06, 0.09])
-    model = save_slm(tmp_path / "slm", tmp_path / "codec", ["slt"], habits)
+    capabilities = SpeechCapabilities(["aligned"], 2, False, [0.05, 0.06, 0.09])
+    model = save_slm(tmp_path / "slm", tmp_path / "codec", ["slt"], capabilities)
     timing = time_generation(str(model), tokens=12, rounds=1, device="cpu")
     assert timing.greedy.tokens == 3 * 12 and timing.greedy.same == 1.0
     assert len(timing.streams) == 4 and timing.first_audio == max(s.first_audio for s in timing.streams)

@@ -24,7 +24,7 @@ from recipes.reporting.page import blocks_as_markdown
 from slm.evaluation.likelihood import SpokenText, bits_for, in_own_format
 from slm.evaluation.metrics import SpokenSentence, summarize_speech
 from slm.generation.speech_lm import SpeechLM
-from slm.models.checkpoint import SpeakingHabits
+from slm.models.checkpoint import SpeechCapabilities
 from tests.recipes.untrained_models import save_codec, save_slm
 
 RATE = 24_000
@@ -86,8 +86,8 @@ def speech(seconds: float, pitch: float) -> torch.Tensor:
 def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model over characters, with two voices, and an untrained codec beside it."""
     folder = tmp_path_factory.mktemp("an untrained model")
-    habits = SpeakingHabits(formats=["tts", "asr"], seconds_per_character=[0.04, 0.06, 0.1])
-    return save_slm(folder / "slm", save_codec(folder / "codec"), ["slt", "rms"], habits)
+    capabilities = SpeechCapabilities(formats=["tts", "asr"], seconds_per_character=[0.04, 0.06, 0.1])
+    return save_slm(folder / "slm", save_codec(folder / "codec"), ["slt", "rms"], capabilities)
 
 
 def test_bits_are_those_of_every_token_by_itself(model_directory: Path) -> None:
@@ -120,7 +120,9 @@ def test_bits_are_those_of_every_token_by_itself(model_directory: Path) -> None:
 
 def test_bits_are_of_recordings_that_can_be_put_as_the_model_speaks(tmp_path: Path) -> None:
     """Without word times there is no aligned document: another kind, which the model never saw, says nothing."""
-    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), ["slt"], SpeakingHabits(["aligned"], 2))
+    slm = save_slm(
+        tmp_path / "slm", save_codec(tmp_path / "codec"), ["slt"], SpeechCapabilities(["aligned"], 2)
+    )
     language_model = SpeechLM.from_pretrained(slm)
     rng = np.random.default_rng(0)
     codes = [rng.integers(0, 2_048, frames).astype(np.uint16) for frames in (30, 30, 600, 0, 30)]
@@ -272,7 +274,9 @@ class EvenAligner:
 
 def test_gain_and_word_times_of_references(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Quiet recordings with gain are the loud ones; an alignment gives a model its own documents of them."""
-    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), ["slt"], SpeakingHabits(["aligned"], 2))
+    slm = save_slm(
+        tmp_path / "slm", save_codec(tmp_path / "codec"), ["slt"], SpeechCapabilities(["aligned"], 2)
+    )
     (tmp_path / "sentences.txt").write_text("It rains.\n")
     quiet_sound = 0.25 * speech(1.2, 120.0)
     for name, factor in (("quiet", 1.0), ("loud", 2.0)):
@@ -355,7 +359,7 @@ def test_what_was_measured_is_kept(
     def die(*_: object) -> None:
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr("recipes.evaluation.pairs.evaluate_pairs", die)
+    monkeypatch.setattr("slm.evaluation.pairs.evaluate_pairs", die)
     arguments[arguments.index(str(output))] = str(tmp_path / "killed")
     with pytest.raises(RuntimeError, match="no memory"):
         main([*arguments, "--pairs", str(tmp_path / "pairs.jsonl")])
@@ -427,7 +431,7 @@ def test_tests_of_one_name_stay_two(model_directory: Path, tmp_path: Path) -> No
 
 
 def test_speech_alone_may_be_strange(tmp_path: Path) -> None:
-    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), ["slt"], SpeakingHabits(["tts"]))
+    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), ["slt"], SpeechCapabilities(["tts"]))
     (tmp_path / "dev.jsonl").write_text('{"good": [1, 2], "bad": [2, 1]}\n')
     output = tmp_path / "out"
     arguments = [

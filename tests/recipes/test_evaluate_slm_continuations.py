@@ -28,9 +28,9 @@ from recipes.evaluation.slm_continuations import (
 )
 from slm.evaluation.repetition import CodeRepetition
 from slm.evaluation.text_lm import TextLikelihood
-from slm.generation.sampling import SamplingConfig
+from slm.generation.config import SamplingConfig
 from slm.generation.speech_lm import SpeechLM
-from slm.models.checkpoint import SpeakingHabits
+from slm.models.checkpoint import SpeechCapabilities
 from tests.recipes.untrained_models import TEXT, save_codec, save_slm
 from tests.slm.text_lm import save_text_lm
 
@@ -59,8 +59,8 @@ class Listener:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model and its codec, and a corpus: two recordings to go on from, one that is too short."""
     folder = tmp_path_factory.mktemp("recordings")
-    habits = SpeakingHabits(formats=["tts", "asr"], seconds_per_character=[0.04, 0.06, 0.1])
-    save_slm(folder / "slm", save_codec(folder / "codec"), ["slt"], habits)
+    capabilities = SpeechCapabilities(formats=["tts", "asr"], seconds_per_character=[0.04, 0.06, 0.1])
+    save_slm(folder / "slm", save_codec(folder / "codec"), ["slt"], capabilities)
     lines = []
     for number, seconds in enumerate((3.0, 2.4, 0.9)):
         write_audio(folder / f"{number}.wav", speech(seconds, 100.0 + 30 * number), RATE)

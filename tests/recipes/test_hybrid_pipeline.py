@@ -10,9 +10,10 @@ import torch
 from codec import CodecInfo, UserError, load_codec, save_codec
 from data import TokenDataset, read_audio, write_audio
 from recipes.cli.main import main
-from slm.documents import DocumentConfig
-from slm.generation.speech_lm import Prompt, SpeechLM
-from slm.models.configuration import ModelConfig
+from slm.documents.config import DocumentConfig
+from slm.generation.planning import Prompt
+from slm.generation.speech_lm import SpeechLM
+from slm.models.config import ModelConfig
 from slm.training.config import BatchConfig, DatasetConfig, SamplesConfig, SLMTrainingConfig
 from slm.training.data import open_training_data
 from slm.training.loop import train_slm

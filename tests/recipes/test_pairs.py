@@ -9,11 +9,17 @@ import torch
 
 from codec.foundation import UserError
 from data import read_audio, write_audio
-from recipes.evaluation.pairs import PairTest, check_pairs, evaluate_pairs, open_pairs, pair_rows
 from recipes.reporting.provenance import distinct_names
-from slm.evaluation.pair_likelihood import stream_likelihoods
+from slm.evaluation.pairs import (
+    PairTest,
+    check_pairs,
+    evaluate_pairs,
+    open_pairs,
+    pair_rows,
+    stream_likelihoods,
+)
 from slm.generation.speech_lm import SpeechLM
-from slm.models.checkpoint import SpeakingHabits
+from slm.models.checkpoint import SpeechCapabilities
 from tests.recipes.untrained_models import save_codec, save_slm
 
 RATE = 24_000
@@ -86,7 +92,7 @@ def test_spoken_story_cloze(tmp_path: Path) -> None:
     assert [(pair.id, pair.category) for pair in pairs] == [("p1/7", "p1"), ("p2/7", "p2")]
     assert [pair.cluster for pair in pairs] == ["7", "7"]  # one story
     assert pairs[0].opening == speakers / "p1" / "7_mutual.wav"
-    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), [], SpeakingHabits(["speech"]))
+    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), [], SpeechCapabilities(["speech"]))
     language_model = SpeechLM.from_pretrained(slm)
     (scored, _) = evaluate_pairs(language_model, open_pairs(speakers)).pairs
     joined = torch.cat(
@@ -145,7 +151,7 @@ def test_names_tell_tests_apart(tmp_path: Path) -> None:
 
 
 def test_pairs_that_cannot_be_compared_are_left_out(tmp_path: Path) -> None:
-    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), [], SpeakingHabits(["speech"]))
+    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), [], SpeechCapabilities(["speech"]))
     language_model = SpeechLM.from_pretrained(slm)
     recording(tmp_path / "good.wav", 0)
     write_audio(tmp_path / "empty.wav", torch.zeros(0), RATE)
@@ -179,7 +185,7 @@ def test_pairs_that_cannot_be_compared_are_left_out(tmp_path: Path) -> None:
 
 
 def test_gain_comes_before_the_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), [], SpeakingHabits(["speech"]))
+    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), [], SpeechCapabilities(["speech"]))
     language_model = SpeechLM.from_pretrained(slm)
     encode, heard = language_model.encode, []
     monkeypatch.setattr(language_model, "encode", lambda waveform: heard.append(waveform) or encode(waveform))
@@ -191,7 +197,7 @@ def test_gain_comes_before_the_codec(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_scores_are_those_of_the_recordings_codes(tmp_path: Path) -> None:
-    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), [], SpeakingHabits(["speech"]))
+    slm = save_slm(tmp_path / "slm", save_codec(tmp_path / "codec"), [], SpeechCapabilities(["speech"]))
     language_model = SpeechLM.from_pretrained(slm)
     lines = []
     for number in range(70):  # more than are read at once

@@ -9,8 +9,8 @@ import soundfile
 from codec.foundation import UserError
 from recipes import quickstart as steps
 from recipes.cli.main import main
-from slm.models.checkpoint import SpeakingHabits
-from slm.models.configuration import ModelConfig
+from slm.models.checkpoint import SpeechCapabilities
+from slm.models.config import ModelConfig
 from tests.recipes.untrained_models import save_codec, save_slm
 
 TEXT = "The boats lay on their sides."
@@ -24,10 +24,10 @@ pytestmark = pytest.mark.skipif(
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stand-ins for what is bundled: an untrained codec, and an untrained language model over its codes."""
     folder = tmp_path_factory.mktemp("bundled models")
-    habits = SpeakingHabits(formats=["aligned", "asr"], seconds_per_character=[0.02, 0.03, 0.04])
+    capabilities = SpeechCapabilities(formats=["aligned", "asr"], seconds_per_character=[0.02, 0.03, 0.04])
     for seed, name in enumerate(("codec", "another codec")):
         codec = save_codec(folder / name, seed)
-        save_slm(folder / f"slm of {name}", codec, ["flite-slt"], habits)
+        save_slm(folder / f"slm of {name}", codec, ["flite-slt"], capabilities)
     return folder
 
 

@@ -45,7 +45,7 @@ def test_recipes_of_codecs_parse(path):
 
 
 def test_the_costs_in_the_readme_are_those_of_its_formula():
-    from slm.models.configuration import SIZES
+    from slm.models.config import SIZES
 
     readme = (RECIPES / "slm" / "README.md").read_text(encoding="utf-8")
     tokens = 10_000 * 24 * 3600

@@ -21,7 +21,7 @@ from recipes.results import (
     plain_command,
     replace_results,
 )
-from slm.models.checkpoint import SpeakingHabits
+from slm.models.checkpoint import SpeechCapabilities
 from tests.codec.small_codecs import speech_like
 from tests.recipes.untrained_models import save_codec, save_slm
 
@@ -317,8 +317,8 @@ def test_provenance() -> None:
 
 def test_what_the_commands_leave_is_what_is_read(tmp_path: Path) -> None:
     codec = save_codec(tmp_path / "codec")
-    habits = SpeakingHabits(["aligned"], 2, False, [0.05, 0.06, 0.09])
-    model = save_slm(tmp_path / "slm", codec, ["slt"], habits)
+    capabilities = SpeechCapabilities(["aligned"], 2, False, [0.05, 0.06, 0.09])
+    model = save_slm(tmp_path / "slm", codec, ["slt"], capabilities)
     (tmp_path / "sentences.txt").write_text("hello there\n")
     bench = ["bench", "--output", str(tmp_path / "b"), "--seconds", "0.5", "--rounds", "1", "--device", "cpu"]
     assert main([*bench, "--parts", "codecs", "--codecs", "hh-codec-tiny"]) == 0

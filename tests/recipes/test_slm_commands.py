@@ -11,7 +11,7 @@ import torch
 from data import read_audio, write_audio
 from recipes.cli.main import main
 from slm.generation.speech_lm import SpeechLM
-from slm.models.checkpoint import SpeakingHabits
+from slm.models.checkpoint import SpeechCapabilities
 from tests.recipes.untrained_models import save_codec, save_slm
 
 RATE = 24_000
@@ -24,8 +24,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models and a recording")
     codec = save_codec(folder / "codec")
     pace = [0.02, 0.04, 0.06]
-    save_slm(folder / "speaker", codec, ["anna", "bert"], SpeakingHabits(["aligned", "asr"], 2, True, pace))
-    save_slm(folder / "silent", codec, [], SpeakingHabits(["speech"]))
+    save_slm(
+        folder / "speaker", codec, ["anna", "bert"], SpeechCapabilities(["aligned", "asr"], 2, True, pace)
+    )
+    save_slm(folder / "silent", codec, [], SpeechCapabilities(["speech"]))
     times = np.arange(44_100) / 44_100
     hum = 0.2 * np.sin(2 * np.pi * 150 * times) * (1 + np.sin(2 * np.pi * 3 * times))
     soundfile.write(folder / "a recording.flac", np.stack([hum, 0.5 * hum], axis=1), 44_100)

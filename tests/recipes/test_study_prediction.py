@@ -14,12 +14,12 @@ from data.tokenization import TokenRow, parquet_bytes
 from recipes.study.language_model import predict
 from recipes.study.results import Comparison, Result
 from slm import SpeechLM
-from slm.documents import DocumentConfig
+from slm.documents.config import DocumentConfig
 from slm.evaluation.cross_modal import cross_modal_rows
-from slm.evaluation.pair_likelihood import stream_likelihoods
+from slm.evaluation.pairs import stream_likelihoods
 from slm.models.build import build_model
-from slm.models.checkpoint import SpeakingHabits, save_checkpoint
-from slm.models.configuration import ModelConfig
+from slm.models.checkpoint import SpeechCapabilities, save_checkpoint
+from slm.models.config import ModelConfig
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import codec_info, train_text_model
 
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vocabulary = Vocabulary.build(train_text_model(folder, "char"), info, [], None, "a codec")
     shape = ModelConfig(layers=1, hidden_size=32, head_dim=16, max_positions=90, speech_embeddings="random")
     model = build_model(shape, vocabulary, seed=0)
-    save_checkpoint(folder / "model", model, vocabulary, SpeakingHabits(["tts", "speech"]))
+    save_checkpoint(folder / "model", model, vocabulary, SpeechCapabilities(["tts", "speech"]))
     return folder
 
 

@@ -8,8 +8,8 @@ import torch
 
 from codec import CodecInfo, HHCodecModel, export_codec, preset_config
 from slm.models.build import build_model
-from slm.models.checkpoint import SpeakingHabits, save_checkpoint
-from slm.models.configuration import ModelConfig
+from slm.models.checkpoint import SpeechCapabilities, save_checkpoint
+from slm.models.config import ModelConfig
 from slm.vocabulary import Vocabulary
 
 TEXT = "Hello there, it rains. The next train to the city leaves in twenty minutes. "
@@ -23,7 +23,11 @@ def save_codec(directory: Path, seed: int = 0) -> Path:
 
 
 def save_slm(
-    directory: Path, codec: Path, voices: Sequence[str], habits: SpeakingHabits, max_positions: int = 512
+    directory: Path,
+    codec: Path,
+    voices: Sequence[str],
+    capabilities: SpeechCapabilities,
+    max_positions: int = 512,
 ) -> Path:
     """A language model of one small layer over characters and the codec's codes."""
     from codec import load_codec
@@ -50,11 +54,11 @@ def save_slm(
     shape = ModelConfig(
         layers=1, hidden_size=32, head_dim=16, max_positions=max_positions, speech_embeddings="random"
     )
-    save_checkpoint(directory, build_model(shape, vocabulary, seed=0), vocabulary, habits)
+    save_checkpoint(directory, build_model(shape, vocabulary, seed=0), vocabulary, capabilities)
     return directory
 
 
 def save_speaker(folder: Path, prompts: bool = False) -> Path:
     """A codec, and a model over it that speaks as "anna" and "bert", in spans of two words."""
-    habits = SpeakingHabits(["aligned"], 2, prompts, [0.02, 0.04, 0.06])
-    return save_slm(folder / "speaker", save_codec(folder / "codec"), ["anna", "bert"], habits)
+    capabilities = SpeechCapabilities(["aligned"], 2, prompts, [0.02, 0.04, 0.06])
+    return save_slm(folder / "speaker", save_codec(folder / "codec"), ["anna", "bert"], capabilities)

@@ -10,8 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from codec.foundation import UserError
 from recipes.cli.main import main
 from slm.generation.speech_lm import SpeechLM
-from slm.models.configuration import ModelConfig
-from slm.models.start_config import StartConfig, TuningConfig
+from slm.models.config import ModelConfig, StartConfig, TuningConfig
 from slm.models.warm_start import Start
 from slm.training.config import Schedule
 from slm.training.data import TrainingData
@@ -87,7 +86,7 @@ def test_merged_logits_equal_the_adapters(adapter, tmp_path, capsys):
     torch.testing.assert_close(logits_of(merged, ids), expected, rtol=0, atol=1e-5)
     ours = SpeechLM.from_pretrained(run)
     torch.testing.assert_close(logits_of(ours.model, ids), expected, rtol=0, atol=1e-5)
-    assert ours.habits.speak_format == "aligned" and ours.vocabulary.codec == CODEC
+    assert ours.capabilities.speak_format == "aligned" and ours.vocabulary.codec == CODEC
     assert main(["merge", str(tmp_path / "merged"), "--output", str(tmp_path / "again")]) == 2
     assert "no adapter" in capsys.readouterr().err
 

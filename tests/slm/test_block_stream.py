@@ -1,4 +1,5 @@
 import itertools
+import multiprocessing
 
 import pytest
 import torch
@@ -6,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.foundation import UserError
-from slm.packing.block_stream import BlockStream, StreamPosition, stack
+from slm.documents.config import DocumentConfig
+from slm.documents.documents import Documents
+from slm.packing.blocks import BlockStream, PackedBlocks, StreamPosition, stack
+from slm.vocabulary import Vocabulary
+from tests.slm.token_rows import codec_info, speech_rows, train_text_model
+
+EVERYTHING = DocumentConfig(
+    formats={"speech": 1, "text": 1, "tts": 1, "asr": 1, "aligned": 1, "interleaved": 1},
+    prompt_probability=0.2,
+)
 
 
 class Epoch:
@@ -81,3 +91,27 @@ def test_an_epoch_without_blocks_is_refused():
 def test_blocks_stack_to_a_batch():
     batch = stack([Epoch(0, 3)[1], Epoch(0, 3)[2]], torch.device("cpu"))
     assert batch["input_ids"].tolist() == [[0, 1], [0, 2]]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_build_the_same_documents_however_they_start(method, tmp_path):
+    """Spawned workers share no memory: all that a block is made of has to reach them."""
+    model = train_text_model(tmp_path, "char")
+    vocabulary = Vocabulary.build(model, codec_info(), ["slt"])
+    documents = Documents([speech_rows(20)], vocabulary, EVERYTHING, seed=1)
+
+    def epochs(epoch: int) -> PackedBlocks:
+        return PackedBlocks(documents, 512, epoch)
+
+    def first_steps(workers: int) -> list[torch.Tensor]:
+        steps = itertools.islice(BlockStream(epochs, 2, workers=workers), 2)
+        return [block["input_ids"] for step in steps for block in step]
+
+    expected = first_steps(0)
+    usual = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(method, force=True)
+    try:
+        found = first_steps(1)
+    finally:
+        multiprocessing.set_start_method(usual, force=True)
+    assert len(found) == 4 and all(map(torch.equal, found, expected))

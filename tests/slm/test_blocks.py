@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from slm.documents import DocumentConfig, Documents
+from slm.documents.config import DocumentConfig
+from slm.documents.documents import Documents
 from slm.packing.blocks import IGNORED, PackedBlocks
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import codec_info, speech_rows, train_text_model

@@ -5,7 +5,7 @@ import pytest
 
 from codec import CodecInfo
 from codec.foundation import UserError
-from slm.models.code_map import map_codes
+from slm.models.warm_start import map_codes
 from tests.slm.token_rows import codec_info
 
 

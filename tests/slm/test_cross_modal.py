@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from codec.metrics import clustered_share, wilson_interval
-from slm.documents import DocumentConfig
+from slm.documents.config import DocumentConfig
 from slm.evaluation.cross_modal import CrossModalBits, cross_modal_rows, formats_of, unfamiliar_views
 from slm.evaluation.retrieval import (
     RetrievalAccuracy,
@@ -20,8 +20,8 @@ from slm.evaluation.retrieval import (
 )
 from slm.generation.speech_lm import SpeechLM
 from slm.models.build import build_model
-from slm.models.checkpoint import SpeakingHabits
-from slm.models.configuration import ModelConfig
+from slm.models.checkpoint import SpeechCapabilities
+from slm.models.config import ModelConfig
 from slm.training.config import BatchConfig, OptimizerConfig
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import MemoryRows, speech_rows, train_text_model
@@ -48,7 +48,7 @@ def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
 
 def untrained(vocabulary: Vocabulary, formats: list[str], seed: int = 0) -> SpeechLM:
     shape = ModelConfig(layers=2, hidden_size=32, head_dim=16, max_positions=512, speech_embeddings="random")
-    return SpeechLM(build_model(shape, vocabulary, seed=seed), vocabulary, SpeakingHabits(formats))
+    return SpeechLM(build_model(shape, vocabulary, seed=seed), vocabulary, SpeechCapabilities(formats))
 
 
 def accuracies(trials: list[RetrievalTrial], candidates: int) -> dict[tuple[str, str], RetrievalAccuracy]:

@@ -4,8 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
-from slm.generation.decoders import TransformersDecoder, decoder_for
-from slm.generation.fused_decoder import FusedDecoder
+from slm.generation.decoders import FusedDecoder, TransformersDecoder, decoder_for
 
 SIZES = {
     "vocab_size": 160,

@@ -1,20 +1,20 @@
 import pickle
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.foundation import UserError
-from slm.documents import CONTROL, SPEECH, Document, DocumentConfig, Documents, Source
-from slm.documents.alignment import cut_frames, match_words
+from slm.documents.config import DocumentConfig
+from slm.documents.documents import Documents
 from slm.documents.draws import Draws, below, numbers, uniform
+from slm.documents.formats import CONTROL, SPEECH, Document
 from slm.documents.mixture import rows_of_epoch, rows_per_epoch
-from slm.text.words import split_words
-from slm.vocabulary import Vocabulary
+from slm.documents.rows import Source
+from slm.vocabulary import Vocabulary, split_words
 from tests.slm.token_rows import MemoryRows, codec_info, speech_rows, train_text_model
 
 PLAIN = DocumentConfig(corruption=0.0, voice_tag_probability=0.0)
@@ -130,15 +130,16 @@ def test_aligned_uses_every_frame_once_and_keeps_the_text(text_models, kind, siz
         assert np.concatenate(streams).tolist() == expected.tolist()
         assert all(len(stream) >= used and len(stream) % used == 0 for stream in streams)
 
-        # Where the spans meet: at the frame nearest to the next word, unless a span would be empty.
+        # Spans meet at the frame nearest to the next word; words that begin in one frame are not parted.
         words = zip_spoken(rows.texts[row], rows.timed[row])
         starts = np.cumsum([len(text) for text in texts])[:-1]
         cuts = np.cumsum([len(stream) // used for stream in streams])[:-1]
         frames = len(expected) // used
         seconds = [next(word[1] for piece, word in words if piece == start) for start in starts]
-        assert cuts.tolist() == slow_cuts(seconds, frames)
+        assert cuts.tolist() == [round(second * 24) for second in seconds] and cuts[-1] < frames
         for first, last in zip([0, *starts], [*starts, len(rows.texts[row])], strict=True):
-            per_span[sum(first <= piece < last or (piece == 0 and not first) for piece, _ in words)] += 1
+            inside = [word for piece, word in words if first <= piece < last]
+            per_span[len({round(start * 24) for _, start, _ in inside})] += 1
     assert set(per_span) == {1, 2, 3, 4}
 
 
@@ -156,55 +157,6 @@ def zip_spoken(text: str, words: list) -> list:
             found.append((position, words[first]))
         position += len(piece)
     return found
-
-
-def slow_cuts(seconds: list[float], frames: int) -> list[int]:
-    cuts, before = [], 0
-    for index, second in enumerate(seconds):
-        cut = max(before + 1, min(frames, round(second * 24)))
-        cut = min(cut, frames - (len(seconds) - index))
-        cuts.append(cut)
-        before = cut
-    return cuts
-
-
-@given(st.lists(st.floats(-1, 5), max_size=12), st.integers(0, 60))
-@example([0.0, 0.0, 0.0], 0)
-@example([4.0, 4.0, 4.0, 1.0], 0)
-@settings(deadline=None)
-def test_cuts_leave_every_span_a_frame(seconds, more):
-    frames = len(seconds) + 1 + more
-    cuts = cut_frames(np.array([0.0, *seconds]), frames, 24.0)
-    bounds = [0, *cuts.tolist(), frames]
-    assert all(a < b for a, b in pairwise(bounds))
-    assert cuts.tolist() == slow_cuts(seconds, frames)
-
-
-@given(st.lists(st.integers(1, 59), unique=True, max_size=10))
-def test_cuts_are_the_nearest_frames_where_there_is_room(frames):
-    frames = sorted(frames)
-    for shift in (-0.02, 0.0, 0.02):  # less than half a frame
-        seconds = np.array([0.0, *(frame / 24 + shift for frame in frames)])
-        assert cut_frames(seconds, 60, 24.0).tolist() == frames
-
-
-def test_words_are_matched_by_their_letters():
-    def units(text: str, *words: str) -> list[tuple[int, float]] | None:
-        timed = match_words(text, [(word, float(i), i + 1.0) for i, word in enumerate(words)])
-        return timed and list(zip(timed.first_piece.tolist(), timed.seconds.tolist(), strict=True))
-
-    assert units("Well, I see.", "WELL", "I", "SEE") == [(0, 0.0), (1, 1.0), (2, 2.0)]
-    assert units("don't stop", "dont", "stop") == [(0, 0.0), (1, 1.0)]
-    assert units("Well-known fact", "well", "known", "fact") == [(0, 0.0), (1, 2.0)]
-    assert units("every body sees", "everybody", "sees") == [(0, 0.0), (2, 1.0)]
-    assert units("- So - it is -", "so", "it", "is") == [(0, 0.0), (3, 1.0), (4, 2.0)]
-    assert units("Straße frei", "STRASSE", "frei") == [(0, 0.0), (1, 1.0)]
-    assert units("a b", "a", "<sil>", "b") is None
-    assert units("a b", "a", "...", "b") == [(0, 0.0), (1, 2.0)]
-    assert units("in 1999", "in", "nineteen", "ninety", "nine") is None
-    assert units("a b", "a") is None and units("a", "a", "b") is None
-    assert units("a b") is None and units("", "a") is None and units("...", "...") is None
-    assert match_words("a", [("a", float("nan"), 1.0)]) is None
 
 
 # Lengths, purity
@@ -328,13 +280,15 @@ def _name(document: Document, vocabulary: Vocabulary) -> str:
     return names.get(tuple(controls), "aligned")
 
 
-def test_more_words_than_frames_cannot_be_aligned(vocabulary):
-    words = [(word, 0.01 * i, 0.01 * i + 0.01) for i, word in enumerate(["a", "b", "c", "d"])]
-    for frames, format in ((3, "tts"), (4, "aligned")):
+def test_words_that_begin_in_one_frame_share_a_span(vocabulary):
+    words = [("a", 0.0, 0.01), ("b", 0.01, 0.02), ("c", 0.04, 0.05), ("d", 0.3, 0.4)]  # frames 0, 0, 1, 7
+    for frames, spans in ((2, ["a b", " c d"]), (9, ["a b", " c", " d"])):
         rows = MemoryRows([np.arange(frames, dtype=np.uint16)], ["a b c d"], [None], [words])
         documents = Documents([rows], vocabulary, replace(only("aligned"), max_words=1), seed=0)
-        assert documents.counts(0).documents == {format: 1}
-        assert len(documents.build(0, 0)) == documents.lengths(0)[0]
+        document = documents.build(0, 0)
+        assert len(document) == documents.lengths(0)[0]
+        texts = np.split(document.targets, np.flatnonzero(document.targets == vocabulary.text_id))[1:]
+        assert [vocabulary.decode_text(span) for span in texts] == spans
 
 
 # Corruption, voices, prompts
@@ -574,7 +528,7 @@ def test_errors_say_what_to_do(vocabulary):
 
 
 def test_sizes_of_a_large_dataset_are_read_once(vocabulary, tmp_path, monkeypatch):
-    from slm.documents import measure
+    from slm.documents import rows as measure
 
     monkeypatch.setenv("CODEC_SLM_CACHE", str(tmp_path))
     monkeypatch.setattr(measure, "_LARGE", 10)

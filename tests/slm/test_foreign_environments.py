@@ -16,10 +16,8 @@ from packaging.requirements import Requirement
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from slm.bundled import bundled_slms, find_slm
-from slm.models.configuration import ModelConfig
-from slm.models.merging import merge
-from slm.models.start_config import StartConfig, TuningConfig
+from slm.models.checkpoint import bundled_slms, find_slm, merge
+from slm.models.config import ModelConfig, StartConfig, TuningConfig
 from slm.training.data import TrainingData
 from slm.training.loop import train_slm
 from slm.vocabulary import Vocabulary

@@ -11,16 +11,16 @@ from transformers import DynamicCache
 
 from codec.foundation import UserError
 from slm.documents.formats import FORMATS
-from slm.generation.bounds import SpeechBounds, cut_text
-from slm.generation.cache import growing_cache
+from slm.generation.config import SamplingConfig, SpeechBounds
+from slm.generation.decoders import growing_cache
 from slm.generation.generate import generate
 from slm.generation.grammar import Span, SpeakingRow, TokenSets, WritingRow, is_stuck
-from slm.generation.rescoring import text_log_probability
-from slm.generation.sampling import SamplingConfig
-from slm.generation.speech_lm import Prompt, SpeechLM
+from slm.generation.planning import Prompt, cut_text
+from slm.generation.speech_lm import SpeechLM
 from slm.models.build import build_model
-from slm.models.checkpoint import SpeakingHabits, save_checkpoint
-from slm.models.configuration import ModelConfig
+from slm.models.checkpoint import SpeechCapabilities, save_checkpoint
+from slm.models.config import ModelConfig
+from slm.models.likelihood import text_log_probability
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import codec_info, train_text_model
 
@@ -258,8 +258,8 @@ class HoppingCodec(torch.nn.Module):
 
 
 def speech_lm(vocabulary, formats=("aligned", "asr"), prompts=False, seed=0, positions=512) -> SpeechLM:
-    habits = SpeakingHabits(list(formats), 2, prompts, [0.05, 0.08, 0.1])
-    model = SpeechLM(random_model(vocabulary, seed, positions), vocabulary, habits)
+    capabilities = SpeechCapabilities(list(formats), 2, prompts, [0.05, 0.08, 0.1])
+    model = SpeechLM(random_model(vocabulary, seed, positions), vocabulary, capabilities)
     model.__dict__["codec"] = HoppingCodec()
     return model
 
@@ -301,8 +301,8 @@ def test_a_recording_is_continued(vocabulary):
 
 def test_a_prompt_stands_before_the_text_as_its_own_document(vocabulary):
     model = Inclined(vocabulary, {vocabulary.eos_id: 5.0, vocabulary.speech_start: 1.0}, positions=512)
-    habits = SpeakingHabits(["tts"], 2, True, None)
-    facade = SpeechLM(model, vocabulary, habits)
+    capabilities = SpeechCapabilities(["tts"], 2, True, None)
+    facade = SpeechLM(model, vocabulary, capabilities)
     facade.__dict__["codec"] = HoppingCodec()
     facade.speak("Hi.", prompt=Prompt(np.array([4, 5], dtype=np.uint16), "Yes."))
     speech = [
@@ -337,9 +337,9 @@ def test_what_it_cannot_do_is_said_in_one_line(vocabulary):
 def test_transcripts_are_bounded(vocabulary):
     codes = np.zeros(24, dtype=np.uint16)
     model = Inclined(vocabulary, {int(vocabulary.encode_text("a")[0]): 5.0}, positions=4096)
-    result = SpeechLM(model, vocabulary, SpeakingHabits(["asr"], 2, False, [0.05, 0.06, 0.07])).transcribe(
-        codes
-    )
+    result = SpeechLM(
+        model, vocabulary, SpeechCapabilities(["asr"], 2, False, [0.05, 0.06, 0.07])
+    ).transcribe(codes)
     assert result.text == "a" * 60 and not result.ended and "cut" in result.cuts[0]
 
 
@@ -372,10 +372,10 @@ def test_spans_join_to_the_text(vocabulary):
 def test_a_checkpoint_gives_the_same_speech(vocabulary, tmp_path):
     model = speech_lm(vocabulary)
     model.model.float()
-    save_checkpoint(tmp_path, model.model, vocabulary, model.habits)
+    save_checkpoint(tmp_path, model.model, vocabulary, model.capabilities)
     loaded = SpeechLM.from_pretrained(tmp_path)
     loaded.__dict__["codec"] = HoppingCodec()
-    assert loaded.habits == model.habits
+    assert loaded.capabilities == model.capabilities
     # Where version 4 of transformers looks for it.
     assert json.loads((tmp_path / "config.json").read_text())["rope_theta"] == 5000.0
     assert torch.equal(loaded.speak(TEXT).codes, model.speak(TEXT).codes)

@@ -7,14 +7,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codec.foundation import UserError
-from slm.documents import DocumentConfig, Documents, InterleavedConfig, Source
+from slm.documents.config import DocumentConfig, InterleavedConfig
+from slm.documents.documents import Documents
 from slm.documents.draws import Draws
-from slm.documents.formats import Row
-from slm.documents.interleaved import interleaved_spans
+from slm.documents.formats import Row, interleaved_spans
+from slm.documents.rows import Source
 from slm.documents.spans import _table, spoken_words
 from slm.documents.word_frames import assign_frames
-from slm.text.words import split_words
-from slm.vocabulary import Vocabulary
+from slm.vocabulary import Vocabulary, split_words
+from tests.slm.test_word_frames import alignments
 from tests.slm.token_rows import MemoryRows, codec_info, speech_rows, train_text_model
 
 PLAIN = DocumentConfig(formats={"interleaved": 1.0}, corruption=0.0, voice_tag_probability=0.0)
@@ -32,89 +33,10 @@ def vocabularies(tmp_path_factory):
     }
 
 
-# Random alignments: in order or not, some words without times, silences anywhere, audio of any length.
-
-times = st.one_of(st.none(), st.just(float("nan")), st.floats(-0.2, 4.0))
-
-
-@st.composite
-def alignments(draw, rate: float = 24.0):
-    count = draw(st.integers(1, 12))
-    spellings = draw(
-        st.lists(
-            st.sampled_from(["I", "see,", "well-known", '"don\'t"', "Straße", "a"]),
-            min_size=count,
-            max_size=count,
-        )
-    )
-    gaps = draw(st.lists(st.sampled_from([" ", "  ", " - ", "\n"]), min_size=count, max_size=count))
-    text = draw(st.sampled_from(["", " ", "- "])) + "".join(map("".join, zip(spellings, gaps, strict=True)))
-    if draw(st.booleans()):
-        text = text.rstrip()
-    words = []
-    if draw(st.booleans()):  # as an aligner gives them
-        now = 0.0
-        for word in spellings:
-            start = now + draw(st.floats(0, 0.5))
-            now = start + draw(st.floats(0.01, 0.6))
-            words.append((word, start, now) if draw(st.integers(0, 4)) else (word, None, None))
-        frames = round((now + draw(st.floats(0, 0.5))) * rate)
-    else:
-        words = [(word, draw(times), draw(times)) for word in spellings]
-        frames = draw(st.integers(0, 100))
-    return text, words, frames
-
-
 def row_of(text, words, frames, vocabulary, config, seed=0, epoch=0, key=0) -> Row:
     stream = (np.arange(frames)[:, None] + [0, 7]).astype(np.uint16) % [64, 32]
     rows = MemoryRows([stream.astype(np.uint16).reshape(-1)], [text], [None], [words], CODEC)
     return Row(rows, 0, np.array([key], dtype=np.uint64), vocabulary, config, Draws(seed, epoch))
-
-
-@given(alignments())
-@settings(deadline=None, max_examples=150)
-def test_every_frame_is_of_one_word_at_most(alignment):
-    text, words, frames = alignment
-    units = assign_frames(text, words, frames, 24.0)
-    timed = [word for word in words if all(t is not None and np.isfinite(t) for t in word[1:])]
-    if units is None:
-        assert frames == 0 or len(timed) < len(words)
-        return
-    assert units.first_piece[0] == 0 and (np.diff(units.first_piece) > 0).all()
-    assert units.first_piece[-1] < len(split_words(text))
-    placed = np.flatnonzero(units.placed)
-    assert placed.size
-    bounds = [0, *np.stack([units.begin, units.end], axis=1)[placed].reshape(-1).tolist(), frames]
-    assert all(a <= b for a, b in pairwise(bounds))
-    if len(timed) == len(words):  # then every frame is of a word: silence has a home
-        assert units.placed.all()
-        assert units.begin.tolist() == [0, *units.end[:-1].tolist()] and units.end[-1] == frames
-
-
-def test_where_words_begin_and_silence_goes():
-    words = [("well", 0.5, 0.75), ("i", 1.0, 1.1), ("see", None, None), ("you", 2.0, 2.25), ("now", 2.5, 2.6)]
-    units = assign_frames("Well, I see - you now.", words, 72, 24.0)
-    assert units.first_piece.tolist() == [0, 1, 2, 4, 5]
-    # A pause goes with the word before; beside a word that nobody could place, what is not a word's is nobody's.
-    assert units.begin.tolist()[:2] == [0, 24] and units.end.tolist()[:2] == [24, 26]
-    assert units.placed.tolist() == [True, True, False, True, True]
-    assert units.begin.tolist()[3:] == [48, 60] and units.end.tolist()[3:] == [60, 72]
-
-    both = [("well", 0.5, 0.6), ("i", 0.51, 0.6), ("see", 1.0, 1.1)]  # in one frame: not to be told apart
-    units = assign_frames("Well I see", both, 48, 24.0)
-    assert units.first_piece.tolist() == [0, 2] and units.begin.tolist() == [0, 24]
-    compound = [("well", 0.0, 0.5), ("known", None, None), ("fact", 1.0, 1.5)]
-    units = assign_frames("Well-known fact", compound, 48, 24.0)
-    assert units.placed.tolist() == [False, True] and units.begin[1] == 24
-    for text, words, frames in (
-        ("a b", [("a", 0.0, 1.0)], 24),
-        ("a", [("a", None, None)], 24),
-        ("a", [("a", float("nan"), 1.0)], 24),
-        ("a", [("a", 0.0, 1.0)], 0),
-        ("", [], 24),
-        ("a", None, 24),
-    ):
-        assert assign_frames(text, words, frames, 24.0) is None
 
 
 @given(

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.foundation import UserError
-from slm.documents import DocumentConfig, Documents, Source
+from slm.documents.config import DocumentConfig
+from slm.documents.documents import Documents
 from slm.documents.mixture import limit_shares, rows_of_epoch, rows_per_epoch
-from slm.packing.block_stream import BlockStream
-from slm.packing.blocks import PackedBlocks
+from slm.documents.rows import Source
+from slm.packing.blocks import BlockStream, PackedBlocks
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import codec_info, speech_rows, train_text_model
 

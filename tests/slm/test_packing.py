@@ -3,12 +3,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.foundation import UserError
-from slm.packing.best_fit import PackingPlan, pack
-from slm.packing.plan_cache import plan_blocks
+from codec.foundation import UserError, remove_directory
+from slm.packing.best_fit import PackingPlan, pack, plan_blocks
 
 some_lengths = st.lists(st.integers(1, 80), max_size=120)
 
@@ -88,12 +88,12 @@ def test_no_documents_make_no_blocks():
 
 def test_a_large_plan_is_made_once_and_mapped(tmp_path, monkeypatch):
     monkeypatch.setenv("CODEC_SLM_CACHE", str(tmp_path))
-    monkeypatch.setattr("slm.packing.plan_cache._SMALL", 100)
+    monkeypatch.setattr("slm.packing.best_fit._SMALL", 100)
     lengths = np.random.default_rng(0).integers(1, 700, size=1000)  # some are cut
     expected = pack(lengths, 512)
     made = plan_blocks(lengths, 512)
     with monkeypatch.context() as patched:
-        patched.setattr("slm.packing.plan_cache.pack", None)
+        patched.setattr("slm.packing.best_fit.pack", None)
         again = plan_blocks(lengths.astype(np.int32), 512)
     for plan in (made, again):
         assert isinstance(plan.documents, np.memmap)
@@ -107,13 +107,47 @@ def test_a_large_plan_is_made_once_and_mapped(tmp_path, monkeypatch):
     for number in range(1, 12):
         plan_blocks(lengths[number:], 512)
         plan_blocks(lengths, 512 + number)
-    assert len([path for path in (tmp_path / "plans").iterdir() if not path.name.startswith(".")]) <= 9
+    assert len([path for path in (tmp_path / "plans").iterdir() if not path.name.startswith(".")]) <= 8
     assert np.array_equal(made.documents, expected.documents)  # though its file is gone
+
+
+def test_a_plan_that_another_process_makes_or_opens_is_not_removed(tmp_path, monkeypatch):
+    """Whoever waits for a lock gets that very lock, and at the end all have the same plan."""
+    monkeypatch.setenv("CODEC_SLM_CACHE", str(tmp_path))
+    monkeypatch.setattr("slm.packing.best_fit._SMALL", 1)
+    monkeypatch.setattr("slm.packing.best_fit._KEPT", 1)
+    lengths = np.random.default_rng(0).integers(1, 100, size=50)
+    plan_blocks(lengths, 100)
+    (first,) = (path for path in (tmp_path / "plans").iterdir() if not path.name.startswith("."))
+    with FileLock(tmp_path / "plans" / f".{first.name[:2]}.lock"):  # another process is opening it
+        plan_blocks(lengths, 101)
+        assert first.is_dir()
+    plan_blocks(lengths, 102)
+    left = [path.name for path in (tmp_path / "plans").iterdir()]
+    assert first.name not in left and f".{first.name[:2]}.lock" in left
+    assert sum(not name.startswith(".") for name in left) == 1
+
+
+def test_a_plan_that_is_removed_while_it_is_opened_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("CODEC_SLM_CACHE", str(tmp_path))
+    monkeypatch.setattr("slm.packing.best_fit._SMALL", 1)
+    lengths = np.random.default_rng(0).integers(1, 100, size=50)
+    made = plan_blocks(lengths, 100)
+    load = np.load
+
+    def load_after_removal(file, **options):
+        monkeypatch.setattr(np, "load", load)
+        remove_directory(file.parent)
+        return load(file, **options)
+
+    monkeypatch.setattr(np, "load", load_after_removal)
+    again = plan_blocks(lengths, 100)
+    assert np.array_equal(again.documents, made.documents)
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("CODEC_SLM_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr("slm.packing.plan_cache._SMALL", 1)
+    monkeypatch.setattr("slm.packing.best_fit._SMALL", 1)
     with pytest.raises(UserError, match="set CODEC_SLM_CACHE"):
         plan_blocks(np.array([3, 4]), 8)

@@ -9,11 +9,11 @@ import torch
 from transformers import PreTrainedModel
 
 from codec.foundation import UserError
-from slm.documents import DocumentConfig
-from slm.evaluation.pair_likelihood import PairAccuracy, ScoredPair, StreamLikelihood, stream_likelihoods
+from slm.documents.config import DocumentConfig
+from slm.evaluation.pairs import PairAccuracy, ScoredPair, StreamLikelihood, stream_likelihoods
 from slm.models.build import build_model
 from slm.models.checkpoint import load_checkpoint
-from slm.models.configuration import ModelConfig
+from slm.models.config import ModelConfig
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import MemoryRows, codec_info, train_text_model
 from tests.slm.toy_training import CODEC, toy_run
@@ -39,7 +39,7 @@ def test_likelihood_is_the_sum_over_tokens_read_alone(
         random.integers(0, (40, 24), size=(frames, 2)).astype(np.uint16).reshape(-1)
         for frames in (3, 20, 1, 11, 0)
     ]
-    monkeypatch.setattr("slm.evaluation.reading._BATCH_TOKENS", 64)  # several batches, with padding
+    monkeypatch.setattr("slm.models.likelihood._BATCH_TOKENS", 64)  # several batches, with padding
     together = stream_likelihoods(model, vocabulary, streams)
     for stream, likelihood in zip(streams, together, strict=True):
         ids = [vocabulary.speech_id, *vocabulary.codes_to_ids(stream).tolist()]

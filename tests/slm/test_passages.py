@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm.generation.passages import cut_passages, split_sentences
+from slm.generation.planning import cut_passages, split_sentences
 
 TEXT = 'Mr. Finch went home. "Why?" she asked. It rained, and it rained; nobody came... He lived in St. Ives.  So!'
 

@@ -7,8 +7,8 @@ import torch
 from codec import CodecInfo, load_codec
 from slm.models.attention import PER_DOCUMENT
 from slm.models.build import build_model
-from slm.models.checkpoint import SpeakingHabits
-from slm.models.configuration import ModelConfig
+from slm.models.checkpoint import SpeechCapabilities
+from slm.models.config import ModelConfig
 from slm.training.config import SamplesConfig
 from slm.training.data import TrainingData
 from slm.training.loop import train_slm
@@ -29,7 +29,7 @@ def data(tmp_path_factory):
     return TrainingData(config, [rows], ["hash"], {"rows": speech_rows(3, seed=1, codec=info)}, vocabulary)
 
 
-HABITS = SpeakingHabits(["tts", "speech"], seconds_per_character=[0.001, 0.002, 0.004])
+HABITS = SpeechCapabilities(["tts", "speech"], seconds_per_character=[0.001, 0.002, 0.004])
 
 
 def test_a_model_speaks_and_is_left_as_it_was(data, tmp_path):

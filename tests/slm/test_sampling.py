@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from codec.foundation import UserError
-from slm.generation.sampling import SamplingConfig, draw, sample, warp
+from slm.generation.config import SamplingConfig
+from slm.generation.generate import draw, sample, warp
 
 
 @settings(max_examples=25)

@@ -9,8 +9,10 @@ import pytest
 from codec.foundation import UserError
 from data.token_dataset import TokenStream
 from data.tokenization import TokenRow, parquet_bytes
-from slm.documents import DocumentConfig, Documents, Source, TextRows
-from slm.packing.block_stream import BlockStream, StreamPosition
+from slm.documents.config import DocumentConfig
+from slm.documents.documents import Documents
+from slm.documents.rows import Source, TextRows
+from slm.packing.blocks import BlockStream, StreamPosition
 from slm.packing.shard_windows import BlocksAhead, ShardWindows, StreamedSource
 from slm.training.config import DatasetConfig
 from slm.training.data import open_training_data

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from codec.foundation import UserError
-from slm.generation.bounds import SpeechBounds
-from slm.generation.sampling import SamplingConfig
-from slm.generation.speaking import Planner
-from slm.generation.speech_lm import Prompt, SpeechLM, SpeechRequest
+from slm.generation.config import SamplingConfig, SpeechBounds
+from slm.generation.planning import Planner, Prompt, SpeechRequest
+from slm.generation.speech_lm import SpeechLM
 from slm.vocabulary import Vocabulary
 from tests.codec.small_codecs import small_codec
 from tests.slm.test_generation import Inclined, speech_lm
@@ -58,14 +57,14 @@ def test_a_long_text_is_said_whole_however_slowly(vocabulary, voiceless, format,
 
 def test_passages_leave_room_for_the_slowest_speech(vocabulary):
     speaker = speech_lm(vocabulary, positions=384)
-    planner = Planner(vocabulary, speaker.habits, SpeechBounds(passage_seconds=0), 384)
+    planner = Planner(vocabulary, speaker.capabilities, SpeechBounds(passage_seconds=0), 384)
     passages = planner.passages(LONG, [vocabulary.voices["slt"]], keeps_voice=True)
     assert "".join(passage.text for passage in passages) == LONG
     assert all(
         passage.most_tokens(1) < 384 and passage.ids[0] == vocabulary.voices["slt"] for passage in passages
     )
     assert "".join("".join(passage.texts) for passage in passages) == LONG
-    shorter = Planner(vocabulary, speaker.habits, SpeechBounds(passage_seconds=1.5), 384).passages(
+    shorter = Planner(vocabulary, speaker.capabilities, SpeechBounds(passage_seconds=1.5), 384).passages(
         LONG, [5], True
     )
     assert len(shorter) > len(passages)
@@ -182,12 +181,12 @@ def test_a_long_recording_is_continued_from_its_end(vocabulary):
 
 
 def test_a_loaded_model_speaks_through_the_fused_decoder(vocabulary, tmp_path):
-    from slm.generation.fused_decoder import FusedDecoder
+    from slm.generation.decoders import FusedDecoder
     from slm.models.checkpoint import save_checkpoint
 
     speaker = speech_lm(vocabulary)
     speaker.model.float()
-    save_checkpoint(tmp_path, speaker.model, vocabulary, speaker.habits)
+    save_checkpoint(tmp_path, speaker.model, vocabulary, speaker.capabilities)
     loaded = SpeechLM.from_pretrained(tmp_path)
     loaded.__dict__["codec"] = speaker.codec
     assert isinstance(loaded.decoder, FusedDecoder)

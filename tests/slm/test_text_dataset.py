@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from codec.foundation import UserError
-from slm.documents import DocumentConfig, Documents, Source, TextRows
+from slm.documents.config import DocumentConfig, TextDatasetConfig
+from slm.documents.documents import Documents
+from slm.documents.rows import Source, TextRows
+from slm.documents.text_dataset import open_texts
 from slm.packing.blocks import PackedBlocks
-from slm.text.config import TextDatasetConfig
-from slm.text.dataset import open_texts
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import SENTENCES, codec_info, speech_rows, train_text_model
 

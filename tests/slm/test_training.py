@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from codec.foundation import UserError
-from slm.documents import DocumentConfig
-from slm.models.build import build_model
-from slm.models.checkpoint import SpeakingHabits
-from slm.models.configuration import ModelConfig, transformers_config
+from slm.documents.config import DocumentConfig
+from slm.models.build import build_model, transformers_config
+from slm.models.checkpoint import SpeechCapabilities
+from slm.models.config import ModelConfig
 from slm.training.config import DatasetConfig, OptimizerConfig, Schedule
 from slm.training.loss import PackedLanguageModel
 from slm.vocabulary import Vocabulary
@@ -82,9 +82,9 @@ def test_it_learns_and_leaves_what_transformers_loads(undisturbed):
         == vocabulary.eos_id
         == tokenizer.convert_tokens_to_ids("<|eos|>")
     )
-    habits = SpeakingHabits.read(undisturbed / "final")
-    assert habits.speak_format == "aligned" and set(habits.formats) == {"tts", "aligned", "asr"}
-    fast, median, slow = habits.seconds_per_character
+    capabilities = SpeechCapabilities.read(undisturbed / "final")
+    assert capabilities.speak_format == "aligned" and set(capabilities.formats) == {"tts", "aligned", "asr"}
+    fast, median, slow = capabilities.seconds_per_character
     assert 2 / 60 <= fast < median < slow <= 10 / 28
     assert not list(undisturbed.rglob("*.bin")) and not list(undisturbed.rglob("*.p*kl*"))
 
@@ -183,7 +183,7 @@ def test_the_decay_has_a_mixture_of_its_own(tmp_path):
     assert set(read[:first]) == {"many voices"} and set(read[first:]) == {"one voice"}
     state = json.loads((tmp_path / "run/checkpoints/step-00000008/state.json").read_text())
     assert state["phase"] == 1
-    assert SpeakingHabits.read(tmp_path / "run/final").formats == ["tts"]
+    assert SpeechCapabilities.read(tmp_path / "run/final").formats == ["tts"]
 
 
 def test_a_run_by_the_clock_decays_before_its_time_is_up(tmp_path):

@@ -9,9 +9,9 @@ import torch
 from codec.foundation import Schedule, UserError
 from data.tokenization import TokenRow, parquet_bytes
 from recipes.cli.main import main
-from slm.text.config import TextDatasetConfig, ValidationConfig
+from slm.documents.config import TextDatasetConfig, ValidationConfig
 from slm.training.config import DatasetConfig
-from slm.training.data import open_training_data, speaking_habits
+from slm.training.data import open_training_data, speech_capabilities
 from slm.training.loop import train_slm
 from tests.slm.token_rows import MemoryRows, codec_info, speech_rows, train_text_model
 from tests.slm.toy_training import toy_config
@@ -80,7 +80,7 @@ def test_what_a_config_names_is_opened(tmp_path, datasets, codec):
     seconds = [
         len(rows.codes(row)) / 24 / len(rows.text(row)) for rows in data.training for row in range(len(rows))
     ]
-    low, median, high = speaking_habits(data).seconds_per_character
+    low, median, high = speech_capabilities(data).seconds_per_character
     assert median == pytest.approx(np.median(seconds))
     assert min(seconds) <= low < median < high <= max(seconds)
 

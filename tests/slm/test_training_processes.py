@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from codec.foundation import Schedule
-from slm.models.start_config import StartConfig, TuningConfig
+from slm.models.config import StartConfig, TuningConfig
 from tests.slm.text_lm import save_text_lm
 from tests.slm.toy_training import toy_config, toy_run
 

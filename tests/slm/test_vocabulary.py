@@ -12,8 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from codec.foundation import UserError
 from data.text_tokenizer import train_text_tokenizer
-from slm.text.words import split_words
-from slm.vocabulary import Vocabulary
+from slm.vocabulary import Vocabulary, split_words
 from tests.slm.token_rows import SENTENCES, codec_info, train_text_model
 
 KINDS = ["char", "bpe", "unigram"]

@@ -7,8 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from codec.foundation import UserError
-from slm.models.configuration import ModelConfig
-from slm.models.start_config import StartConfig
+from slm.models.config import ModelConfig, StartConfig
 from slm.models.warm_start import Start, start_model
 from slm.training.data import TrainingData
 from slm.training.loop import train_slm

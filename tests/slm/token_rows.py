@@ -38,7 +38,7 @@ def codec_info(codebook_sizes: tuple[int, ...] = (2048,), fingerprint: str = "01
 
 @dataclass
 class MemoryRows:
-    """Rows of `slm.documents.TokenRows`, as lists."""
+    """Rows of `slm.documents.rows.TokenRows`, as lists."""
 
     streams: list[np.ndarray]
     texts: list[str | None]

@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from slm.documents import DocumentConfig
-from slm.models.configuration import ModelConfig
-from slm.models.start_config import StartConfig, TuningConfig
+from slm.documents.config import DocumentConfig
+from slm.models.config import ModelConfig, StartConfig, TuningConfig
 from slm.models.warm_start import Start
 from slm.training.config import (
     BatchConfig,

@@ -101,7 +101,7 @@ class Tabs:
                     max_length=self.limits.characters,
                     value="Nobody was in a hurry. The tide was low, and the boats lay on their sides.",
                 )
-                clones = self.speaker.habits.prompts
+                clones = self.speaker.capabilities.prompts
                 own = None if clones else "The model speaks in its own voices only: it does not clone others."
                 voice = gr.Dropdown(voices, label="Voice", info=own, value=voices[0])
                 prompt: Any

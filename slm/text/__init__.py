@@ -1,1 +1,0 @@
-"""Texts: their tokenizer, their words, and datasets of text alone."""
