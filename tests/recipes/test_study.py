@@ -16,7 +16,7 @@ from data import write_audio
 from recipes.cli.main import main
 from recipes.evaluation.inputs import metrics_of_speech_alone
 from recipes.study.cells import Cells, Stage
-from recipes.study.config import KMeansBaseline, StudyConfig
+from recipes.study.config import KMeansBaseline, SpeakingConfig, StudyConfig
 from recipes.study.material import open_material
 from recipes.study.run import Study
 from slm.training.loop import TrainingResult
@@ -282,13 +282,17 @@ def test_a_launcher_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="without a launcher"):
-        Study(StudyConfig(**settings(folder, tmp_path) | {"baselines": []}), "cpu")
+        Study(
+            StudyConfig(**settings(folder, tmp_path) | {"baselines": [], "speaking": SpeakingConfig()}), "cpu"
+        )
 
 
 def test_one_process_at_a_time_works_on_a_study(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("of the one that runs")
     with FileLock(tmp_path / ".lock"):
-        study = Study(StudyConfig(**settings(folder, tmp_path) | {"baselines": []}), "cpu")
+        study = Study(
+            StudyConfig(**settings(folder, tmp_path) | {"baselines": [], "speaking": SpeakingConfig()}), "cpu"
+        )
         with pytest.raises(UserError, match="by another process"):
             study.run()
     assert (tmp_path / "config.yaml").read_text() == "of the one that runs"
