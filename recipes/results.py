@@ -21,7 +21,6 @@ from recipes.evaluation.slm_report import (
     retrieval_table,
     sound_table,
 )
-from recipes.reporting.page import Block, blocks_as_markdown
 from recipes.reporting.tables import Field, Table, words
 
 _COLUMNS = {
@@ -114,7 +113,7 @@ def results_section(
     codecs: Sequence[ResultFile], models: Sequence[ResultFile], benches: Sequence[ResultFile]
 ) -> str:
     """All tables, each under what it was measured with."""
-    parts: list[Block] = []
+    parts: list[str | Table] = []
     for title, files, write in (
         ("### Codecs", codecs, codec_part),
         ("### Speech language models", models, model_part),
@@ -124,10 +123,10 @@ def results_section(
             parts.append(title)
         for file in files:
             parts += [file.origin, *write(file.content)]
-    return blocks_as_markdown(parts)
+    return "\n\n".join(map(str, parts))
 
 
-def codec_part(content: Mapping[str, Any]) -> list[Block]:
+def codec_part(content: Mapping[str, Any]) -> list[str | Table]:
     """What was evaluated on what, and the table of systems."""
     corpus = content["corpus"]
     about = (
@@ -155,9 +154,9 @@ def codec_part(content: Mapping[str, Any]) -> list[Block]:
     return [about, systems_table(content, [_COLUMNS[key] for key in _SHOWN], more)]
 
 
-def model_part(content: Mapping[str, Any]) -> list[Block]:
+def model_part(content: Mapping[str, Any]) -> list[str | Table]:
     """What a model says, how it goes on, what it tells apart, and what text and speech tell it of each other."""
-    parts: list[Block] = []
+    parts: list[str | Table] = []
     name = f"`{PurePosixPath(content['model']).name}`"
     heard_by = f" Error rates by {content['asr']}." if content.get("asr") else ""
     if systems := content.get("systems"):
@@ -183,7 +182,7 @@ def model_part(content: Mapping[str, Any]) -> list[Block]:
     return parts
 
 
-def _sound(systems: Mapping[str, Any]) -> list[Block]:
+def _sound(systems: Mapping[str, Any]) -> list[str | Table]:
     """How systems sound, where anything was measured of that."""
     keys = dict.fromkeys(key for entry in systems.values() for key in entry.get("values", {}))
     columns: list[Column] = [_COLUMNS[key] for key in keys if key in _COLUMNS]
@@ -191,9 +190,9 @@ def _sound(systems: Mapping[str, Any]) -> list[Block]:
     return [table] if len(table.header) > 1 else []
 
 
-def bench_part(content: Mapping[str, Any]) -> list[Block]:
+def bench_part(content: Mapping[str, Any]) -> list[str | Table]:
     """Codecs beside each other, and what was measured of the budgets."""
-    parts: list[Block] = []
+    parts: list[str | Table] = []
     if codecs := content["codecs"]:
         parts.append(codec_table(codecs))
         if any(timing["ratios"] for timing in codecs.values()):

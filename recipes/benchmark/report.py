@@ -9,7 +9,6 @@ from recipes.benchmark.config import LONG_SECONDS
 from recipes.benchmark.run import Measured
 from recipes.benchmark.timing import Pace, Timing
 from recipes.benchmark.tokenization import TokenizeTiming
-from recipes.reporting.page import Block, blocks_as_markdown
 from recipes.reporting.tables import NOTHING, Field, Table, words
 
 HOW_RATIOS = (
@@ -290,7 +289,7 @@ def _pace(pace: Pace) -> dict[str, Any]:
 def tables(measured: Measured, rows: list[Budget]) -> str:
     """The codecs, what else was timed, and the budgets, as Markdown."""
     codecs = {name: _codec(timing, measured.codecs) for name, timing in measured.codecs.items()}
-    blocks: list[Block] = [codec_table(codecs)] if codecs else []
+    blocks: list[str | Table] = [codec_table(codecs)] if codecs else []
     if beside := list(_beside(measured)):
         blocks.append(_beside_table(beside))
     if blocks:
@@ -303,7 +302,7 @@ def tables(measured: Measured, rows: list[Budget]) -> str:
         )
     blocks.append(_budget_table(rows))
     blocks += [f"Not measured: {part} ({reason})." for part, reason in measured.skipped.items()]
-    return blocks_as_markdown(blocks)
+    return "\n\n".join(map(str, blocks))
 
 
 def codec_table(codecs: Mapping[str, Any]) -> Table:

@@ -18,7 +18,7 @@ from recipes.evaluation.codec_evaluation import (
     UtteranceRow,
 )
 from recipes.evaluation.probes import CodecProbe, QuantizerProbe
-from recipes.reporting.page import Block, Picture, Points, Section, as_markdown, blocks_as_markdown
+from recipes.reporting.page import as_markdown
 from recipes.reporting.pictures import SpectrogramRow, code_histogram, spectrogram_picture, waveform_row
 from recipes.reporting.tables import Field, Table, rate, show, without_nan, words, write_parquet
 
@@ -84,9 +84,31 @@ def write_codec_report(
     if evaluation.examples:
         _draw_example(output / "spectrogram.png", evaluation.examples[0], evaluation.codecs)
     table = systems_table(content, evaluation.columns)
-    title = f"{', '.join(content['codecs'])} on {content['corpus']['name']}"
-    write_text(output / "report.md", as_markdown(title, _sections(evaluation, content, table, probes)))
-    return blocks_as_markdown([table])
+    codecs = content["codecs"]
+    rates = {codec.name: {"frame_rate": codec.frame_rate} for codec in evaluation.codecs}
+    page = as_markdown(
+        "evaluate_codec",
+        content=content,
+        systems=table,
+        scored_mel=_mel_text(DEV_LOG_MEL),
+        own_mels={
+            codec.name: _mel_text(codec.mel_config)
+            for codec in evaluation.codecs
+            if codec.mel_config is not None and codec.mel_config != DEV_LOG_MEL
+        },
+        other_rates=any(codec.sampling_rate != SCORING_RATE for codec in evaluation.codecs),
+        scoring_khz=SCORING_RATE / 1_000,
+        heard=any("word_error_rate" in entry for entry in content["systems"].values()),
+        codes=codes_table({name: {**entry, **rates[name]} for name, entry in codecs.items()}),
+        tried=max((entry["stability"]["utterances"] for entry in codecs.values()), default=0),
+        stability=stability_table({name: entry["stability"]["shares"] for name, entry in codecs.items()}),
+        probes=probes_table(probes) if probes else None,
+        speeds=_speeds_table(codecs),
+        speed=evaluation.codecs[0].speed,
+        examples=bool(evaluation.examples),
+    )
+    write_text(output / "report.md", page)
+    return str(table)
 
 
 def systems_table(content: Mapping[str, Any], columns: Sequence[Column], more: Sequence[Field] = ()) -> Table:
@@ -177,65 +199,7 @@ def probes_table(probes: Sequence[CodecProbe]) -> Table:
     return Table.of(((probe, found) for probe in probes for found in probe.quantizers), fields)
 
 
-def _sections(
-    evaluation: CodecEvaluation, content: Mapping[str, Any], table: Table, probes: Sequence[CodecProbe]
-) -> list[Section]:
-    corpus, codecs = content["corpus"], content["codecs"]
-    named = "; ".join(
-        f"`{name}` ({about['location']}), fingerprint {about['fingerprint']}"
-        for name, about in codecs.items()
-    )
-    about = (
-        f"{named}. {evaluation.utterances:,} utterances ({evaluation.seconds / 60:.1f} minutes) of the "
-        f"{corpus['split']} split, gain {corpus['gain']:g}."
-    )
-    rates = {codec.name: codec.frame_rate for codec in evaluation.codecs}
-    codes = codes_table({name: {**entry, "frame_rate": rates[name]} for name, entry in codecs.items()})
-    sections = [
-        Section("", [f"`{content['command']}`", about, table, Points(_notes(evaluation, content))]),
-        Section(
-            "Codes",
-            [
-                codes,
-                "Bit/s as stored: log2 of the codebook's size for every code. By entropy: what an ideal coder without "
-                "memory would need for the codes counted here. Perplexity: as many equally frequent codes would carry "
-                "as much. With several quantizers, shares and perplexities are means; results.json has each.",
-            ],
-        ),
-    ]
-    if tried := max((entry["stability"]["utterances"] for entry in codecs.values()), default=0):
-        shares = {name: entry["stability"]["shares"] for name, entry in codecs.items()}
-        sections.append(
-            Section(
-                "Stability of the codes",
-                [
-                    stability_table(shares),
-                    "Share of codes that stay the same, place by place, when the recording is changed; behind it for "
-                    "shifts, what stays under the best alignment (1 − insertions, deletions and substitutions / "
-                    f"frames). Recordings tried: {tried}.",
-                ],
-            )
-        )
-    if probes:
-        sections.append(
-            Section(
-                "What the codes say",
-                [
-                    probes_table(probes),
-                    "Bits by which a code, seen alone, tells better than chance which character is spoken in the "
-                    "middle of its frame, or which speaker: learned on four fifths of the utterances, tried on the "
-                    "last, in turn (a lower bound of the mutual information; 95 % bootstrap intervals over "
-                    "utterances). A word's characters share its time evenly. A speaker is told by all codes of an "
-                    "utterance together (naive Bayes).",
-                ],
-            )
-        )
-    return [*sections, Section("Speed", _speed_blocks(evaluation, content))]
-
-
-def _speed_blocks(evaluation: CodecEvaluation, content: Mapping[str, Any]) -> list[Block]:
-    speed = evaluation.codecs[0].speed
-
+def _speeds_table(codecs: Mapping[str, Any]) -> Table:
     def times(title: str, step: str) -> Field:
         return Field(title, lambda row: row[1]["speed"][step], 1, unit=" ×")
 
@@ -244,40 +208,7 @@ def _speed_blocks(evaluation: CodecEvaluation, content: Mapping[str, Any]) -> li
         times("both", "together"),
         Field("seconds of audio", lambda row: row[1]["speed"]["audio_seconds"]),
     ]
-    blocks: list[Block] = [
-        Table.of(content["codecs"].items(), fields),
-        f"Multiples of real time on {speed.device}, {speed.threads} threads, batch 1, float32.",
-    ]
-    if evaluation.examples:
-        blocks.append(Picture("spectrogram.png", "before and after"))
-    blocks.append(Picture("codes.png", "codes by frequency"))
-    rows = "very utterance is a row of `utterances.parquet`."
-    heard = "Audio of the first utterances is in [examples](examples); e" if evaluation.examples else "E"
-    return [*blocks, heard + rows]
-
-
-def _notes(evaluation: CodecEvaluation, content: Mapping[str, Any]) -> list[str]:
-    notes = [
-        f"log-mel L1: mean over frames and bands of an utterance, then over utterances; {_mel_text(DEV_LOG_MEL)}."
-    ]
-    for codec in evaluation.codecs:
-        if codec.mel_config is not None and codec.mel_config != DEV_LOG_MEL:
-            notes.append(
-                f"Before the vocoder of {codec.name} it is measured in the vocoder's own definition: "
-                f"{_mel_text(codec.mel_config)}."
-            )
-    if any(codec.sampling_rate != SCORING_RATE for codec in evaluation.codecs):
-        notes.append(
-            f"Every codec is compared with the recording at {SCORING_RATE / 1_000:g} kHz, whatever its own rate."
-        )
-    if any("word_error_rate" in entry for entry in content["systems"].values()):
-        notes.append(
-            f"Word and character error rates (WER, CER) by {content['asr']}, with 95 % bootstrap intervals over "
-            "utterances; text is compared in lower case without punctuation. Read them beside the recordings' own."
-        )
-    notes += [f"Not measured: {name} ({reason})." for name, reason in content["skipped"].items()]
-    notes += [f"Left out: {failure['reason']}." for failure in content["failures"]]
-    return notes
+    return Table.of(codecs.items(), fields)
 
 
 def _mel_text(config: MelConfig) -> str:

@@ -11,13 +11,14 @@ from codec.metrics import FEW, Column, Interval
 from data import read_audio
 from recipes.evaluation.slm_continuations import Continuation, ContinuationResult
 from recipes.evaluation.slm_evaluation import CEILING, REFERENCE, SLMEvaluation, SpokenRow
-from recipes.reporting.page import Block, Picture, Points, Section, as_markdown, blocks_as_markdown
+from recipes.reporting.page import as_markdown
 from recipes.reporting.pictures import spectrogram_picture, waveform_row
 from recipes.reporting.tables import Field, Table, rate, show, words, write_parquet
 from slm.evaluation.cross_modal import VIEWS, CrossModalResult, cross_modal_table_rows
 from slm.evaluation.pairs import PairAccuracy, PairResult, pair_rows
 
 COMPARED = "sentences with a reference"
+_TABLES = "reading", "sound", "continuations", "their_sound", "pairs", "bits", "retrieval"
 _MOST_ROWS = 200  # of a table in the page; the Parquet files have them all
 _BIT_NAMES = {
     "text/bits_per_byte": "text, bits a byte",
@@ -52,22 +53,57 @@ def write_slm_report(output: Path, evaluation: SLMEvaluation, facts: dict[str, A
         title = f"“{example.sentence.text}” ({example.system})"
         spectrogram_picture(output / "spectrogram.png", [waveform_row(title, audio, rate_of)])
     tables = _tables(evaluation, content)
-    sections = _sections(evaluation, content, tables, with_picture=example is not None)
-    reading = f" reading {facts['sentences']['count']} sentences" if evaluation.rows else ""
-    write_text(output / "report.md", as_markdown(f"{facts['model']}{reading}", sections))
-    return blocks_as_markdown(list(tables.values()))
+    write_text(
+        output / "report.md", as_markdown("evaluate_slm", **_page_facts(evaluation, content, tables, example))
+    )
+    return "\n\n".join(map(str, tables.values()))
+
+
+def _page_facts(
+    evaluation: SLMEvaluation,
+    content: Mapping[str, Any],
+    tables: Mapping[str, Table],
+    example: SpokenRow | None,
+) -> dict[str, Any]:
+    """What the page takes beside the tables: numbers that results.json does not have, and what was heard."""
+    bits = [words("", lambda row: _BIT_NAMES.get(row[0], row[0])), Field("bits", lambda row: row[1], 3)]
+    heard = [
+        [row.sentence.text, row.system, show(row.transcript or None), show("; ".join(row.cuts) or None)]
+        for row in evaluation.rows
+        if row.audio is not None
+    ]
+    after = evaluation.continuations
+    continued = [] if after is None else sorted(after.rows, key=lambda row: row.id)
+    heard_after = [[row.id, row.system, show(row.transcript or None)] for row in continued]
+    return {
+        "content": content,
+        "tables": {name: tables.get(name) for name in _TABLES},
+        "few": FEW,
+        "ceiling": CEILING,
+        "compared": COMPARED,
+        "sentences": evaluation.summary(evaluation.systems[-1]).sentences if evaluation.rows else 0,
+        "columns": [column.key for column in evaluation.columns],
+        "bits": Table.of(evaluation.bits.items(), bits),
+        "uniform_bits": _uniform_bits(content["codec"]),
+        "with_picture": example is not None,
+        "heard": Table(["sentence", "", "heard", "cut"], heard[:_MOST_ROWS], words=4),
+        "prompts": len({row.id for row in continued}),
+        "their_columns": [] if after is None else [column.key for column in after.columns],
+        "heard_after": Table(["recording", "", "heard after the prompt"], heard_after[:_MOST_ROWS], words=3),
+        "candidates": next((result.candidates for result in evaluation.cross_modal if result.trials), None),
+    }
 
 
 def _tables(evaluation: SLMEvaluation, content: Mapping[str, Any]) -> dict[str, Table]:
     """Those of what was measured, by name, in their order."""
-    found = {}
+    found: dict[str, Table] = {}
     if evaluation.rows:
         found["reading"] = reading_table(content)
         found["sound"] = sound_table(content["systems"], evaluation.columns)
     if evaluation.continuations is not None:
         systems = content["continuations"]["systems"]
         found["continuations"] = continuations_table(systems)
-        found["their sound"] = sound_table(systems, evaluation.continuations.columns)
+        found["their_sound"] = sound_table(systems, evaluation.continuations.columns)
     if evaluation.pairs:
         found["pairs"] = pairs_table(content["pairs"])
     if evaluation.cross_modal:
@@ -343,232 +379,6 @@ def retrieval_table(datasets: Mapping[str, Any]) -> Table:
     ]
     return Table.of(
         ({"name": name, **trial} for name, entry in datasets.items() for trial in entry["retrieval"]), fields
-    )
-
-
-# ---- the page
-
-
-def _sections(
-    evaluation: SLMEvaluation, content: Mapping[str, Any], tables: Mapping[str, Table], with_picture: bool
-) -> list[Section]:
-    codec = content["codec"]
-    top: list[Block] = [
-        f"`{content['command']}`",
-        f"Model `{content['model']}`, codec `{codec['name']}` with fingerprint {codec['fingerprint']}.",
-    ]
-    sections: list[Section] = []
-    if evaluation.rows:
-        top += [tables["reading"], Points(_reading_notes(evaluation, content))]
-        sections += _spoken_sections(evaluation, content, tables["sound"], with_picture)
-    if evaluation.continuations is not None:
-        sections.append(_continuations_section(evaluation, evaluation.continuations, content, tables))
-    if evaluation.pairs:
-        sections.append(Section("Right or wrong", [tables["pairs"], Points(_pair_notes(evaluation))]))
-    if evaluation.cross_modal:
-        sections.append(_cross_modal_section(evaluation.cross_modal, tables))
-    if evaluation.skipped or evaluation.unfinished:
-        coming = [f"{name}: still to be done" for name in evaluation.unfinished]
-        reasons = [f"{name}: {reason}" for name, reason in evaluation.skipped.items()]
-        sections.append(Section("Not measured", [Points([*reasons, *coming])]))
-    return [Section("", top), *sections]
-
-
-def _reading_notes(evaluation: SLMEvaluation, facts: Mapping[str, Any]) -> list[str]:
-    notes = [
-        "Ended by itself: no guard cut the sentence or a part of it.",
-        "× real time: seconds of audio a second of computing, text in to waveform out, codec included "
-        f"({facts['device']}, {facts['threads']} threads).",
-    ]
-    if facts["asr"] is not None:
-        notes.insert(
-            0,
-            f"Word and character error rates (WER, CER) by {facts['asr']}, with 95 % bootstrap intervals over "
-            "sentences; text is compared in lower case without punctuation.",
-        )
-    if facts["references"] is not None:
-        notes.append(
-            f"The numbers of “{CEILING}” are the ceiling: better than the recordings as the codec keeps them "
-            "the model cannot be expected to speak. Length / reference: median (shortest–longest)."
-        )
-    if evaluation.unreferenced:
-        notes.append(
-            f"{len(evaluation.unreferenced)} sentences have no reference"
-            + (
-                f": beside the recordings and the codec stand the lines “{COMPARED}”, which are of the same sentences."
-                if evaluation.compared
-                else "."
-            )
-        )
-    if evaluation.failures:
-        name, reason = next(iter(evaluation.failures.items()))
-        notes.append(f"Left out: {len(evaluation.failures)}, the first {name}: {reason}.")
-    if (count := evaluation.summary(evaluation.systems[-1]).sentences) < FEW:
-        notes.append(_few(count, "sentences"))
-    return notes
-
-
-def _spoken_sections(
-    evaluation: SLMEvaluation, content: Mapping[str, Any], sound: Table, with_picture: bool
-) -> list[Section]:
-    sections = [Section("How it sounds", [sound, Points(_sound_notes([c.key for c in evaluation.columns]))])]
-    if evaluation.bits:
-        fields = [words("", lambda row: _BIT_NAMES.get(row[0], row[0])), Field("bits", lambda row: row[1], 3)]
-        blocks: list[Block] = [
-            f"What the model needs to predict {evaluation.bits_of} references, text and speech, in the documents it "
-            f"speaks from; a token of which nothing is known takes {_uniform_bits(content['codec']):.2f} bits:",
-            Table.of(evaluation.bits.items(), fields),
-        ]
-        sections.append(Section("Bits", blocks))
-    if with_picture:
-        sections[-1] = Section(
-            sections[-1].title, [*sections[-1].blocks, Picture("spectrogram.png", "what the model said")]
-        )
-    heard = [
-        [row.sentence.text, row.system, show(row.transcript or None), show("; ".join(row.cuts) or None)]
-        for row in evaluation.rows
-        if row.audio is not None
-    ]
-    blocks = [
-        Table(["sentence", "", "heard", "cut"], heard[:_MOST_ROWS], words=4),
-        "Every sentence is a row of `sentences.parquet`; the audio is in [audio](audio).",
-    ]
-    return [*sections, Section("Sentence by sentence", blocks)]
-
-
-_COLUMN_NOTES = {
-    "speaker_similarity": "Speaker similarity: mean cosine of the speaker embedding with those of the voice's "
-    "reference recordings of other sentences.",
-    "prompt_similarity": "Speaker similarity to the prompt: cosine of the speaker embeddings of what follows and of "
-    "the recorded prompt.",
-    "f0_spread_semitones": "F0 spread: standard deviation of F0 (WORLD's DIO and StoneMask) over voiced frames.",
-    "energy_range_db": "Energy range: from the 5th to the 95th percentile of the level of voiced frames.",
-}
-
-
-def _sound_notes(keys: list[str], paced: bool = True) -> list[str]:
-    notes = [_COLUMN_NOTES[key] for key in keys if key in _COLUMN_NOTES]
-    if paced:
-        notes.insert(
-            0,
-            "Characters a second: of the text without punctuation, from the first to the last frame within 40 dB of "
-            "the loudest.",
-        )
-    return [
-        *notes,
-        "Repeated pairs of frames: share of the pairs of frames, one after the other, whose codes were there before "
-        "in the same utterance (1 − distinct-2); longest run: frames in a row with the same codes, in the worst "
-        "utterance.",
-        "Means over utterances with 95 % bootstrap intervals.",
-    ]
-
-
-def _continuations_section(
-    evaluation: SLMEvaluation,
-    result: ContinuationResult,
-    facts: Mapping[str, Any],
-    tables: Mapping[str, Table],
-) -> Section:
-    config = facts["continuation"]
-    notes = [
-        f"Prompts are the first {config['prompt_seconds']:g} s of recordings ({config['split']} split of "
-        f"{config['corpus']}); what follows is as long as the recording goes on, {config['seconds']:g} s at most, and "
-        f"shorter where the model ends by itself. {config['samples']} samples a prompt, at temperature "
-        f"{config['temperature']:g}. Intervals are over prompts, whose samples hang together.",
-    ]
-    if facts["asr"] is not None:
-        lm = f" by {facts['text_lm']}" if facts["text_lm"] else ""
-        notes += [
-            "With words: share in which the recogniser heard a word; the others are in no number about words.",
-            f"Perplexity{lm}, auto-BLEU and self-BLEU are of transcripts by {facts['asr']}, whose mistakes are in all "
-            "three rows.",
-            "auto-BLEU: how much a transcript repeats itself; self-BLEU: how much it repeats the transcripts after "
-            "other prompts; up to pairs of words. VERT is their geometric mean (GSLM, arXiv 2102.01192, section "
-            "5.3). All are low for a model that has much to say; of a text in which no pair comes twice, as of most "
-            "short ones, auto-BLEU is 0.",
-        ]
-    prompts = len({row.id for row in result.rows})
-    if prompts < FEW:
-        notes.append(_few(prompts, "prompts"))
-    if result.failures:
-        name, reason = next(iter(result.failures.items()))
-        notes.append(
-            f"Gone on from {prompts} recordings. Nothing follows {len(result.failures)} others, the first {name}: "
-            f"{reason}."
-        )
-    if strange := _strange(evaluation):
-        notes.append(strange)
-    heard = [
-        [row.id, row.system, show(row.transcript or None)]
-        for row in sorted(result.rows, key=lambda row: row.id)
-    ]
-    blocks: list[Block] = [
-        tables["continuations"],
-        Points(notes),
-        tables["their sound"],
-        Points(_sound_notes([column.key for column in result.columns], paced=False)),
-        Table(["recording", "", "heard after the prompt"], heard[:_MOST_ROWS], words=3),
-        "Every continuation is a row of `continuations.parquet`; the audio, prompts included, is in "
-        "[continuations](continuations).",
-    ]
-    return Section("Going on", blocks)
-
-
-def _cross_modal_section(results: list[CrossModalResult], tables: Mapping[str, Table]) -> Section:
-    notes = ["Means over all tokens or characters, with 95 % bootstrap intervals over rows."]
-    for result in results:
-        documents = ", ".join(f"{view}: `{format}`" for view, format in result.formats.items())
-        left_out = f"; {result.left_out} rows left out" if result.left_out else ""
-        notes.append(f"{result.name}: documents {documents}{left_out}.")
-        if result.unfamiliar:
-            notes.append(
-                f"*: the model has seen no such documents in training ({', '.join(result.unfamiliar)}), which makes "
-                "the bits alone, and what is saved, too high."
-            )
-    blocks: list[Block] = [tables["bits"], Points(list(dict.fromkeys(notes)))]
-    if "retrieval" in tables:
-        candidates = next(result.candidates for result in results if result.trials)
-        blocks += [
-            tables["retrieval"],
-            f"Each row among {candidates} of about one length: the text that makes a speech likeliest, and the speech "
-            "that a text makes likelier than other texts do; the other way about where text is read after speech. "
-            "95 % intervals over the groups of rows that are tried against each other. Every row is one of "
-            "`cross_modal.parquet`.",
-        ]
-    return Section("Text and speech", blocks)
-
-
-def _pair_notes(evaluation: SLMEvaluation) -> list[str]:
-    notes = [
-        "Share of the pairs in which the model finds the right recording likelier than the wrong one; 50 % is chance, "
-        "and a tie counts half. 95 % intervals by Wilson's score, over pairs that do not hang together: of a word in "
-        "several voices, and of a story, all are one. Every pair is a row of `pairs.parquet`.",
-        "Ceiling: what is left to a model that knows everything where the codec makes the same codes of both "
-        "recordings.",
-    ]
-    for result in evaluation.pairs:
-        if result.failures:
-            name, reason = next(iter(result.failures.items()))
-            notes.append(f"{result.name}: {len(result.failures)} pairs left out, the first {name}: {reason}.")
-    if strange := _strange(evaluation):
-        notes.append(strange)
-    return notes
-
-
-def _strange(evaluation: SLMEvaluation) -> str | None:
-    """What is to be known of a model that reads documents of a kind that it has never seen."""
-    if "speech alone" not in evaluation.not_trained_on:
-        return None
-    return (
-        "The model was trained on no document that begins with speech: speech without its text is strange to it, and "
-        "it may know more than this tells."
-    )
-
-
-def _few(count: int, what: str) -> str:
-    return (
-        f"There are but {count} {what}: intervals are widened for so few (Student's t), and still rough where most "
-        "values are the same."
     )
 
 

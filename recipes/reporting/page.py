@@ -1,101 +1,68 @@
-"""A report's page, said once: as Markdown, and as HTML that carries its pictures along (templates/*.j2)."""
+"""Reports as pages: Markdown from the templates in this folder, and HTML from it that carries its pictures along."""
 
 import base64
-import html
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import unquote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markdown import Markdown
 
-from recipes.reporting.tables import Table
+from codec.foundation import duration
+from recipes.reporting.tables import show
 
-
-@dataclass(frozen=True)
-class Points:
-    """Short remarks below each other."""
-
-    points: Sequence[str]
-    kind: str = field(default="points", init=False)
+_SOUNDS = ".wav", ".flac"
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A PNG beside the page."""
+def as_markdown(template: str, **facts: Any) -> str:
+    """A page from `templates/NAME.md.j2`. Tables among the facts write themselves.
 
-    file: str
-    caption: str
-    kind: str = field(default="picture", init=False)
-
-
-@dataclass(frozen=True)
-class Code:
-    """Lines as they are, in a language that Markdown knows."""
-
-    text: str
-    language: str = "text"
-    kind: str = field(default="code", init=False)
+    The lines of a paragraph and of a point are joined; empty lines are one.
+    """
+    text = _TEMPLATES.get_template(f"{template}.md.j2").render(**facts)
+    blocks = [block for block in re.split(r"\n\s*\n", text.strip()) if block.strip()]
+    return "\n\n".join(_joined(block) for block in blocks) + "\n"
 
 
-# A paragraph is a string. It may hold `code`, [links](file) and **bold** words.
-Block: TypeAlias = str | Points | Table | Picture | Code
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading and what is below it; without a title, the blocks alone."""
-
-    title: str
-    blocks: Sequence[Block]
-
-
-def as_markdown(title: str, sections: Sequence[Section]) -> str:
-    """The page as Markdown; pictures and sounds are links."""
-    return _MARKDOWN.get_template("page.md.j2").render(title=title, sections=sections)
-
-
-def as_html(title: str, sections: Sequence[Section], directory: Path) -> str:
-    """The page as HTML; pictures of `directory` are in it, sounds are links."""
-
-    def embedded(file: str) -> str:
-        return base64.b64encode((directory / file).read_bytes()).decode()
-
-    return _HTML.get_template("page.html.j2").render(title=title, sections=sections, embedded=embedded)
-
-
-def blocks_as_markdown(blocks: Sequence[Block]) -> str:
-    """Blocks without a page around them."""
-    return _MARKDOWN.get_template("blocks.md.j2").render(blocks=blocks).strip("\n")
-
-
-def _inline(text: str) -> Markup:
-    """A paragraph's text as HTML."""
-    escaped = html.escape(text, quote=False)
-    for pattern, replacement in (
-        (r"`([^`]+)`", r"<code>\1</code>"),
-        (r"\*\*(.+?)\*\*", r"<b>\1</b>"),
-        (r"\[([^\]]+)\]\(([^)\s:]+)\)", r'<a href="\2">\1</a>'),  # to files beside the page alone
-    ):
-        escaped = re.sub(pattern, replacement, escaped)
-    return Markup(escaped)  # escaped above
-
-
-def _environment(autoescape: bool) -> Environment:
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=autoescape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+def as_html(text: str, directory: Path) -> str:
+    """A page of Markdown as HTML: pictures of `directory` are in it, sounds are players, HTML in the text is text."""
+    converter = Markdown(extensions=["tables", "fenced_code"])
+    converter.preprocessors.deregister("html_block")
+    converter.inlinePatterns.deregister("html")
+    body = converter.convert(text)
+    body = re.sub(
+        r'<a href="[^"]*:[^"]*">(.*?)</a>', r"\1", body
+    )  # links lead to files beside the page alone
+    body = re.sub(r'<a href="([^"]*)">.*?</a>', _player, body)
+    body = re.sub(
+        r'(?<= src=")([^"]*\.png)(?=")', lambda found: _embedded(directory / unquote(found[1])), body
     )
-    made.filters |= {"link": quote, "inline": _inline, "suffix": lambda file: Path(file).suffix[1:]}
-    made.filters["cell"] = lambda text: text.replace("|", "\\|")
-    return made
+    return _TEMPLATES.get_template("page.html.j2").render(title=text.splitlines()[0].lstrip("# "), body=body)
 
 
-_MARKDOWN, _HTML = _environment(False), _environment(True)
+def _joined(block: str) -> str:
+    """A paragraph's lines, or those of each point, as one; tables, code and headings as they are."""
+    if block.lstrip().startswith(("|", "```", "#")):
+        return block
+    return re.sub(r"\s*\n\s*(?!- |\s)", " ", block.strip())
+
+
+def _player(link: re.Match[str]) -> str:
+    if not link[1].endswith(_SOUNDS):
+        return link[0]
+    return f'<audio controls preload="none" src="{link[1]}"></audio>'
+
+
+def _embedded(picture: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    autoescape=lambda name: str(name).endswith(".html.j2"),
+)
+_TEMPLATES.filters |= {"show": show, "duration": duration}

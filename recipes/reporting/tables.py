@@ -3,10 +3,11 @@
 import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -96,6 +97,10 @@ class Sound:
     file: str
     note: str = ""
 
+    def __str__(self) -> str:
+        """As a link."""
+        return f"[{Path(self.file).suffix[1:]}]({quote(self.file)}) {_escaped(self.note)}".strip()
+
 
 @dataclass(frozen=True)
 class Table:
@@ -104,7 +109,6 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str | Sound]]
     words: int = 1
-    kind: str = field(default="table", init=False)
 
     @classmethod
     def of(cls, rows: Iterable[Any], fields: Sequence[Field]) -> Self:
@@ -119,6 +123,17 @@ class Table:
         return cls(
             header, [[row[place] for place in kept] for row in cells], sum(one.words for one in fields)
         )
+
+    def __str__(self) -> str:
+        """As Markdown."""
+        sides = ["---"] * self.words + ["---:"] * (len(self.header) - self.words)
+        lines = [map(_escaped, self.header), sides, *(map(_escaped, row) for row in self.rows)]
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _escaped(cell: str | Sound) -> str:
+    """A cell that cannot be taken for two, nor for a link."""
+    return str(cell) if isinstance(cell, Sound) else cell.replace("|", "\\|").replace("](", "]\\(")
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

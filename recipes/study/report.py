@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,16 +12,17 @@ from codec.foundation import duration, write_json, write_text
 from codec.metrics import Column
 from recipes.evaluation.codec_report import codes_table, stability_table
 from recipes.evaluation.slm_evaluation import CEILING, REFERENCE
-from recipes.reporting.page import Block, Picture, Points, Section, as_html, as_markdown
+from recipes.reporting.page import as_html, as_markdown
 from recipes.reporting.pictures import Curve, bars_picture, code_histogram, curves_picture
 from recipes.reporting.tables import Field, Sound, Table, rate, show, without_nan, words
 from recipes.study.config import StudyConfig
 from recipes.study.language_model import ALONE, READ, VALIDATION_BLOCKS
 from recipes.study.material import Material
-from recipes.study.results import CommonRows, Comparison, Result
+from recipes.study.results import Comparison, Result
 from recipes.study.steps import Outcome
 
 _MOST_READ = 6  # sentences to be heard in the page; the folders have them all
+_Compared: TypeAlias = tuple[str, Sequence[Sound | str | None]]  # what is heard, and its versions
 
 
 def write_report(output: Path, config: StudyConfig, material: Material, outcomes: Sequence[Outcome]) -> Path:
@@ -31,21 +32,22 @@ def write_report(output: Path, config: StudyConfig, material: Material, outcomes
     """
     results = [Result(outcome, output) for outcome in outcomes]
     comparison = Comparison(results)
-    sections = [
-        _summary(config, material, results, comparison),
-        _tokens_section(output, results),
-        _prediction_section(output, results, comparison),
-        reconstruction_section(output, results),
-        speech_section(config, results),
-        _stability_section(output, results),
-        listening_section(results),
-        _settings(config, material, results),
-    ]
-    sections = [section for section in sections if section.blocks]
-    title = f"{', '.join(result.name for result in results)} on {material.corpus.name}"
+    text = as_markdown(
+        "study",
+        corpus={"name": material.corpus.name, "hash": material.hash},
+        config=config,
+        results=results,
+        summary=_summary(config, material, results, comparison),
+        codes=_codes(output, results),
+        prediction=_prediction(output, results, comparison),
+        reconstruction=reconstruction(output, results),
+        speech=speech(config, results),
+        stability=_stability(output, results),
+        listening=listening(results),
+    )
     page = output / "report.html"
-    write_text(output / "report.md", as_markdown(title, sections))
-    write_text(page, as_html(title, sections, output))
+    write_text(output / "report.md", text)
+    write_text(page, as_html(text, output))
     write_json(output / "results.json", _numbers(config, material, results, comparison))
     write_json(output / "times.json", {result.name: result.times for result in results})
     return page
@@ -53,7 +55,7 @@ def write_report(output: Path, config: StudyConfig, material: Material, outcomes
 
 def _summary(
     config: StudyConfig, material: Material, results: Sequence[Result], comparison: Comparison
-) -> Section:
+) -> dict[str, Any]:
     """The one table that a paper would have."""
 
     def tokens(row: Result) -> str:
@@ -71,36 +73,24 @@ def _summary(
             "WER read aloud", lambda row: row.spoken(row.model_system) if row.model_system else None, "lower"
         ),
     ]
-    table = Table.of(results, fields)
-    seen = _span([result.model["audio_hours"] for result in results])
+    recordings = results[0].rate("recording")
     budget = (
         f"{config.steps:,} steps" if config.steps is not None else f"{config.audio_hours:g} hours of speech"
     )
-    about = (
-        f"{material.corpus.name}: {len(material.training):,} recordings ({duration(material.seconds['train'])}) to "
-        f"train on, {len(material.held_out):,} ({duration(material.seconds['validation'])}) held out. One language "
-        f"model each, of the same shape, for {budget} ({seen} hours of speech seen)."
-    )
-    blocks: list[Block] = [about, table]
-    recordings = results[0].rate("recording")
-    if not math.isnan(recordings.value):
-        blocks.append(f"The recordings themselves: WER {show(recordings, 1, percent=True)}.")
-    blocks.append(
-        Points(
-            [
-                "Bits a second compare across frame rates and codebooks: what the same "
-                f"{len(comparison.alone.ids):,} of {len(material.held_out):,} held-out recordings "
-                f"({duration(comparison.alone.seconds)}), each whole, cost as these codes. A tokenizer that keeps less "
-                "also costs less, so read them beside the error rates.",
-                "WER: word error rate by a recogniser, with 95 % bootstrap intervals over recordings or sentences. "
-                "Through the codec bounds what a language model over these codes can say.",
-            ]
-        )
-    )
-    return Section("In short", blocks)
+    return {
+        "names": [result.name for result in results],
+        "table": Table.of(results, fields),
+        "training": len(material.training),
+        "held_out": len(material.held_out),
+        "seconds": material.seconds,
+        "budget": budget,
+        "seen": _span([result.model["audio_hours"] for result in results]),
+        "recordings": None if math.isnan(recordings.value) else recordings,
+        "alone": comparison.alone,
+    }
 
 
-def _tokens_section(output: Path, results: Sequence[Result]) -> Section:
+def _codes(output: Path, results: Sequence[Result]) -> Table:
     """How the codes are used."""
     codecs = {
         result.name: {
@@ -116,19 +106,10 @@ def _tokens_section(output: Path, results: Sequence[Result]) -> Section:
     }
     counts = {result.name: [np.array(book) for book in result.codes["counts"]] for result in results}
     code_histogram(output / "codes.png", counts)
-    return Section(
-        "Codes",
-        [
-            codes_table(codecs, [Field("fingerprint", lambda row: row[1]["fingerprint"])]),
-            "Over the training recordings. Perplexity: as many equally frequent codes would carry as much; with "
-            "several quantizers the mean of theirs. Bit/s by entropy: of an ideal coder that knows the frequencies "
-            "and no context.",
-            Picture("codes.png", "codes by frequency"),
-        ],
-    )
+    return codes_table(codecs, [Field("fingerprint", lambda row: row[1]["fingerprint"])])
 
 
-def _prediction_section(output: Path, results: Sequence[Result], comparison: Comparison) -> Section:
+def _prediction(output: Path, results: Sequence[Result], comparison: Comparison) -> dict[str, Any]:
     """What codes cost that are predicted, and how that was learnt."""
 
     def told(value: Callable[[Any], Any]) -> Callable[[Result], Any]:
@@ -169,38 +150,17 @@ def _prediction_section(output: Path, results: Sequence[Result], comparison: Com
         if lines:
             curves[title] = lines
     curves_picture(output / "learning.png", curves, "hours of speech trained on")
-    models = ", ".join(f"{result.name} {result.model['parameters'] / 1e6:.1f} M" for result in results)
-    return Section(
-        "Prediction",
-        [
-            Table.of(results, fields),
-            (
-                "Bits a second that held-out recordings cost: as stored, by n-gram models of the training codes "
-                "(modified Kneser-Ney, interpolated), by the language model for speech alone, and by the same model "
-                "for speech after its text, with 95 % bootstrap intervals over recordings. Each recording is read "
-                f"whole and by itself; all columns are over the same {_recordings(comparison.alone)} for every "
-                f"tokenizer, those given the text over the {_recordings(comparison.read)} of them that have one, and "
-                "what the text saves is the difference over these. Bits a token: speech alone. Parameters with "
-                f"embeddings: {models}."
-            ),
-            *([Points(notes)] if (notes := comparison.notes()) else []),
-            Picture("bits.png", "bits a second by model"),
-            Picture("learning.png", "learning curves"),
-            (
-                "Learning curves are what training saw while it ran: bits a second of its first "
-                f"{VALIDATION_BLOCKS} validation blocks at most, in which recordings longer than a block are cut and "
-                "those without a text count as speech alone. They say how each model learnt; compare tokenizers by the "
-                "table."
-            ),
-        ],
-    )
+    return {
+        "table": Table.of(results, fields),
+        "alone": comparison.alone,
+        "read": comparison.read,
+        "models": ", ".join(f"{result.name} {result.model['parameters'] / 1e6:.1f} M" for result in results),
+        "notes": comparison.notes(),
+        "blocks": VALIDATION_BLOCKS,
+    }
 
 
-def _recordings(common: CommonRows) -> str:
-    return f"{len(common.ids):,} recordings ({duration(common.seconds)})"
-
-
-def reconstruction_section(output: Path, results: Sequence[Result]) -> Section:
+def reconstruction(output: Path, results: Sequence[Result]) -> dict[str, Any]:
     """What comes back from the codecs; the recordings, which are the same for all, stand there once."""
     lines = []
     for number, result in enumerate(results):
@@ -219,18 +179,16 @@ def reconstruction_section(output: Path, results: Sequence[Result]) -> Section:
         rate("WER", "word_error_rate", "lower"),
         rate("CER", "character_error_rate", "lower"),
     ]
-    blocks: list[Block] = [Table.of(lines, fields)]
     points = [result for result in results if not math.isnan(result.rate("codec").value)]
     if points:
         _rate_against_bitrate(output / "rate.png", points)
-        blocks.append(Picture("rate.png", "word error rate against bitrate"))
-    judged = _by_result(results, lambda result: _judged(result.reconstruction))
-    recogniser = next((r.reconstruction["asr"] for r in results if r.reconstruction["asr"]), None)
-    by = f", error rates by {recogniser}" if recogniser else ""
-    blocks.append(f"{judged}, scored at 24 kHz{by}.")
-    if notes := _not_measured(result.reconstruction["skipped"] for result in results):
-        blocks.append(Points(notes))
-    return Section("Reconstruction", blocks)
+    return {
+        "table": Table.of(lines, fields),
+        "picture": bool(points),
+        "judged": _by_result(results, lambda result: _judged(result.reconstruction)),
+        "asr": next((r.reconstruction["asr"] for r in results if r.reconstruction["asr"]), None),
+        "notes": _not_measured(result.reconstruction["skipped"] for result in results),
+    }
 
 
 def _judged(reconstruction: Mapping[str, Any]) -> str:
@@ -265,11 +223,11 @@ def _rate_against_bitrate(path: Path, results: Sequence[Result]) -> None:
     curves_picture(path, panels, "bit/s as stored")
 
 
-def _stability_section(output: Path, results: Sequence[Result]) -> Section:
+def _stability(output: Path, results: Sequence[Result]) -> dict[str, Any]:
     """What a change of the recording does to the codes."""
     shares = {result.name: result.reconstruction["stability"]["shares"] for result in results}
     if not any(shares.values()):
-        return Section("Stability of the codes", [])
+        return {}
     bars: dict[str, dict[str, float]] = {}
     for codec, found in shares.items():
         for name, share in found.items():
@@ -279,18 +237,10 @@ def _stability_section(output: Path, results: Sequence[Result]) -> Section:
     tried = _by_result(
         results, lambda result: f"{result.reconstruction['stability']['utterances']} held-out recordings"
     )
-    return Section(
-        "Stability of the codes",
-        [
-            stability_table(shares),
-            "Share of codes that stay the same, place by place, when the recording is changed; behind it for "
-            f"shifts, what stays under the best alignment (1 − edits / frames). Over {tried}.",
-            Picture("stability.png", "codes that stay"),
-        ],
-    )
+    return {"table": stability_table(shares), "tried": tried}
 
 
-def speech_section(config: StudyConfig, results: Sequence[Result]) -> Section:
+def speech(config: StudyConfig, results: Sequence[Result]) -> dict[str, Any]:
     """How well the language models read aloud, and how they go on."""
     lines = []
     for number, result in enumerate(results):
@@ -305,17 +255,9 @@ def speech_section(config: StudyConfig, results: Sequence[Result]) -> Section:
     def of_model(key: str) -> Callable[[Mapping[str, Any]], Any]:
         return lambda row: row[key] if row["of model"] else None
 
-    remarks = [
-        *_not_measured(result.speech.get("skipped", {}) for result in results),
-        *(
-            f"{result.name}: left out: {what} ({why})."
-            for result in results
-            for what, why in result.speech.get("failures", {}).items()
-        ),
-    ]
-    remaining: list[Block] = [*([Points(remarks)] if remarks else []), *_continuations(results)]
-    if not lines:
-        return Section("Speaking", remaining if any(result.speech for result in results) else [])
+    if not any(result.speech for result in results):
+        return {}
+    columns = _columns(result.speech.get("columns", []) for result in results)
     reading = [
         words("", "label"),
         rate("WER", "word_error_rate", "lower"),
@@ -324,27 +266,29 @@ def speech_section(config: StudyConfig, results: Sequence[Result]) -> Section:
         rate("… at ½ to 2 × the length", of_model("at_length"), "higher"),
         Field("length / recording", of_model("duration_ratio"), 2),
     ]
-    columns = _columns(result.speech.get("columns", []) for result in results)
     pace = Field("characters a second", lambda row: row["speaking_rate"]["value"], 1)
-    sentences = max(line["sentences"] for line in lines)
-    candidates = config.speaking.candidates
-    blocks: list[Block] = [
-        Table.of(lines, reading),
-        f"{sentences} held-out sentences, the best of {candidates} by the model's own hearing."
-        if candidates > 1
-        else f"{sentences} held-out sentences, each spoken once.",
-        Table.of(lines, [words("", "label"), pace, *_sound(columns)]),
-        "Means over sentences. Characters a second: without the silence around the sentence. Repeated: pairs of "
-        "frames that were there before in the same utterance; the longest run is the worst sentence's.",
-    ]
-    return Section("Speaking", [*blocks, *remaining])
+    return {
+        "reading": Table.of(lines, reading) if lines else None,
+        "sentences": max((line["sentences"] for line in lines), default=0),
+        "candidates": config.speaking.candidates,
+        "sound": Table.of(lines, [words("", "label"), pace, *_sound(columns)]),
+        "notes": [
+            *_not_measured(result.speech.get("skipped", {}) for result in results),
+            *(
+                f"{result.name}: left out: {what} ({why})."
+                for result in results
+                for what, why in result.speech.get("failures", {}).items()
+            ),
+        ],
+        **_continuations(results),
+    }
 
 
-def _continuations(results: Sequence[Result]) -> list[Block]:
+def _continuations(results: Sequence[Result]) -> dict[str, Any]:
     """What is said after the beginnings of held-out recordings."""
     told = {result.name: result.speech["continuations"] for result in results if result.continuations}
     if not told:
-        return []
+        return {"continuations": None}
     fields = [
         words("", "label"),
         Field("continuations", "continuations"),
@@ -360,11 +304,7 @@ def _continuations(results: Sequence[Result]) -> list[Block]:
         for row in entry["rows"]
         if row["audio"] is None
     ]
-    return [
-        "Beginnings of held-out recordings, gone on with; only what follows them is measured.",
-        Table.of(lines, fields),
-        *([Points(refused)] if refused else []),
-    ]
+    return {"continuations": Table.of(lines, fields), "refused": refused}
 
 
 def _sound(columns: Sequence[Column]) -> list[Field]:
@@ -393,43 +333,42 @@ def _not_measured(told: Iterable[Mapping[str, str]]) -> list[str]:
     )
 
 
-def listening_section(results: Sequence[Result]) -> Section:
-    """Recordings, what the codecs make of them, and what the language models say."""
+def listening(results: Sequence[Result]) -> dict[str, Table | None]:
+    """Recordings, what the codecs make of them, and what the language models say; empty of nothing."""
     names = [result.name for result in results]
-    blocks: list[Block] = []
-    examples = list(dict.fromkeys(name for r in results for name in r.reconstruction["examples"]))
-    if examples:
-        rows: list[tuple[str, list[Sound | str | None]]] = []
-        for example in examples:
-            owner = next(r for r in results if example in r.reconstruction["examples"])
-            recording = owner.file(owner.outcome.reconstruction, f"examples/{example}.recording.wav")
-            rows.append((example, [Sound(recording), *(_coded(result, example) for result in results)]))
-        blocks += ["Held-out recordings through the codecs.", _heard(["recording", *names], rows)]
-    read = {row["id"]: row for result in results for row in result.speech.get("rows", [])}
-    if read:
-        rows = []
-        for key, row in list(read.items())[:_MOST_READ]:
-            owner = next(r for r in results if any(other["id"] == key for other in r.speech.get("rows", [])))
-            recording = owner.file(owner.outcome.speech, row["recording"])
-            rows.append((row["text"], [Sound(recording), *(_spoken(result, key) for result in results)]))
-        blocks += [
-            "Held-out sentences read by the language models, with what the recogniser heard.",
-            _heard(["recording", *names], rows),
-        ]
-    continued = list(dict.fromkeys(row["id"] for result in results for row in result.continuations))
-    if continued:
-        rows = [(key, [_continued(result, key) for result in results]) for key in continued]
-        blocks += ["Beginnings of held-out recordings, gone on with.", _heard(names, rows)]
-    return Section("To listen to", blocks)
+    examples = dict.fromkeys(name for result in results for name in result.reconstruction["examples"])
+    coded: list[_Compared] = []
+    for example in examples:
+        owner = next(r for r in results if example in r.reconstruction["examples"])
+        recording = owner.file(owner.outcome.reconstruction, f"examples/{example}.recording.wav")
+        coded.append((example, [Sound(recording), *(_coded(result, example) for result in results)]))
+    read: list[_Compared] = []
+    owners = {
+        row["id"]: (result, row) for result in reversed(results) for row in result.speech.get("rows", [])
+    }
+    for key in list(dict.fromkeys(row["id"] for r in results for row in r.speech.get("rows", [])))[
+        :_MOST_READ
+    ]:
+        owner, row = owners[key]
+        recording = owner.file(owner.outcome.speech, row["recording"])
+        read.append((row["text"], [Sound(recording), *(_spoken(result, key) for result in results)]))
+    continued = dict.fromkeys(row["id"] for result in results for row in result.continuations)
+    after: list[_Compared] = [(key, [_continued(result, key) for result in results]) for key in continued]
+    found = {
+        "examples": _heard(["recording", *names], coded),
+        "read": _heard(["recording", *names], read),
+        "continued": _heard(names, after),
+    }
+    return found if any(found.values()) else {}
 
 
-def _heard(header: Sequence[str], rows: Sequence[tuple[str, Sequence[Sound | str | None]]]) -> Table:
+def _heard(header: Sequence[str], rows: Sequence[_Compared]) -> Table | None:
     """Sounds to be compared, a column each version; words where there is none and why."""
     cells = [
         [label, *(sound if isinstance(sound, Sound) else show(sound) for sound in sounds)]
         for label, sounds in rows
     ]
-    return Table(["", *header], cells, words=len(header) + 1)
+    return Table(["", *header], cells, words=len(header) + 1) if cells else None
 
 
 def _spoken(result: Result, key: str) -> Sound | None:
@@ -455,29 +394,6 @@ def _coded(result: Result, example: str) -> Sound | None:
     if example not in result.reconstruction["examples"]:
         return None
     return Sound(result.file(result.outcome.reconstruction, f"examples/{example}.codec.wav"))
-
-
-def _settings(config: StudyConfig, material: Material, results: Sequence[Result]) -> Section:
-    points = [
-        "Made by `codec-slm study --config config.yaml`; config.yaml beside this page says everything.",
-        f"Corpus {material.corpus.name}, content {material.hash}; gain {config.gain:g}; speeds "
-        f"{', '.join(f'{speed:g}' for speed in config.speeds)}, {config.shifts} shifts of the training recordings.",
-    ]
-    for result in results:
-        fitted = result.tokenizer.about
-        how = (
-            f", k-means of {fitted['frames']:,} frames in {fitted['iterations']} iterations, "
-            f"vocoder of {fitted['vocoder']}"
-            if fitted
-            else ""
-        )
-        failures = result.outcome.tokens.result["failures"]
-        lost = f"; {failures} recordings could not be read" if failures else ""
-        points.append(
-            f"{result.name}: fingerprint {result.info.fingerprint}{how}; {result.model['tokens']:,} tokens in "
-            f"{result.model['steps']:,} steps, {result.model['epochs']:.1f} times through the recordings{lost}."
-        )
-    return Section("How it was made", [Points(points)])
 
 
 def _numbers(

@@ -29,7 +29,6 @@ from recipes.evaluation.codec_evaluation import (
 )
 from recipes.evaluation.codec_report import summary, systems_table
 from recipes.evaluation.scoring import Scorer, Scores, ScoringTask
-from recipes.reporting.page import blocks_as_markdown
 from tests.codec.small_adapters import save_small
 
 RATE = 24_000
@@ -124,7 +123,7 @@ def test_workers_change_nothing_and_keep_the_order() -> None:
 
 def table_of(evaluation: CodecEvaluation) -> str:
     facts = {"codecs": {codec.name: {} for codec in evaluation.codecs}}
-    return blocks_as_markdown([systems_table(summary(evaluation, facts), evaluation.columns)])
+    return str(systems_table(summary(evaluation, facts), evaluation.columns))
 
 
 def test_a_single_recording_has_a_rate_and_no_interval() -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from jinja2 import ChoiceLoader, DictLoader, UndefinedError
 
 from codec.metrics import Column, Interval
-from recipes.reporting.page import Code, Picture, Points, Section, as_html, as_markdown, blocks_as_markdown
+from recipes.reporting import page
+from recipes.reporting.page import as_html, as_markdown
 from recipes.reporting.tables import Field, Sound, Table, rate, show, without_nan, words, write_parquet
 
 NAN = math.nan
@@ -44,7 +46,7 @@ def test_columns_of_numbers_that_hold_none_are_left_out() -> None:
     )
     assert table.header == ["", "note", "WER ↓", "STOI ↑"] and table.words == 2
     assert table.rows == [["a", "–", "50.0 %", "–"], ["b", "–", "–", "0.500"]]
-    assert blocks_as_markdown([table]).splitlines()[:2] == [
+    assert str(table).splitlines()[:2] == [
         "|  | note | WER ↓ | STOI ↑ |",
         "| --- | --- | ---: | ---: |",
     ]
@@ -57,34 +59,74 @@ def test_a_percent_column_shows_one_digit_behind_the_point() -> None:
     ]
 
 
-def test_the_page_is_the_same_in_both_languages(tmp_path: Path) -> None:
-    (tmp_path / "a b.png").write_bytes(b"PNG")
-    sections = [
-        Section("", ["before `x < y`", Picture("a b.png", "a picture")]),
-        Section("A <b>", ["x & y, **bold**, [here](file.txt)", Table(["", "n"], [["a|b", "1"]])]),
-        Section("Lists", [Points(["<one>", "two"]), Code("a < b", "sh")]),
-        Section("Hear", [Table(["", "one", "two"], [["s", Sound("my dir/a.wav", "“<hi>|”"), "–"]], words=3)]),
-    ]
-    assert as_markdown("T", sections) == (
-        "# T\n\nbefore `x < y`\n\n![a picture](a%20b.png)\n\n"
-        "## A <b>\n\nx & y, **bold**, [here](file.txt)\n\n|  | n |\n| --- | ---: |\n| a\\|b | 1 |\n\n"
-        "## Lists\n\n- <one>\n- two\n\n```sh\na < b\n```\n\n"
-        "## Hear\n\n|  | one | two |\n| --- | --- | --- |\n| s | [wav](my%20dir/a.wav) “<hi>\\|” | – |\n"
+TEMPLATE = """
+{% if title is defined %}
+# {{ title }}
+{% endif %}
+
+One paragraph
+{% if more %}
+with `x < y` and <b>more</b>,
+{% endif %}
+joined.
+
+
+
+![a picture](a%20b.png)
+
+- a point
+  of two lines
+{% for point in points %}
+- {{ point }}
+{% endfor %}
+
+{{ table }}
+
+```sh
+a < b
+  c
+```
+"""
+
+
+@pytest.fixture
+def template(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        page._TEMPLATES, "loader", ChoiceLoader([DictLoader({"t.md.j2": TEMPLATE}), page._TEMPLATES.loader])
     )
-    html = as_html("T", sections, tmp_path)
+
+
+def test_a_page_of_markdown(template: None) -> None:
+    table = Table(["", "n"], [["a|b", "1"]])
+    assert as_markdown("t", title="T", more=True, points=["<one>", "two"], table=table) == (
+        "# T\n\nOne paragraph with `x < y` and <b>more</b>, joined.\n\n![a picture](a%20b.png)\n\n"
+        "- a point of two lines\n- <one>\n- two\n\n|  | n |\n| --- | ---: |\n| a\\|b | 1 |\n\n```sh\na < b\n  c\n```\n"
+    )
+    assert as_markdown("t", more=False, points=[], table="").startswith("One paragraph joined.\n")
+    with pytest.raises(UndefinedError):
+        as_markdown("t", more=False, points=[])
+
+
+def test_the_same_page_as_html(template: None, tmp_path: Path) -> None:
+    (tmp_path / "a b.png").write_bytes(b"PNG")
+    sounds = [["s|t", Sound("my dir/a.wav", "“<hi>|”"), "[x](javascript:alert(1))"], ["", "[y](z.txt)", "–"]]
+    table = Table(["", "one", "two"], sounds, words=3)
+    text = as_markdown(
+        "t", title="A <b>", more=True, points=["[here](file.txt)", "[x](http://x.y)"], table=table
+    )
+    html = as_html(text, tmp_path)
     for part in (
-        "<h1>T</h1>\n<p>before <code>x &lt; y</code></p>",
-        '<img src="data:image/png;base64,UE5H" alt="a picture">',
-        "<h2>A &lt;b&gt;</h2>",
-        '<p>x &amp; y, <b>bold</b>, <a href="file.txt">here</a></p>',
-        "<li>&lt;one&gt;</li><li>two</li>",
-        "<pre>a &lt; b</pre>",
-        "<td class=word>a|b</td><td>1</td>",
-        'src="my%20dir/a.wav"></audio>“&lt;hi&gt;|”</td>',
+        "<title>A &lt;b&gt;</title>",
+        "<h1>A &lt;b&gt;</h1>\n<p>One paragraph with <code>x &lt; y</code> and &lt;b&gt;more&lt;/b&gt;, joined.</p>",
+        'src="data:image/png;base64,UE5H"',
+        '<li><a href="file.txt">here</a></li>',
+        "<td>s|t</td>",
+        '<td><audio controls preload="none" src="my%20dir/a.wav"></audio> “&lt;hi&gt;|”</td>',
+        "a &lt; b\n  c\n</code></pre>",
     ):
         assert part in html
-    # what a recogniser heard, or a corpus says, is no link to anywhere
-    assert "href" not in as_html("T", [Section("", ["[x](javascript:alert(1))"])], tmp_path)
+    # what a recogniser heard, or a corpus says, is no link; and no link leads away from the page
+    assert html.count("href") == 1 and "<b>" not in html
 
 
 def test_types_of_parquet_columns_come_from_all_values(tmp_path: Path) -> None:

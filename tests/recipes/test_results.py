@@ -9,8 +9,8 @@ import pytest
 from codec.foundation import UserError
 from data import write_audio
 from recipes.cli.main import main
-from recipes.reporting.page import Block, blocks_as_markdown
 from recipes.reporting.provenance import device_name, provenance
+from recipes.reporting.tables import Table
 from recipes.results import (
     BEGIN,
     END,
@@ -107,9 +107,9 @@ BENCH = {
 }
 
 
-def texts(blocks: list[Block]) -> list[str]:
+def texts(blocks: list[str | Table]) -> list[str]:
     """Each as Markdown."""
-    return [blocks_as_markdown([block]) for block in blocks]
+    return list(map(str, blocks))
 
 
 def write(path: Path, content: dict[str, Any]) -> str:

@@ -13,10 +13,10 @@ from codec.foundation import UserError
 from codec.metrics import Column, Interval
 from data import Utterance
 from recipes.evaluation.codec_evaluation import BEFORE_VOCODER
-from recipes.reporting.page import Section, as_markdown
+from recipes.reporting.page import as_markdown
+from recipes.study import report
 from recipes.study.config import StudyConfig
 from recipes.study.evaluation import go_on
-from recipes.study.report import listening_section, reconstruction_section, speech_section
 from recipes.study.results import Result
 
 STOI = Column("stoi", "STOI", "higher")
@@ -52,8 +52,8 @@ def reconstruction(columns: list[Column], **changes: Any) -> dict[str, Any]:
     return found | changes
 
 
-def page(section: Section) -> str:
-    return as_markdown("", [section])
+def page(**sections: Any) -> str:
+    return as_markdown("study", **sections)
 
 
 def test_columns_notes_and_counts_of_every_codec(tmp_path: Path) -> None:
@@ -61,12 +61,14 @@ def test_columns_notes_and_counts_of_every_codec(tmp_path: Path) -> None:
     failures = [{"id": "two", "reason": "broken"}]
     changes = {"utterances": 1, "failures": failures, "skipped": {"pesq": "no pesq"}}
     with_mel = result("b", reconstruction([BEFORE_VOCODER, STOI], **changes))
-    text = page(reconstruction_section(tmp_path, [without_mel, with_mel]))
+    text = page(reconstruction=report.reconstruction(tmp_path, [without_mel, with_mel]))
     assert "|  | log-mel L1 before vocoder ↓ | STOI ↑ |" in text
     assert "| a | – | 0.250 |" in text and "| b | 0.250 | 0.250 |" in text
     assert "a: 2 held-out recordings (5 s); b: 1 held-out recordings (5 s; 1 could not be read)" in text
     assert "Not measured: pesq (no pesq)." in text
-    alike = page(reconstruction_section(tmp_path, [without_mel, result("c", reconstruction([STOI]))]))
+    alike = page(
+        reconstruction=report.reconstruction(tmp_path, [without_mel, result("c", reconstruction([STOI]))])
+    )
     assert "\n2 held-out recordings (5 s), scored at 24 kHz.\n" in alike
 
 
@@ -107,7 +109,7 @@ def test_what_is_measured_of_speech_is_shown_and_refusals_have_their_reason() ->
     models = [result("a", reconstruction([STOI]), spoken({"rows": [], "summary": {}, "columns": []}))]
     continuations = {"rows": [made, refused], "summary": summary, "columns": []}
     models.append(result("b", reconstruction([STOI], examples=[]), spoken(continuations)))
-    text = page(speech_section(CONFIG, models))
+    text = page(speech=report.speech(CONFIG, models))
     assert (
         "|  | characters a second | DNSMOS overall ↑ | repeated pairs of frames | longest run, frames |"
         in text
@@ -118,7 +120,7 @@ def test_what_is_measured_of_speech_is_shown_and_refusals_have_their_reason() ->
     assert "a: left out: sentence r9 (it has no such letters)." in text
     assert "| language model on b | 1 | 1 | 2.50 | 30.0 % (15.0–60.0) | 20.0 % (10.0–40.0) | 4 |" in text
     assert "b: two is not gone on with: this model can read 4 s in all." in text
-    heard = page(listening_section(models))
+    heard = page(listening=report.listening(models))
     assert "| two | – | refused: this model can read 4 s in all |" in heard
     assert "3.0 s given; it only repeated itself" in heard
     assert "examples/one.codec.wav" in heard and heard.count("one.codec.wav") == 1  # b has no such example
@@ -176,4 +178,4 @@ def test_what_follows_a_prompt_is_measured_and_what_cannot_is_named(
 
 def test_a_section_of_nothing_is_left_out() -> None:
     silent = result("a", reconstruction([STOI]), None)
-    assert speech_section(CONFIG, [silent]).blocks == []
+    assert report.speech(CONFIG, [silent]) == {} and page(speech={}).strip() == ""
