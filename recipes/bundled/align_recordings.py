@@ -18,7 +18,7 @@ from data import Corpus, align_corpus, open_corpus, with_alignment
 from data.alignment.pocketsphinx import PocketSphinxAligner
 from recipes.bundled.commands import run
 from recipes.bundled.flite import flite
-from recipes.bundled.manifest import manifest_line
+from recipes.bundled.speech import manifest_line
 
 
 def aligned(corpus: Corpus, processes: int) -> Corpus:

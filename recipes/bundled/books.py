@@ -1,5 +1,6 @@
-"""Sentences of 4 to 16 words out of public-domain books that Debian carries: the King James Bible, Jane Austen."""
+"""Sentences from books that Debian carries: the King James Bible, Jane Austen's novels, the Debian Handbook."""
 
+import html
 import re
 import shutil
 import struct
@@ -23,6 +24,9 @@ _DANGLING = re.compile(
 # A full stop that ends a sentence: not one behind a title or a single initial.
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s+(?=[A-Z])")
 _CLAUSE_END = re.compile(r"(?<=[,;:])\s+")
+_PARAGRAPH = re.compile(r'<div class="para">(.*?)</div>', re.DOTALL)
+_CODE = re.compile(r"<code\b.*?</code>|<pre\b.*?</pre>|<strong class=\"userinput\">.*?</strong>", re.DOTALL)
+_TAG = re.compile(r"<[^>]+>")
 
 
 def read_bible() -> list[str]:
@@ -66,15 +70,33 @@ def _r_strings(data: bytes) -> Iterator[str]:
         position = data.find(mark, end)
 
 
-def clauses(passages: Iterable[str]) -> Iterator[str]:
-    """Cut passages into sentences, and long sentences into runs of clauses, of `MIN_WORDS` to `MAX_WORDS` words.
+def read_handbook(directory: Path) -> list[str]:
+    """The paragraphs of "The Debian Administrator's Handbook" (R. Hertzog, R. Mas; GPL-2+ or CC BY-SA 3.0).
+
+    `directory` is html/en-US of the package debian-handbook. Code becomes "0", so that `clauses` drops its clause.
+    """
+    pages = sorted(directory.glob("*.html"))
+    if not pages:
+        raise UserError(f"{directory}: no *.html there; it is html/en-US of Debian's debian-handbook")
+    paragraphs = []
+    for page in pages:
+        for found in _PARAGRAPH.findall(page.read_text(encoding="utf-8")):
+            text = html.unescape(_TAG.sub("", _CODE.sub("0", found)))
+            text = text.replace("\u2019", "'").replace("\u201c", '"').replace("\u201d", '"')
+            text = re.sub(r"\s+[\u2014\u2013]\s+|\u2014", ", ", text).replace("\u2026", ".")
+            paragraphs.append(" ".join(text.split()))
+    return paragraphs
+
+
+def clauses(passages: Iterable[str], min_words: int = MIN_WORDS, max_words: int = MAX_WORDS) -> Iterator[str]:
+    """Cut passages into sentences, and long sentences into runs of clauses, of `min_words` to `max_words` words.
 
     A run that ended with a comma, semicolon or colon ends with a full stop, and begins with a capital. What
     cannot be read aloud as it stands (digits, brackets, words in capitals, headings) is left out.
     """
     for passage in passages:
         for sentence in _sentences(_plain(passage)):
-            for piece in _fitting(sentence):
+            for piece in _fitting(sentence, min_words, max_words):
                 piece = piece.rstrip(",;:")
                 piece = piece[0].upper() + piece[1:]
                 if piece[-1] not in ".?!":
@@ -106,14 +128,14 @@ def _sentences(passage: str) -> Iterator[str]:
         yield begun
 
 
-def _fitting(sentence: str) -> Iterator[str]:
+def _fitting(sentence: str, min_words: int, max_words: int) -> Iterator[str]:
     """Join neighbouring clauses for as long as they fit; runs that stay too short or too long are dropped."""
     run: list[str] = []
     for clause in [*_CLAUSE_END.split(sentence), ""]:
         words = clause.split()
-        if words and len(run) + len(words) <= MAX_WORDS:
+        if words and len(run) + len(words) <= max_words:
             run += words
             continue
-        if MIN_WORDS <= len(run) <= MAX_WORDS:
+        if min_words <= len(run) <= max_words:
             yield " ".join(run)
         run = words

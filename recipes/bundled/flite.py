@@ -6,12 +6,12 @@ SylStructure (syllables, phones) -> Segment, whose `end` feature is in seconds.
 """
 
 import ctypes
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from codec.foundation import UserError
+from recipes.bundled.speech import Sentence, Speech, TimedWord
 
 VOICES = ("slt", "rms", "awb", "kal16")
 """Voices that speak US English (awb: Scottish) at 16 kHz. The first three are statistical, kal16 is diphones."""
@@ -19,29 +19,6 @@ VOICES = ("slt", "rms", "awb", "kal16")
 _START_OF_WORD = b"R:SylStructure.daughter1.daughter1.R:Segment.p.end"
 _END_OF_WORD = b"R:SylStructure.daughtern.daughtern.R:Segment.end"
 _PHONE_OF_WORD = b"name"
-
-
-@dataclass(frozen=True)
-class TimedWord:
-    """A word as it is written, punctuation attached, with its `start` and `end` in seconds."""
-
-    word: str
-    start: float
-    end: float
-
-
-@dataclass(frozen=True)
-class FliteSpeech:
-    """What Flite said: `samples` int16 `(samples,)` at `sampling_rate` Hz, and one timed word per written word."""
-
-    samples: np.ndarray
-    sampling_rate: int
-    words: list[TimedWord]
-
-    @property
-    def seconds(self) -> float:
-        """Length of the audio in seconds."""
-        return len(self.samples) / self.sampling_rate
 
 
 class _Wave(ctypes.Structure):
@@ -112,7 +89,7 @@ class FliteVoice:
         """The name that corpora and voice tags use: "flite-slt"."""
         return f"flite-{self.name}"
 
-    def synthesize(self, text: str) -> FliteSpeech:
+    def synthesize(self, text: str) -> Speech:
         """Speak `text` (ASCII, one utterance).
 
         Words are the text's whitespace-separated tokens. "Dr." or "1842" are several spoken words, whose times
@@ -125,7 +102,7 @@ class FliteVoice:
         try:
             wave = self._flite.utt_wave(utterance).contents
             samples = np.ctypeslib.as_array(wave.samples, shape=(wave.num_samples,)).copy()
-            return FliteSpeech(samples, wave.sampling_rate, self._words(utterance, text))
+            return Speech(samples, wave.sampling_rate, self._words(utterance, text))
         finally:
             self._flite.delete_utterance(utterance)
 
@@ -174,3 +151,16 @@ def flite(word: str) -> list[str]:
 @lru_cache(maxsize=1)
 def _fastest_voice() -> FliteVoice:
     return FliteVoice("kal16")
+
+
+class FliteReader:
+    """One of Flite's voices as a reader of corpora."""
+
+    def __init__(self, name: str) -> None:
+        """Load the voice `name`, one of `VOICES`."""
+        self._voice = FliteVoice(name)
+        self.speakers = (self._voice.speaker,)
+
+    def synthesize(self, sentence: Sentence, speaker: str, random: np.random.Generator) -> Speech:
+        """Read the written text, because Flite reads numbers itself; nothing is random."""
+        return self._voice.synthesize(sentence.text)

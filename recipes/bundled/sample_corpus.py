@@ -13,7 +13,7 @@ import soundfile
 from codec.foundation import whole_directory, write_text
 from recipes.bundled.commands import run
 from recipes.bundled.flite import FliteVoice
-from recipes.bundled.manifest import manifest_line
+from recipes.bundled.speech import manifest_line
 from recipes.bundled.synthesize import SAMPLING_RATE, to_24_khz
 
 SENTENCES = Path(__file__).parent / "sample_sentences.txt"
@@ -44,13 +44,13 @@ def make_sample_corpus(output: Path) -> None:
         for number, text in enumerate(SENTENCES.read_text(encoding="utf-8").splitlines()):
             voice, count = voices[number % len(voices)], number // len(voices) + 1
             id_ = f"{voice.name}-{count:04d}"
-            samples, words = to_24_khz(voice.synthesize(text))
+            speech = to_24_khz(voice.synthesize(text))
             audio = f"wavs/{id_}.flac"
-            soundfile.write(directory / audio, samples, SAMPLING_RATE, subtype="PCM_16")
+            soundfile.write(directory / audio, speech.samples, SAMPLING_RATE, subtype="PCM_16")
             split_ids["train" if count % DEV_EVERY else "dev"].append(id_)
             metadata.append(f"{id_}|{text}|{text}\n")
             split = "train" if count % DEV_EVERY else "validation"
-            manifest.append(manifest_line(id_, audio, text, voice.speaker, split, words))
+            manifest.append(manifest_line(id_, audio, text, voice.speaker, split, speech.words))
         write_text(directory / "metadata.csv", "".join(sorted(metadata)))
         write_text(directory / "manifest.jsonl", "".join(sorted(manifest)))
         for split, ids in split_ids.items():

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -82,10 +83,10 @@ def test_24_khz_keeps_duration_and_cuts_the_tail(slt):
     from recipes.bundled.synthesize import TRAILING_SILENCE, to_24_khz
 
     speech = slt.synthesize("The lamp is warm.")
-    samples, words = to_24_khz(speech)
+    resampled = to_24_khz(speech)
     end = min(speech.seconds, speech.words[-1].end + TRAILING_SILENCE)
-    assert len(samples) / 24000 == pytest.approx(end, abs=1e-3)
-    assert [word.word for word in words] == ["The", "lamp", "is", "warm."]
+    assert resampled.seconds == pytest.approx(end, abs=1e-3)
+    assert [word.word for word in resampled.words] == ["The", "lamp", "is", "warm."]
 
 
 def test_synthesize_writes_a_corpus_that_data_reads(slt, tmp_path):
@@ -97,13 +98,23 @@ def test_synthesize_writes_a_corpus_that_data_reads(slt, tmp_path):
         '{"id": "b", "text": "Oh -- no."}\n'
         '{"id": "c", "text": "It rained."}\n'
     )
-    numbers = synthesize(texts, "slt", tmp_path / "corpus", start=0, hours=1.0, validation=1, processes=1)
+    made = partial(
+        synthesize, texts, "flite", "slt", [], tmp_path / "corpus", start=0, validation=1, processes=1, seed=1
+    )
+    numbers = made(hours=1.0)
     assert (numbers["utterances"], numbers["failed"], numbers["next text"]) == (2, 1, 3)
     utterances = open_corpus(tmp_path / "corpus").utterances
     assert [(u.id, u.split, u.speaker) for u in utterances] == [
         ("a", "validation", "flite-slt"),
         ("c", "train", "flite-slt"),
     ]
+    # a run that was killed while it wrote its last line goes on there
+    manifest = tmp_path / "corpus" / "manifest.jsonl"
+    whole = manifest.read_text()
+    manifest.write_text(whole[:-20])
+    assert made(hours=1.0)["utterances"] == 2
+    assert manifest.read_text() == whole
+    assert made(hours=1e-5)["utterances"] == 2
 
 
 def test_alignment_finds_the_times_that_the_synthesiser_knows():

@@ -10,7 +10,7 @@ import pytest
 from recipes.bundled.books import clauses, read_novels
 from recipes.bundled.grammar import Grammar, Word, finish, read_lexicon, read_rules
 from recipes.bundled.sample_corpus import SENTENCES
-from recipes.bundled.texts import collect, evaluation_sentences, normalized
+from recipes.bundled.texts import Sources, collect, evaluation_sentences, normalized
 
 
 @pytest.mark.parametrize(
@@ -118,13 +118,13 @@ def test_evaluation_sentences_are_nowhere_else():
     sentences = evaluation_sentences()
     assert len({normalized(sentence) for sentence in sentences}) == 20
     assert all(6 <= len(sentence.split()) <= 12 for sentence in sentences)
-    texts = {normalized(row["text"]) for row in collect(2000, 0, 0, None, seed=1)}
+    texts = {normalized(row["text"]) for row in collect(Sources(everyday=2000), seed=1)}
     texts |= {normalized(line) for line in SENTENCES.read_text(encoding="utf-8").splitlines()}
     assert not texts & {normalized(sentence) for sentence in sentences}
 
 
 def test_texts_are_distinct_and_have_ids_in_order():
-    rows = collect(300, 0, 0, None, seed=4)
+    rows = collect(Sources(everyday=300), seed=4)
     assert [row["id"] for row in rows] == [f"text-{k:06d}" for k in range(300)]
     assert len({normalized(row["text"]) for row in rows}) == 300
-    assert rows != collect(300, 0, 0, None, seed=5)
+    assert rows != collect(Sources(everyday=300), seed=5)
