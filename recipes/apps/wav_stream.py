@@ -46,11 +46,11 @@ class WavBroadcast:
 
     @property
     def stopped(self) -> bool:
-        """Whether somebody asked for no more."""
+        """Whether a listener asked to stop."""
         return self._stopped
 
     def fill(self, stream: SpeechStream) -> None:
-        """Take all of a stream, until it ends or `stop` is called."""
+        """Write all of a stream, until it ends or `stop` is called."""
         try:
             for chunk in stream:
                 if self.stopped:
@@ -60,19 +60,19 @@ class WavBroadcast:
             self.close()
 
     def add(self, piece: bytes) -> None:
-        """The next samples."""
+        """Append samples."""
         with self._changed:
             self._pieces.append(piece)
             self._wake()
 
     def close(self) -> None:
-        """There is no more."""
+        """Mark the end."""
         with self._changed:
             self._over = True
             self._wake()
 
     def stop(self) -> None:
-        """No more is wanted: whoever makes it ends with the next chunk."""
+        """Ask the writer to end with the next chunk."""
         self._stopped = True
 
     def _wake(self) -> None:
@@ -80,7 +80,7 @@ class WavBroadcast:
             wake()
 
     async def listen(self) -> AsyncIterator[bytes]:
-        """The WAV from its beginning, each piece as soon as it is there."""
+        """The WAV from its beginning; yields each piece as soon as it is written."""
         loop, news = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:

@@ -26,7 +26,7 @@ from recipes.apps.demo.actions import (
     speak,
     view_recording,
 )
-from recipes.apps.demo.fragments import alignment, facts_table, figure, player, told, trouble
+from recipes.apps.demo.fragments import alignment, error_html, facts_table, figure, player, status_html
 from recipes.apps.demo.page import create_app
 from recipes.apps.uploads import read_upload
 from recipes.apps.wav_stream import WavBroadcast
@@ -172,8 +172,8 @@ def test_what_users_write_is_text_on_the_page() -> None:
     script = "<script>alert(1)</script>"
     for html in (
         alignment([SpokenSpan(script, 0.0, 0.5)]),
-        told([script, "a line"]),
-        trouble(script),
+        status_html([script, "a line"]),
+        error_html(script),
         facts_table([(script, script)]),
         figure(Picture(b"", b""), script, f'"{script}'),
     ):

@@ -39,14 +39,14 @@ _MOST_LIVE = 32  # streams that can still be listened to; older ones are forgott
 
 @lru_cache(maxsize=1)
 def example_recording() -> tuple[int, np.ndarray]:
-    """Its sampling rate, and (samples,) int16."""
+    """The sampling rate and the samples (samples,), int16, of a recording from the sample corpus."""
     samples, rate = soundfile.read(_RECORDING, dtype="int16")
     return rate, samples
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One drawing at two widths, for letters are to be read on a phone too: WebP files."""
+    """One drawing as WebP files of two widths: text must stay readable on a phone."""
 
     wide: bytes
     narrow: bytes
@@ -100,7 +100,7 @@ def _facts(codes: Tensor, waveform: Tensor, audio: Tensor, config: Any) -> list[
 
 
 def _draw_raster(path: Path, codes: np.ndarray, config: Any, width: float) -> None:
-    """Every token as a dot: time to the right, its number upwards; a panel a quantizer."""
+    """Draw every token as a dot over time, at the height of its number; one panel for each quantizer."""
     count, frames = codes.shape
     figure = Figure(figsize=(width, 1.0 + 2.4 * min(count, 4)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -116,7 +116,7 @@ def _draw_raster(path: Path, codes: np.ndarray, config: Any, width: float) -> No
 
 
 def _picture(draw: Callable[[Path, float], None]) -> Picture:
-    """What `draw` writes as a PNG to a path, at a width in inches."""
+    """A drawing at both widths; `draw` writes a PNG to a path at a width in inches."""
     return Picture(_webp(draw, _WIDE), _webp(draw, _NARROW))
 
 
@@ -134,13 +134,13 @@ def _webp(draw: Callable[[Path, float], None], width: float) -> bytes:
 
 
 class StreamRegistry:
-    """Speech that is being made, by a name that nobody can guess."""
+    """Speech in progress, by names that nobody can guess."""
 
     def __init__(self) -> None:
         self._streams: OrderedDict[str, WavBroadcast] = OrderedDict()
 
     def put(self, live: WavBroadcast) -> str:
-        """Keep it; the oldest goes when there are many."""
+        """Register a stream and return its name. The oldest stream goes when there are too many."""
         name = secrets.token_urlsafe(16)
         self._streams[name] = live
         while len(self._streams) > _MOST_LIVE:
@@ -148,13 +148,13 @@ class StreamRegistry:
         return name
 
     def stop(self, name: str | None) -> None:
-        """Have it end with what there is by now."""
+        """End a stream with the audio that it has by now."""
         live = self._streams.get(name or "")
         if live is not None:
             live.stop()
 
     def get(self, name: str) -> WavBroadcast | None:
-        """Find it, if it is still there."""
+        """The stream of a name, if it is still registered."""
         return self._streams.get(name)
 
 
@@ -180,7 +180,7 @@ def speak(
     sampling: SamplingConfig,
     seed: int,
 ) -> Iterator[SpeakingView]:
-    """Say a text until its end or `StreamRegistry.stop`, telling after every piece how far it is. Raises UserError."""
+    """Say a text until its end or until it is stopped; yields the view after every chunk. Raises UserError."""
     if len(text) > limits.characters:
         raise UserError(f"the text is longer than {limits.characters} characters")
     prompt: Prompt | None = None
@@ -222,7 +222,7 @@ def continue_recording(
     sampling: SamplingConfig,
     seed: int,
 ) -> Iterator[tuple[SpokenResult, str]]:
-    """Several ways to go on from a recording, one after the other, each with a line about it. Raises UserError."""
+    """Continue a recording `count` times; yields each result with a line about it. Raises UserError."""
     if not 1 <= count <= limits.continuations:
         raise UserError(f"1 to {limits.continuations} continuations")
     if not 0 < seconds <= limits.seconds:

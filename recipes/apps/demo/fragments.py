@@ -1,4 +1,4 @@
-"""Pieces of HTML on the page; what users wrote comes out as text."""
+"""Pieces of HTML on the page. What users wrote is escaped."""
 
 import base64
 import html
@@ -28,19 +28,19 @@ figcaption { font-size: .875rem; color: var(--body-text-color-subdued); margin: 
 """
 
 
-def told(lines: Sequence[str]) -> str:
-    """How far the work is, a line each; read out by screen readers."""
+def status_html(lines: Sequence[str]) -> str:
+    """The status of the work, in lines; screen readers read it out."""
     return f'<p class="told" role="status">{"<br>".join(map(html.escape, lines))}</p>'
 
 
-def trouble(message: str) -> str:
-    """What went wrong, and stays until the next attempt."""
+def error_html(message: str) -> str:
+    """An error message; it stays until the next attempt."""
     sentence = message[:1].upper() + message[1:]
     return f'<p class="trouble" role="alert">{html.escape(sentence)}</p>'
 
 
 def player(name: str | None) -> str:
-    """What plays live speech; nothing where there is none."""
+    """A player of live speech; empty for no name."""
     if name is None:
         return ""
     source = f"speech/{html.escape(name)}.wav"
@@ -51,7 +51,7 @@ def player(name: str | None) -> str:
 
 
 def alignment(spans: Sequence[SpokenSpan]) -> str:
-    """Words and when they are spoken."""
+    """The words, each with the time when it is spoken."""
     if not spans:
         return ""
     items = "".join(
@@ -62,7 +62,7 @@ def alignment(spans: Sequence[SpokenSpan]) -> str:
 
 
 def facts_table(facts: Sequence[tuple[str, str]]) -> str:
-    """What, and how much."""
+    """A table of names and values."""
     rows = "".join(
         f'<tr><th scope="row">{html.escape(what)}</th><td>{html.escape(much)}</td></tr>'
         for what, much in facts
@@ -71,7 +71,7 @@ def facts_table(facts: Sequence[tuple[str, str]]) -> str:
 
 
 def figure(picture: Picture, caption: str, description: str) -> str:
-    """A picture with its caption above; `description` is for who cannot see it."""
+    """A picture with its caption above; `description` is the alternative text."""
     wide, narrow = (
         "data:image/webp;base64," + base64.b64encode(file).decode() for file in (picture.wide, picture.narrow)
     )

@@ -1,4 +1,4 @@
-"""The three tabs: controls to the left, what comes of them to the right, below each other on a phone."""
+"""The three tabs: controls to the left, results to the right; on a phone, results below."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from recipes.apps.demo.actions import (
     speak,
     view_recording,
 )
-from recipes.apps.demo.fragments import alignment, facts_table, figure, player, told, trouble
+from recipes.apps.demo.fragments import alignment, error_html, facts_table, figure, player, status_html
 from recipes.apps.uploads import read_upload
 from slm import SamplingConfig, SpeechLM
 
@@ -34,7 +34,7 @@ Handler = Callable[..., Iterator[Changes]]
 
 @dataclass(frozen=True)
 class Tabs:
-    """What the handlers of all tabs work with."""
+    """The model and the settings that the handlers of all tabs use."""
 
     speaker: SpeechLM
     registry: StreamRegistry
@@ -42,7 +42,7 @@ class Tabs:
 
     @property
     def sampling_rate(self) -> int:
-        """Of what is heard."""
+        """Of the audio that the page plays."""
         return self.speaker.vocabulary.codec.sampling_rate
 
     def heard(self, waveform: Tensor) -> tuple[int, np.ndarray]:
@@ -53,7 +53,7 @@ class Tabs:
     # ---- Codec
 
     def add_codec(self) -> None:
-        """A recording as tokens, and back."""
+        """Add the tab that turns a recording into tokens and back."""
         gr.Markdown(
             f"A recording becomes tokens, and the tokens become speech again. "
             f"Of a longer recording, the first {self.limits.seconds:g} s are taken."
@@ -71,11 +71,11 @@ class Tabs:
                     spectrograms = gr.HTML(apply_default_css=False)
 
         def work(path: str | None) -> Iterator[Changes]:
-            yield {status: told(["Encoding and decoding …"]), results: _shown(False)}
+            yield {status: status_html(["Encoding and decoding …"]), results: _shown(False)}
             waveform, remark = read_upload(path, self.sampling_rate, self.limits)
             view = view_recording(self.speaker.codec, waveform)
             yield {
-                status: told([remark] if remark else []),
+                status: status_html([remark] if remark else []),
                 results: _shown(True),
                 rebuilt: self.heard(view.reconstruction),
                 facts: facts_table(view.facts),
@@ -86,12 +86,12 @@ class Tabs:
             }
 
         outputs = [status, results, rebuilt, facts, raster, spectrograms]
-        button.click(_honest(work, status, results), [recording], outputs, **_options(status))
+        button.click(_with_errors(work, status, results), [recording], outputs, **_options(status))
 
     # ---- Speak
 
     def add_speak(self) -> None:
-        """Text to speech, heard while it is made."""
+        """Add the tab for text to speech, which plays while it is made."""
         voices = list(self.speaker.vocabulary.voices) or [_OWN]
         with gr.Row():
             with _column(2):
@@ -125,14 +125,23 @@ class Tabs:
 
         def work(text: str, voice: str, path: str | None, words: str, *sampling: float) -> Iterator[Changes]:
             hidden = gr.update(value=None, visible=False)
-            yield {status: told(["Beginning …"]), results: _shown(False), live: "", times: "", whole: hidden}
+            yield {
+                status: status_html(["Beginning …"]),
+                results: _shown(False),
+                live: "",
+                times: "",
+                whole: hidden,
+            }
             chosen = None if voice == _OWN else voice
             views = speak(
                 self.speaker, self.registry, self.limits, text, chosen, path, words, *_sampling(sampling)
             )
             drawn = None
             for view in views:
-                changes: Changes = {status: told([view.status, *view.cuts]), times: alignment(view.spans)}
+                changes: Changes = {
+                    status: status_html([view.status, *view.cuts]),
+                    times: alignment(view.spans),
+                }
                 if view.live != drawn:  # the player is drawn once: drawn again, it would start again
                     drawn = view.live
                     changes |= {live: player(drawn), playing: drawn, results: _shown(True)}
@@ -142,7 +151,7 @@ class Tabs:
 
         gr.on(
             [say.click, text.submit],
-            _honest(work, status, results),
+            _with_errors(work, status, results),
             [text, voice, prompt, words, *controls],
             [status, results, live, times, whole, playing],
             **_options(status),
@@ -153,7 +162,7 @@ class Tabs:
     # ---- Continue
 
     def add_continue(self) -> None:
-        """A recording, gone on from several times."""
+        """Add the tab that continues a recording several times."""
         most = self.limits.continuations
         gr.Markdown("The model goes on from where a recording ends, each time in another way.")
         with gr.Row():
@@ -177,7 +186,7 @@ class Tabs:
             path: str | None, voice: str, seconds: float, count: float, *sampling: float
         ) -> Iterator[Changes]:
             nothing = {output: gr.update(value=None, visible=False) for output in outputs}
-            yield {status: told(["Listening to the recording …"]), results: _shown(False), **nothing}
+            yield {status: status_html(["Listening to the recording …"]), results: _shown(False), **nothing}
             chosen = None if voice == _ELSE else voice
             found = continue_recording(
                 self.speaker, self.limits, path, chosen, seconds, int(count), *_sampling(sampling)
@@ -186,30 +195,30 @@ class Tabs:
             for output, (result, line) in zip(outputs, found, strict=False):
                 lines.append(f"{len(lines) + 1} of {int(count)}: {line}")
                 audio = gr.update(value=self.heard(result.audio), visible=True)
-                yield {status: told(lines), results: _shown(True), output: audio}
+                yield {status: status_html(lines), results: _shown(True), output: audio}
 
         button.click(
-            _honest(work, status, results),
+            _with_errors(work, status, results),
             [recording, voice, seconds, count, *controls],
             [status, results, *outputs],
             **_options(status),
         )
 
 
-def _honest(work: Handler, status: Any, results: Any) -> Handler:
-    """A handler that says what went wrong where the user looks, and shows no results of another attempt beside it.
+def _with_errors(work: Handler, status: Any, results: Any) -> Handler:
+    """A handler that shows an error in place of the status and hides the results of an earlier attempt.
 
-    What the user can mend is said in full; anything else tells nothing of the inside, and goes to standard error.
+    It shows a UserError in full. Any other error goes to standard error, and the user sees a general message.
     """
 
     def handler(*values: Any) -> Iterator[Changes]:
         try:
             yield from work(*values)
         except UserError as error:
-            yield {status: trouble(str(error)), results: _shown(False)}
+            yield {status: error_html(str(error)), results: _shown(False)}
         except Exception:
             traceback.print_exc()
-            yield {status: trouble("something went wrong here"), results: _shown(False)}
+            yield {status: error_html("something went wrong here"), results: _shown(False)}
 
     return handler
 
@@ -253,6 +262,6 @@ def _sampling_controls() -> list[Any]:
 
 
 def _sampling(values: tuple[float, ...]) -> tuple[SamplingConfig, int]:
-    """What the controls say: how tokens are drawn, and the seed."""
+    """The values of the controls as a sampling config and a seed."""
     temperature, top_p, seed = values
     return SamplingConfig(temperature, 0, top_p), int(seed or 0)

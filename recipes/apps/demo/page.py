@@ -1,4 +1,4 @@
-"""The page: three tabs around the functions that do the work. Nothing is loaded from elsewhere."""
+"""The page of `codec-slm demo` as an application. It loads nothing from other sites."""
 
 import gradio as gr
 from fastapi import FastAPI
@@ -37,7 +37,7 @@ def _millions(model: nn.Module) -> str:
 
 
 def create_app(speaker: SpeechLM, limits: DemoLimits) -> FastAPI:
-    """The page, and beside it the speech that is being made, as one application."""
+    """The page and the live speech as one application."""
     registry = StreamRegistry()
     page = build_page(speaker, registry, limits)
     # Gradio refuses files that nobody uploaded only once it counts as launched, which mounting alone does not do
@@ -66,7 +66,7 @@ def create_app(speaker: SpeechLM, limits: DemoLimits) -> FastAPI:
 
 
 def _theme() -> gr.Theme:
-    """The system's letters, for none are fetched; colours with a contrast of 4.5 : 1 and more."""
+    """The system's own fonts, so that none is fetched; colours with a contrast of at least 4.5 : 1."""
     theme = gr.themes.Default(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
