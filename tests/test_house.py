@@ -34,10 +34,7 @@ def test_nothing_imports_from_above() -> None:
 def test_imports_stand_at_the_top_but_in_commands() -> None:
     """Commands import what they run when they run; an optional package is imported where it is used."""
     commands = {command.target.replace(":", ".") for command in COMMANDS.values()}
-    boundary = commands | {
-        "recipes.cli.main._dispatch",
-        "codec.foundation.directory.tensorboard",  # a run goes on without it where it is not installed
-    }
+    boundary = commands | {"recipes.cli.main._dispatch"}
     optional = _optional_packages()
     wrong = {
         f"{name}:{entry.line} in {entry.place}"
