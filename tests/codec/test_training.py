@@ -413,9 +413,7 @@ def test_a_step_without_a_finite_gradient_moves_nothing_and_is_not_in_the_losses
     losses = [line["loss"] for line in log_of(run)]
     assert len(losses) == 3 and all(loss is not None for loss in losses)
     assert [line.get("skipped_updates") for line in log_of(run)] == [None, None, 1]
-    counts = [
-        json.loads((run / f"checkpoints/step-{step:08d}/state.json").read_text()) for step in (4, 5, 6)
-    ]
+    counts = [json.loads((run / f"checkpoints/step-{step:08d}/state.json").read_text()) for step in (4, 5, 6)]
     skipped = [count["skipped"] for count in counts]
     assert skipped == [{"optimizer": n, "discriminator_optimizer": n} for n in (0, 1, 0)]
 
