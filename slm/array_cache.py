@@ -18,7 +18,7 @@ _FACTS = "facts.json"
 
 @dataclass(frozen=True)
 class CachedArrays:
-    """What a directory of the cache holds; the arrays are read from the disk as they are used."""
+    """What a directory of the cache holds. The arrays are read from the disk as they are used."""
 
     path: Path
     arrays: dict[str, np.ndarray]
@@ -35,14 +35,15 @@ def cache_root() -> Path:
 def load_or_make(
     path: Path, make: Callable[[Path], Mapping[str, Any]], kept: int | None = None
 ) -> CachedArrays:
-    """The arrays in a directory of the cache; the first process that asks for them makes them, the others wait.
+    """The arrays in a directory of the cache. The first process that asks for them makes them, the others wait.
 
     Args:
         path: the directory; its name is a hash of all that the content depends on.
         make: writes `.npy` files into an empty directory and returns facts about them that JSON can hold.
-        kept: how many directories to keep beside each other; those that were not used for the longest time are removed.
+        kept: directories to keep in the parent directory; the least recently used ones are removed.
 
-    Raises UserError when nothing can be written there.
+    Raises:
+        UserError: nothing can be written there.
     """
     try:
         return _load(path)
@@ -68,9 +69,10 @@ def _load(path: Path) -> CachedArrays:
 
 
 def _remove_unused(path: Path, kept: int) -> None:
-    """Remove the siblings of a directory that were not used for the longest time, but for `kept` - 1.
+    """Keep the `kept` most recently used directories beside `path`, itself included, and remove the others.
 
-    Who has mapped the files of a removed one goes on reading them. What another process is making or opening stays.
+    A process that has mapped the files of a removed one goes on reading them. A directory stays while another process
+    makes or opens it.
     """
     by_age = []
     for sibling in path.parent.glob("[!.]*"):

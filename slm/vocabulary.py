@@ -111,7 +111,7 @@ class Vocabulary:
     ) -> "Vocabulary":
         """A vocabulary with these text tokens for another codec or other voices; arguments as in `build`.
 
-        Text tokens keep their ids, control tokens too. With as many voices and codes so do all others.
+        Text and control tokens keep their ids. With as many voices and codes all others do too.
         """
         content = json.loads(self._tokenizer.to_str())
         content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < self.num_text]
@@ -136,7 +136,7 @@ class Vocabulary:
         max_quantizers: int | None,
         codec_location: str,
     ) -> "Vocabulary":
-        """Add all that is no text to a text tokenizer."""
+        """Add everything but text to a text tokenizer."""
         num_text = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         num_quantizers = min(max_quantizers or codec.num_quantizers, codec.num_quantizers)
         sizes = codec.codebook_sizes[:num_quantizers]
@@ -286,7 +286,7 @@ class Vocabulary:
         return counts
 
     def decode_text(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of token ids; those that are no text tokens are left out."""
+        """The text of token ids. Ids of other tokens are skipped."""
         return self._tokenizer.decode([i for i in np.asarray(ids).tolist() if i < self.num_text])
 
     @cached_property
@@ -371,11 +371,10 @@ def _check_voices(voices: Sequence[str]) -> None:
 
 
 def split_words(text: str) -> list[str]:
-    """Cuts a text before the white space of every word; the pieces join to the text exactly.
+    """Cuts a text before the white space of every word. The pieces join to the text exactly.
 
-    A piece is a word with its punctuation and the white space before it, as in `["Well,", " I", " see."]`;
-    white space that ends the text stays with the last word. A text of white space alone is one piece, no text
-    is none.
+    A piece is a word with its punctuation and the white space before it, as in `["Well,", " I", " see."]`. White space
+    at the end of the text stays with the last word. A text of white space alone is one piece; an empty text has none.
     """
     if not text or text.isspace():
         return [text] if text else []

@@ -206,7 +206,7 @@ def _prompts(speaker: SpeechLM) -> list[list[int]]:
     vocabulary = speaker.vocabulary
     planner = Planner(vocabulary, speaker.capabilities, SpeechBounds(), speaker.decoder.longest)
     start = list(vocabulary.voices.values())[:1]
-    return [planner.passages(sentence, start, keeps_voice=True)[0].ids.tolist() for sentence in _SENTENCES]
+    return [planner.passages(sentence, start)[0].ids.tolist() for sentence in _SENTENCES]
 
 
 class _SpeechOnly:

@@ -30,9 +30,9 @@ _FORMAT, _VOICE, _PROMPT, _PROMPT_ROW, _PROMPT_TEXT = range(5)
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """What every document of an epoch is going to be; all arrays are (documents,).
+    """The documents of an epoch before they are built; all arrays are (documents,).
 
-    22 bytes a document: 100,000 hours of speech have some 60 million.
+    A document takes 22 bytes. 100,000 hours of speech are some 60 million documents.
     """
 
     rows: np.ndarray  # int32, over all sources
@@ -58,15 +58,15 @@ class DocumentCounts:
 
 
 class Documents:
-    """The documents of several token datasets, and of datasets of text.
+    """The documents of several token datasets and datasets of text.
 
-    A document is `[voice tag] [prompt] body`, the prompt a whole document of another utterance of the same
-    speaker, `<|eos|>` included: `<|text|> t… <|speech|> s… <|eos|>`, or `<|speech|> s… <|eos|>` without its
-    text. Generation begins like a document: `[voice tag] [prompt] <|text|> t… <|speech|>`, so a voice is given
-    by its tag, by the codes of a recording with or without its text, or by both.
+    A document is `[voice tag] [prompt] body`. The prompt is a whole document of another utterance of the same speaker:
+    `<|text|> t… <|speech|> s… <|eos|>`, or `<|speech|> s… <|eos|>` without its text. Generation begins like a document:
+    `[voice tag] [prompt] <|text|> t… <|speech|>`. So a voice is given by its tag, by the codes of a recording with or
+    without its text, or by both.
 
-    What a document looks like depends on the seed, the epoch and the row alone; in which order the
-    documents of an epoch come, on the seed, the epoch and the number of rows.
+    What a document looks like depends on the seed, the epoch and the row alone. The order of an epoch's documents
+    depends on the seed, the epoch and the number of rows.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class Documents:
         seed: int,
         budget: int | None = None,
     ):
-        """Reads the sizes of all rows; of texts and words only if a format needs them.
+        """Reads the sizes of all rows, and of texts and words only if a format needs them.
 
         Args:
-            budget: tokens that are going to be trained on, for sources that may not come more often than
-                `max_epochs` in them.
+            budget: tokens that the run trains on; `max_epochs` of the sources refers to them.
 
         Raises:
-            UserError: nothing to make a document of, a dataset of another codec, an unknown format, weights
-                for some of the datasets only.
+            UserError: there is nothing to make a document of, a dataset is of another codec, a format is unknown, or
+            only some
+                datasets have a weight.
         """
         if unknown := [name for name in config.formats if name not in FORMATS]:
             raise UserError(f"no document format is called {unknown[0]!r}; there are {', '.join(FORMATS)}")
@@ -124,7 +124,7 @@ class Documents:
             self._limit_rows(budget, tokens.tolist(), weights)
 
     def _limit_rows(self, budget: int, tokens: list[int], weights: list[float | None]) -> None:
-        """Lets no source come more often than it may; a row of a source counts as long as its documents are."""
+        """Keep every source within its `max_epochs`. A row of a source counts with the mean length of its documents."""
         plan = self._make_plan(0)
         source_of = np.searchsorted(self.table.source_starts, plan.rows, side="right") - 1
         documents = np.maximum(np.bincount(source_of, minlength=len(self.sources)), 1)
@@ -186,7 +186,7 @@ class Documents:
         )
 
     def plan(self, epoch: int) -> EpochPlan:
-        """What the documents of an epoch are going to be."""
+        """The plan of an epoch, made when first needed."""
         if epoch not in self._plans:
             if len(self._plans) == 2:  # this epoch and the next: whoever reads ahead builds from both
                 del self._plans[min(self._plans)]
@@ -245,7 +245,7 @@ class Documents:
         return np.searchsorted(weights / weights[-1], fractions, side="right").astype(np.uint8)
 
     def _feasible(self, drawn: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """The formats that rows can take, where they cannot take those that were drawn."""
+        """The formats of rows: the drawn one, or the first of its alternatives that the row can take."""
         formats = drawn.copy()
         for number, format in enumerate(self._formats):
             lacking = np.flatnonzero((drawn == number) & ~self._can_take(format, rows))

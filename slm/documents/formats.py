@@ -129,11 +129,11 @@ class Format:
     """A document format.
 
     Attributes:
-        length: tokens of the documents of many rows, (rows,) int64, without what stands before (tag, prompt).
+        length: tokens of the documents of many rows, (rows,) int64, without the tag and prompt before them.
         write: appends a document to a writer.
         needs_text, needs_speech: what a row must have.
         needs_words: words that spell its text, and where the two can be cut together.
-        needs_placed: words that spell its text, one of them at least with frames of its own.
+        needs_placed: words that spell its text, at least one of them with frames of its own.
         voiced: a voice tag may stand before it.
         prompted: a prompt utterance may stand before it.
         otherwise: formats to try, in this order, for a row that lacks something.

@@ -25,8 +25,8 @@ def rows_per_epoch(
 ) -> list[float]:
     """How many rows of each source an epoch has.
 
-    Without weights every row comes once. With them, an epoch has as many tokens as all sources together,
-    divided as the weights say, but for sources at their limit: what they cannot give, the others do.
+    Without weights every row comes once. With weights an epoch has as many tokens as all sources together, divided by
+    weight. A source at its limit gives no more than that; the others fill the rest.
 
     Args:
         sizes: rows of each source.
@@ -63,11 +63,12 @@ def rows_per_epoch(
 
 
 def limit_shares(shares: Sequence[float], limits: Sequence[float]) -> list[float]:
-    """Shares of a mixture of which none is above its limit; the others keep their proportions and fill up.
+    """Shares of a mixture, none above its limit. The others keep their proportions and fill up.
 
-    What is repeated least comes out of it, as in UniMax (Chung et al., arXiv 2304.09151).
+    This repeats the data as little as possible, as UniMax does (Chung et al., arXiv 2304.09151).
 
-    Raises UserError when the limits leave a part of the mixture to nobody.
+    Raises:
+        UserError: all limits together do not reach 1.
     """
     reachable = sum(limit for share, limit in zip(shares, limits, strict=True) if share)
     if reachable < 1 - 1e-9:
@@ -90,9 +91,8 @@ def limit_shares(shares: Sequence[float], limits: Sequence[float]) -> list[float
 def rows_of_epoch(seed: int, epoch: int, sizes: Sequence[int], counts: Sequence[float]) -> EpochRows:
     """The rows of an epoch, shuffled.
 
-    A source is gone through again and again, each time in a new order; an epoch takes up where the one
-    before it stopped, so all rows of a source come equally often, whatever its count. Where that is not a whole
-    number, epochs have a row more or less.
+    Each pass through a source has a new order, and an epoch goes on where the one before it stopped. So all rows of a
+    source come equally often, whatever its count. Where a count is not a whole number, epochs differ by one row.
     """
     rows: list[np.ndarray] = []
     repeats: list[np.ndarray] = []

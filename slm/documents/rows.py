@@ -40,7 +40,7 @@ class TokenRows(Protocol):
 
 
 class TextRows:
-    """Texts as one array of token ids; a text longer than a document may be is several rows, none of it lost.
+    """Texts as one array of token ids, without speech. A text longer than a document may be becomes several rows.
 
     Attributes:
         name: for errors.
@@ -52,11 +52,10 @@ class TextRows:
     def __init__(
         self, name: str, ids: np.ndarray, offsets: np.ndarray, content_hash: str, longest: int | None = None
     ) -> None:
-        """
-        Args:
-            ids: (tokens,) unsigned integers, text after text; may be mapped from a file.
-            offsets: (texts + 1,) int64, where each text begins.
-            longest: text tokens of a row at most; a text is cut into rows of this length and what is left.
+        """Args:
+        ids: (tokens,) unsigned integers, text after text; may be mapped from a file.
+        offsets: (texts + 1,) int64, where each text begins.
+        longest: most text tokens in a row; a longer text is cut into rows of this length and a rest.
         """
         self.name, self.content_hash = name, content_hash
         self._ids = ids
@@ -133,7 +132,7 @@ def _ranges(firsts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TextsNeeded:
-    """What has to be found out about texts, which takes time for each."""
+    """What documents need to know of texts. Each takes time to find out."""
 
     text: bool  # how many tokens
     words: bool  # where text and speech can be cut together
@@ -142,7 +141,7 @@ class TextsNeeded:
 
 @dataclass(frozen=True)
 class TextSizes:
-    """What takes time to find out about a token dataset's rows: their texts have to be read."""
+    """What is found out about a token dataset by reading its texts."""
 
     text: np.ndarray  # (rows,) int32, text tokens
     stretches: np.ndarray  # (rows,) int32, of text and speech that can be cut together (`cut_points`)
@@ -243,7 +242,7 @@ def measure(
 def speaker_numbers(dataset: TokenRows, default: str | None) -> tuple[np.ndarray, list[str]]:
     """Number of each row's speaker, (rows,) int32, -1 for none; and the names by number.
 
-    `default` is who speaks in rows that do not say.
+    `default` is the speaker of rows that name none.
     """
     if hasattr(dataset, "speaker_numbers"):  # millions of rows in a second
         numbers, names = dataset.speaker_numbers()
@@ -266,7 +265,7 @@ def read_sizes(
 ) -> TextSizes:
     """Counts the tokens of every text, and matches its words, as far as needed.
 
-    Of a large dataset on the disk that is done once: what was found lies in the cache (unless not `cached`).
+    The sizes of a large dataset on the disk are read once and kept in the cache (unless not `cached`).
     """
     content = getattr(dataset, "content_hash", None)
     if content is None or not cached or not needed.text or len(dataset) < _LARGE:

@@ -16,14 +16,17 @@ def _span_sizes(streams: np.ndarray, counters: int | np.ndarray, config: Documen
 
 
 def first_units(key: np.ndarray, units: int, config: DocumentConfig, draws: Draws) -> np.ndarray:
-    """The first of `units` of each span of one `aligned` document, (spans,) int64."""
+    """The first unit of each span of one `aligned` document, (spans,) int64."""
     sizes = _span_sizes(draws.streams("spans", key), np.arange(units), config)
     firsts = np.concatenate([[0], np.cumsum(sizes)])
     return firsts[firsts < units]
 
 
 def count_spans(keys: np.ndarray, units: np.ndarray, config: DocumentConfig, draws: Draws) -> np.ndarray:
-    """How many spans `first_units` gives for each of many documents, (documents,) int64; `units` of each."""
+    """How many spans `first_units` gives for each of many documents, (documents,) int64.
+
+    units: (documents,) int64, units of each.
+    """
     streams = draws.streams("spans", keys)
     left = np.array(units, dtype=np.int64)
     counts = np.zeros(len(left), dtype=np.int64)
@@ -41,8 +44,8 @@ def spoken_words(streams: np.ndarray, counts: np.ndarray, config: InterleavedCon
     """Which words of many documents are to be speech.
 
     Text and speech spans take turns, each of a length drawn from its distribution. A document begins somewhere in a
-    span (the modality by its share, what is left of the span as a renewal process has it), so that every word has the
-    same chance of being speech: without this, documents of a few words would have other shares than long ones.
+    span: a stationary renewal process gives the modality and the rest of that span. So every word has the same chance
+    of being speech; otherwise short documents would have other shares than long ones.
 
     Args:
         streams: (documents,) uint64, the random stream of each document.
@@ -89,7 +92,7 @@ class _LengthTable:
         return np.searchsorted(self._lengths, fractions, side="right") + 1
 
     def rest(self, fractions: np.ndarray) -> np.ndarray:
-        """Words left of a span, the one it is looked at from included, for uniform random numbers, int64."""
+        """Words left of a span at a random word of it, that word included, for uniform random numbers, int64."""
         return np.searchsorted(self._rests, fractions, side="right") + 1
 
 

@@ -25,7 +25,7 @@ _FILES = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".pa
 def open_texts(config: TextDatasetConfig, vocabulary: Vocabulary, longest: int | None = None) -> TextRows:
     """The texts of a dataset as rows of at most `longest` tokens.
 
-    Empty texts are left out, and counted in the cache's `facts.json`. Raises UserError where there is no such dataset,
+    Empty texts are skipped, and counted in the cache's `facts.json`. Raises UserError where there is no such dataset,
     split or column, or no text in it.
     """
     source = _open(config)

@@ -1,7 +1,7 @@
-"""Words with times, matched to a text: which frames of an utterance are whose.
+"""Which frames of an utterance belong to which words of its text.
 
-Both document formats that mix text and speech inside a sentence stand on this: `interleaved` takes the frames of words
-of known time, `aligned` cuts all frames where those words begin (`cut_points`).
+Two document formats use it. `interleaved` takes the frames of words of known time. `aligned` cuts text and speech
+together where such words begin (`cut_points`).
 """
 
 import re
@@ -22,7 +22,7 @@ class WordFrames:
 
     A unit is a word, or several that cannot be told apart: pieces that meet inside a timed word, a piece with nothing
     to speak (it goes with the one before), words that begin in the same frame. Frames of different units do not overlap
-    and come in the units' order. A unit whose time is not known has no frames (`begin == end`).
+    and come in the units' order. A unit of unknown time has no frames (`begin == end`).
     """
 
     first_piece: np.ndarray  # int64; the first is 0: together the units are the whole text
@@ -56,15 +56,15 @@ class CutPoints:
 def assign_frames(
     text: str, words: Sequence[TimedWord] | None, frames: int, frame_rate: float
 ) -> WordFrames | None:
-    """Give the frames of an utterance to the words of its text; None if not a single word gets any.
+    """Give the frames of an utterance to the words of its text; None if no word gets any.
 
-    Text and words must spell the same. Only letters and digits count, whatever their case: `"Well-known,"` matches the
-    words WELL and KNOWN. Times that are None or not finite are unknown, and so is the time of a unit of which they are
-    a part: it has no frames, and nobody else has its.
+    Text and words must spell the same. Only letters and digits count, in any case: `"Well-known,"` matches the words
+    WELL and KNOWN. Times that are None or not finite are unknown. A unit with a word of unknown time has no frames, and
+    no other unit gets them.
 
-    A pause goes with the word before it, up to the frame nearest to where the next word begins. What precedes the first
-    word goes with that, what follows the last with the last. Next to a word of unknown time nothing is known of a
-    pause: there a word ends where its own time does.
+    A pause goes with the word before it, up to the frame nearest to where the next word begins. Silence before the
+    first word goes with that word, silence after the last with the last. Before a word of unknown time, a word ends
+    where its own time does.
 
     Frame t covers the seconds [t, t + 1) / frame_rate.
     """
@@ -100,10 +100,11 @@ def assign_frames(
 
 
 def cut_points(units: WordFrames, frames: int) -> CutPoints:
-    """Where text and speech can be cut together: before each unit of which it is known when it begins.
+    """Where text and speech can be cut together: before each unit whose begin is known.
 
-    A unit of unknown time stays with the one before it: it is only known to be spoken before the next known one. Units
-    of unknown time at the beginning stay with the first known one, from frame 0 on.
+    A unit of unknown time stays with the one before it, because it is only known to come before the next known one.
+    Units of unknown time at the beginning stay with the first known one, from frame 0 on. Units that begin in the same
+    frame stay together.
     """
     usable = np.flatnonzero(units.timed & (units.begin < frames))
     # Two words that begin in one frame may have a word of unknown time between them.

@@ -1,1 +1,1 @@
-"""How good a model is: likelihoods, and numbers over what it said."""
+"""Evaluation of a trained model: likelihoods, and metrics of its speech."""

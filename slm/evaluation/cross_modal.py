@@ -1,8 +1,8 @@
-"""What text tells a model of its speech, and speech of its text: bits with the other in view and without.
+"""How much text tells a model about its speech, and speech about its text, in bits.
 
-Four documents are read of every row: its speech alone (`speech`), its speech behind its text (`tts`, or `aligned` where
-the model was trained on that), its text alone (`text`), its text behind its speech (`asr`). The bits that the other
-modality saves are the mutual information that the model makes use of.
+Four documents are read of every row: speech alone (`speech`), speech after its text (`tts`, or `aligned` where the
+model was trained on that), text alone (`text`), and text after its speech (`asr`). The bits that the other modality
+saves are the mutual information that the model uses.
 """
 
 from collections.abc import Callable, Sequence
@@ -67,7 +67,7 @@ class CrossModalBits:
 
 
 def formats_of(language_model: SpeechLM) -> dict[View, str]:
-    """The document format of each view that this model has: those of two modalities it must have learnt."""
+    """The document format of each view that this model has. Views of two modalities need training on their format."""
     capabilities = language_model.capabilities
     formats: dict[View, str] = {"speech alone": "speech"}
     if capabilities.speak_format is not None:
@@ -79,7 +79,7 @@ def formats_of(language_model: SpeechLM) -> dict[View, str]:
 
 
 def unfamiliar_views(language_model: SpeechLM) -> list[View]:
-    """Views of one modality that the model has seen in no document of its training: their bits are a stranger's."""
+    """Views of one modality that the model never saw in training. Their bits do not measure what it learned."""
     seen = set(language_model.capabilities.formats)
     # the text of a `tts` document stands before anything else, and so does the speech of an `asr` document
     familiar = {
@@ -97,8 +97,8 @@ def cross_modal_rows(
 ) -> list[CrossModalRow]:
     """Read some rows of a dataset in every view that the model has.
 
-    Left out are rows without text or speech, those without word times where the model speaks in `aligned` documents,
-    and those longer than the model reads. `on_progress` is told how many documents were just read.
+    These rows are skipped: without text or speech, longer than the model reads, and without word times where the model
+    speaks in `aligned` documents. `on_progress` is called with the number of documents just read.
     """
     formats = formats_of(language_model)
     documents = {view: _documents(language_model, dataset, format) for view, format in formats.items()}
@@ -133,7 +133,7 @@ def cross_modal_rows(
     ]
 
 
-class _Made:
+class _DocumentsByRow:
     """The documents of one format by row, made when asked for."""
 
     def __init__(self, documents: Documents, format: str):
@@ -152,12 +152,12 @@ class _Made:
         return self._documents.build(0, self._places[row])
 
 
-def _documents(language_model: SpeechLM, dataset: TokenRows, format: str) -> _Made:
+def _documents(language_model: SpeechLM, dataset: TokenRows, format: str) -> _DocumentsByRow:
     words = language_model.capabilities.words_per_span
     config = DocumentConfig(
         formats={format: 1.0}, voice_tag_probability=1.0, min_words=words, max_words=words
     ).without_noise()
-    return _Made(Documents([dataset], language_model.vocabulary, config, seed=0), format)
+    return _DocumentsByRow(Documents([dataset], language_model.vocabulary, config, seed=0), format)
 
 
 def _bits(rows: Sequence[CrossModalRow], signs: dict[View, float]) -> Interval:
@@ -231,10 +231,10 @@ def evaluate_cross_modal(
     limit: int | None = None,
     name: str | None = None,
 ) -> CrossModalResult:
-    """Bits, and retrieval among `candidates` of about one length, over the rows or `limit` of them, evenly spread.
+    """Bits of a dataset's rows, and retrieval among `candidates` rows of about the same length.
 
-    `name` is what the dataset is called in tables, that of its directory unless set.
-    Raises UserError when no row is left.
+    limit: read this many rows, evenly spread; all unless set. name: of the dataset in tables; that of its directory
+    unless set. Raises UserError when no row is left.
     """
     count = len(dataset) if limit is None else min(limit, len(dataset))
     indices = [number * len(dataset) // count for number in range(count)]

@@ -29,10 +29,10 @@ class SpokenText:
 
 @torch.inference_mode()
 def bits_for(language_model: SpeechLM, recordings: Sequence[SpokenText]) -> dict[str, float]:
-    """Bits for the recordings as the model's own text-to-speech documents, as `LossSums.report` names them.
+    """Bits for recordings as the model's own text-to-speech documents, named as in `LossSums.report`.
 
-    Without corruption, and with a voice tag wherever the model has one. Recordings of which no such document can be
-    made (`in_own_format`) are left out; empty where none is left. Raises UserError for another codec.
+    There is no corruption, and a voice tag wherever the model has one. Recordings that do not fit such a document
+    (`in_own_format`) are skipped; the result is empty where none is left. Raises UserError for another codec.
     """
     recordings = [recordings[number] for number in in_own_format(language_model, recordings)]
     if not recordings:
@@ -55,8 +55,9 @@ def bits_for(language_model: SpeechLM, recordings: Sequence[SpokenText]) -> dict
 
 
 def in_own_format(language_model: SpeechLM, recordings: Sequence[SpokenText]) -> list[int]:
-    """Numbers of the recordings that can be put as the model speaks: with words and what else that takes, and not
-    longer than it reads. Aligned documents take the times of words.
+    """Numbers of the recordings that fit the model's text-to-speech documents.
+
+    They have all that the format needs (`aligned` needs word times), and are not longer than the model reads.
     """
     given = [number for number, recording in enumerate(recordings) if len(recording.codes)]
     if not given:

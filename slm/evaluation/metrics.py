@@ -95,7 +95,7 @@ def summarize_speech(sentences: Sequence[SpokenSentence]) -> SpeechSummary:
 
 
 def mean_of(values: Iterable[float], at_most: float = math.inf) -> Interval:
-    """Mean of what is not NaN and not above `at_most`, with its bootstrap interval over the values; NaN of nothing."""
+    """Mean of the values that are not NaN, with its bootstrap interval, which ends at `at_most`; NaN of none."""
     there = np.array(list(values), float)
     return bootstrap_mean(there[~np.isnan(there)], at_most=at_most)
 

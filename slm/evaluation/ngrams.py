@@ -1,8 +1,8 @@
-"""How predictable streams of codes are from the one or two codes before: entropies of smoothed n-gram models.
+"""How predictable a code is from the one or two codes before it: entropies of smoothed n-gram models.
 
-Modified Kneser-Ney, interpolated (Chen and Goodman, Computer Speech and Language, 1999, section 4.1.6): a count less a
-discount, and what the discounts of a context leave is shared out by how many contexts a code follows, down to an even
-share of the codebook.
+Interpolated modified Kneser-Ney smoothing (Chen and Goodman, Computer Speech and Language, 1999, section 4.1.6). Each
+count loses a discount. The discounts of a context go to codes by the number of contexts that they follow, and at the
+lowest level evenly to the whole codebook.
 """
 
 from collections.abc import Iterable, Sequence
@@ -108,7 +108,7 @@ class _Level:
         self.left = np.bincount(of_gram, discounts)
 
     def refine(self, keys: np.ndarray, contexts: np.ndarray, below: np.ndarray) -> np.ndarray:
-        """Probabilities of grams (tokens,) after their contexts, given those by one symbol less."""
+        """Probabilities (tokens,) of the last symbols after their contexts, given those with a context one shorter."""
         if not len(self.grams):
             return below
         gram, known = _find(self.grams, keys)

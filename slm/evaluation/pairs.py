@@ -108,7 +108,7 @@ class PairAccuracy:
 
     @property
     def ceiling(self) -> float:
-        """What a model that knows everything would reach with these codes: of pairs of the same codes half."""
+        """The best accuracy with these codes: pairs with the same codes twice count half."""
         return 1.0 - 0.5 * self.same / self.pairs if self.pairs else math.nan
 
     @classmethod
@@ -153,16 +153,20 @@ class PairResult:
 
 
 def open_pairs(path: Path) -> PairTest:
-    """The pairs of a test, whichever way it is laid out.
+    """The pairs of a test in one of four layouts.
 
-    `.jsonl`: objects with `good` and `bad` (a path relative to the file, or a list of codes in frame-major order) and
-    perhaps `id`, `category`, and `cluster`, one name for pairs that hang together. A directory with `gold.csv`: rows of
-    one `id` and `voice`, of which `correct` is 1 for one and 0 for the other; those of one `id` hang together.
+    `.jsonl`: objects with `good` and `bad` (a path relative to the file, or a list of codes in frame-major order), and
+    optionally `id`, `category`, and `cluster`, one name for pairs that depend on each other.
+
+    A directory with `gold.csv`: two rows for one `id` and `voice`; `correct` is 1 for one and 0 for the other. Pairs of
+    one `id` form a cluster.
+
     Directories of `sample_<n>_<k>.wav`: of the two files of a number, the first in alphabetical order is the right one.
-    Directories of `<name>_correct.wav` and `<name>_incorrect.wav`; where there is a `<name>_mutual.wav`, it stands
-    before both. A number before the name, as in spoken StoryCloze, counts for nothing; those of one name hang together.
 
-    Raises UserError for anything else, and for a pair that is not one.
+    Directories of `<name>_correct.wav` and `<name>_incorrect.wav`. A `<name>_mutual.wav` stands before both. A number
+    before the name, as in spoken StoryCloze, is ignored. Pairs of one name form a cluster.
+
+    Raises UserError for anything else, and for an incomplete pair.
     """
     if path.suffix == ".jsonl" and path.is_file():
         pairs = list(_from_json(path))
@@ -178,7 +182,7 @@ def open_pairs(path: Path) -> PairTest:
 
 
 def check_pairs(language_model: SpeechLM, test: PairTest) -> None:
-    """Raise UserError where no pair of a test can be compared, as far as can be told before a recording is read."""
+    """Raise UserError if no pair of a test can be compared, without reading a recording."""
     reason = ""
     for pair in test.pairs:
         try:
@@ -194,10 +198,10 @@ def check_pairs(language_model: SpeechLM, test: PairTest) -> None:
 
 
 def evaluate_pairs(language_model: SpeechLM, test: PairTest, gain: float = 1.0) -> PairResult:
-    """Encode what is audio, times `gain`, and compare likelihoods.
+    """Encode recordings, times `gain`, and compare likelihoods.
 
-    A pair is left out and named where a recording cannot be read, is empty or longer than the model reads, or has codes
-    that the model does not have. Raises UserError where none is left.
+    A pair fails if a recording cannot be read, is empty, is longer than the model reads, or has codes that the model
+    does not have. Failures are listed in the result. Raises UserError when no pair is left.
     """
     scored: list[ScoredPair] = []
     failures: dict[str, str] = {}

@@ -1,8 +1,8 @@
-"""How much is said twice: by codes of one utterance, by a text, and by texts among each other.
+"""Repetition in codes of one utterance, in a text, and between texts.
 
-Of texts: auto-BLEU, self-BLEU and VERT (GSLM, arXiv 2102.01192, section 5.3). All are low for texts that say much: a
-model that babbles has a high auto-BLEU, one that always says the same a high self-BLEU. They grow with the length of
-the texts, and self-BLEU with their number: compare like with like.
+Of texts: auto-BLEU, self-BLEU and VERT (GSLM, arXiv 2102.01192, section 5.3), all low for varied texts. A model that
+babbles has a high auto-BLEU, one that always says the same a high self-BLEU. They grow with the length of the texts,
+and self-BLEU also with their number: compare only equal lengths and numbers.
 """
 
 import math
@@ -27,10 +27,10 @@ class CodeRepetition:
 
 
 def code_repetition(codes: np.ndarray, order: int = NGRAM) -> CodeRepetition:
-    """Of the codes (num_quantizers, frames) of an utterance, in n-grams of `order` frames.
+    """Repetition in the codes (num_quantizers, frames) of an utterance, in n-grams of `order` frames.
 
-    An utterance of k copies of a stretch of l different frames has a share of 1 - l / (k * l - order + 1), where the
-    copies are longer than the n-grams.
+    k copies of a stretch of l different frames have a share of 1 - l / (k * l - order + 1), if the copies are longer
+    than the n-grams.
     """
     frames = codes.shape[1]
     if not frames:
@@ -48,8 +48,8 @@ def code_repetition(codes: np.ndarray, order: int = NGRAM) -> CodeRepetition:
 def auto_bleu(words: Sequence[str], order: int = ORDER) -> float:
     """How much a text repeats itself, 0 to 1; NaN for fewer words than `order`.
 
-    The geometric mean over n = 1 ... `order` of the share of its n-grams that are there once more, before or after and
-    not overlapping: "Auto-BLEU2-geometric" of GSLM's code.
+    The geometric mean over n = 1 ... `order` of the share of n-grams that occur once more without overlap:
+    "Auto-BLEU2-geometric" of GSLM's code.
     """
     if len(words) < order:
         return math.nan
@@ -57,10 +57,10 @@ def auto_bleu(words: Sequence[str], order: int = ORDER) -> float:
 
 
 def self_bleu(texts: Sequence[Sequence[str]], order: int = ORDER) -> list[float]:
-    """How much each text, a list of words, repeats others: its BLEU with all others as references, 0 to 1.
+    """How much each text, a list of words, repeats the others: its BLEU with all others as references, 0 to 1.
 
-    Precisions are clipped as BLEU's are, their geometric mean over n = 1 ... `order` is taken, and shortness costs
-    nothing. NaN for a text of fewer words than `order`, which is no reference either, and for one that is alone.
+    Precisions are clipped as in BLEU, their geometric mean over n = 1 ... `order` is taken, without a brevity penalty.
+    A text of fewer words than `order` gets NaN and is no reference. A single text gets NaN.
     """
     long_enough = [number for number, words in enumerate(texts) if len(words) >= order]
     scores = [math.nan] * len(texts)
@@ -69,7 +69,7 @@ def self_bleu(texts: Sequence[Sequence[str]], order: int = ORDER) -> list[float]
     precisions: dict[int, list[float]] = {number: [] for number in long_enough}
     for length in range(1, order + 1):
         counts = {number: Counter(_ngrams(texts[number], length)) for number in long_enough}
-        most = _Most(counts)
+        most = _LargestCounts(counts)
         for number, own in counts.items():
             matched = sum(min(count, most.elsewhere(gram, number)) for gram, count in own.items())
             precisions[number].append(matched / own.total())
@@ -83,8 +83,8 @@ def vert(auto: float, among: float) -> float:
     return math.sqrt(auto * among)
 
 
-class _Most:
-    """How often an n-gram is in the one text, and in the one after it, that have it most often."""
+class _LargestCounts:
+    """For each n-gram its largest count in any text, and the largest count in the other texts."""
 
     def __init__(self, counts: dict[int, Counter[tuple[str, ...]]]):
         self._first: dict[tuple[str, ...], tuple[int, int]] = {}  # count, text

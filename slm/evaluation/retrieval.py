@@ -1,8 +1,8 @@
-"""Finding the text that belongs to a speech among others, and the speech that belongs to a text.
+"""Retrieval: find the text of a speech among other texts, and the speech of a text among other speech.
 
-Each of N rows is tried among N of about one length, so that lengths give nothing away; chance is 1 in N. In documents
-of speech after text, what is looked for is the text that makes a speech likeliest, and the speech that a text makes
-likelier than other texts do; in documents of text after speech it is the other way about.
+Each of N rows is tried among N rows of about the same length, so that lengths tell nothing; chance is 1 in N. Documents
+of speech after text find the text under which a speech is likeliest, and the speech that gains most from a text.
+Documents of text after speech work the other way round.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,9 +58,9 @@ class RetrievalAccuracy:
 def retrieval_groups(
     lengths: Sequence[int], texts: Sequence[str], size: int, fits: Callable[[int, int], bool]
 ) -> list[list[int]]:
-    """Places of rows in groups of `size` of about one length, no text twice in a group; what is left over is left out.
+    """Places of rows in groups of `size` of about the same length, no text twice. Incomplete groups are dropped.
 
-    `fits` says of two places whether the speech of the first can be read with the text of the second.
+    fits: whether the speech of the first place can be read with the text of the second.
     """
     open_groups: list[list[int]] = []
     whole: list[list[int]] = []
@@ -91,11 +91,11 @@ def found(scores: np.ndarray) -> np.ndarray:
 
 
 def gains(told: np.ndarray) -> np.ndarray:
-    """How much likelier what is given makes what is told, than other things do that are not its own.
+    """How much more likely each given thing makes each told thing than unrelated things do.
 
-    told: (things, given) log p(thing | given), three of each at least, those that belong together on the diagonal.
-    From each number is taken the mean of its row, without itself and without the diagonal: that a thing is likely
-    whatever is given counts for nothing, nor does how well it goes with its own.
+    told: (things, given) log p(thing | given), at least three of each, matching ones on the diagonal. Subtracts from
+    each number the mean of its row without itself and without the diagonal. So it does not count how likely a thing is
+    in general, nor how well it fits its own match.
     """
     count = len(told)
     own = np.diagonal(told)[:, None]
@@ -112,8 +112,8 @@ def retrieve(
 ) -> list[RetrievalTrial]:
     """Try rows of a dataset in both directions, with every kind of document that the model was trained on.
 
-    Of rows whose groups of `candidates` (three at least) do not fill, none. `on_progress` is told how many documents
-    were just read.
+    Rows in incomplete groups of `candidates` (at least three) are skipped. `on_progress` is called with the number of
+    documents just read.
     """
     vocabulary = language_model.vocabulary
     texts = [dataset.text(index) or "" for index in indices]
@@ -180,8 +180,10 @@ def _read(
 
 
 def _speech_after_text(language_model: SpeechLM, text: str, speech: np.ndarray, tag: int | None) -> _Scored:
-    """The document that the model speaks from. Of a text that is not the speech's own nobody knows when its words are
-    said: in `aligned` documents every text, the right one too, is spread evenly over the speech by its letters.
+    """The document that the model speaks from.
+
+    The word times of a text that is not the speech's own are unknown. So in `aligned` documents every text, the right
+    one too, is spread evenly over the speech by its letters.
     """
     vocabulary, size = language_model.vocabulary, language_model.vocabulary.num_quantizers
     if language_model.capabilities.speak_format == "aligned":

@@ -1,1 +1,1 @@
-"""Generation: what may come next, drawing it, and speech as it is asked for and handed out."""
+"""Generation of speech and text with a trained model: planning, sampling, results."""

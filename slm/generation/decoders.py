@@ -1,7 +1,7 @@
-"""How generation reads a model: a few tokens more, logits for the next one, some of the rows selected.
+"""How generation reads a model: some more tokens, logits for the next one, a selection of rows.
 
-Two decoders do it: any causal model of `transformers` through its own forward pass, and a faster one for the Llama and
-Qwen architectures.
+There are two decoders: one for any causal model of `transformers`, through its own forward pass, and a faster one for
+the Llama and Qwen architectures.
 """
 
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ class Reading(Protocol):
 
     position: int  # tokens read so far
 
-    def read(self, ids: Tensor, candidates: range) -> Tensor:
-        """Read (rows, tokens) int64 more; logits for the token after them, (rows, len(candidates)) float32.
+    def read(self, ids: Tensor, token_range: range) -> Tensor:
+        """Read (rows, tokens) int64 more; logits for the token after them, (rows, len(token_range)) float32.
 
-        Only the tokens of `candidates` are of interest.
+        Only the tokens of `token_range` are of interest.
         """
         ...
 
@@ -64,8 +64,8 @@ class TransformersReading:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model, self.cache, self.position = model, growing_cache(), 0
 
-    def read(self, ids: Tensor, candidates: range) -> Tensor:
-        """(rows, tokens) -> (rows, len(candidates)) float32."""
+    def read(self, ids: Tensor, token_range: range) -> Tensor:
+        """(rows, tokens) -> (rows, len(token_range)) float32."""
         positions = torch.arange(self.position, self.position + ids.shape[1], device=ids.device)[None]
         output = self.model(
             input_ids=ids,
@@ -75,7 +75,7 @@ class TransformersReading:
             logits_to_keep=1,
         )
         self.position += ids.shape[1]
-        return output.logits[:, -1, candidates.start : candidates.stop].float()
+        return output.logits[:, -1, token_range.start : token_range.stop].float()
 
     def select(self, rows: Tensor) -> None:
         """Go on with these rows."""
@@ -154,8 +154,8 @@ class _Projection:
 class _Norm:
     """Root mean square norm.
 
-    In float32 on a CPU, for which torch has no kernel of its own: x w sqrt(d) / sqrt(|x|^2 + d eps), in four calls that
-    take half as long.
+    torch has no CPU kernel for it. In float32 on a CPU it is x w sqrt(d) / sqrt(|x|^2 + d eps), in four calls, twice as
+    fast.
     """
 
     def __init__(self, weight: Tensor, eps: float) -> None:
@@ -179,14 +179,12 @@ class _Layer:
 
 
 class FusedDecoder:
-    """A model of the Llama or Qwen kind, read token by token without the overhead of `transformers`.
+    """A model of the Llama or Qwen architectures, read without the overhead of `transformers`.
 
-    It computes what the model's own forward pass does, but for rounding.
-
-    One token of a small model is a few dozen small
-    matrix products; in `transformers` the calls around them (modules, hooks, cache objects, masks, one product for each
-    projection) take most of the time. Here a layer is a dozen calls: query, key and value are one product, gate and up
-    another, and keys and values are written in place.
+    It computes what the model's own forward pass computes, but for rounding. One token of a small model is a few dozen
+    small matrix products. In `transformers` the calls around them (modules, hooks, cache objects, masks, one product
+    for each projection) take most of the time. Here a layer is a dozen calls: query, key and value are one product,
+    gate and up another, and keys and values are written in place.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -263,8 +261,8 @@ class FusedReading:
         self.keys = [keys.index_select(0, rows) for keys in self.keys]
         self.values = [values.index_select(0, rows) for values in self.values]
 
-    def read(self, ids: Tensor, candidates: range) -> Tensor:
-        """(rows, tokens) -> (rows, len(candidates)) float32."""
+    def read(self, ids: Tensor, token_range: range) -> Tensor:
+        """(rows, tokens) -> (rows, len(token_range)) float32."""
         decoder = self.decoder
         rows, tokens = ids.shape
         start, end = self.position, self.position + tokens
@@ -299,8 +297,8 @@ class FusedReading:
         weight, bias = decoder.head.weight, decoder.head.bias
         return F.linear(
             self._norm(x.view(rows, tokens, -1)[:, -1], decoder.norm),
-            weight[candidates.start : candidates.stop],
-            None if bias is None else bias[candidates.start : candidates.stop],
+            weight[token_range.start : token_range.stop],
+            None if bias is None else bias[token_range.start : token_range.stop],
         ).float()
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, causal: Tensor | None) -> Tensor:
@@ -349,10 +347,10 @@ class FusedReading:
 
 @torch.no_grad()
 def _join(*layers: nn.Linear) -> _Projection:
-    """One product for several layers, whose parameters become views of its own.
+    """One product for several layers. Their parameters become views of its weight.
 
-    On a CPU, what has more outputs than inputs lies with the inputs' dimension first: for a single row, that takes the
-    BLAS that torch comes with half the time (2,048 x 256: 124 us instead of 255).
+    On a CPU, a weight with more outputs than inputs is stored with the inputs' dimension first. For a single row this
+    halves the time of the BLAS in torch (2,048 x 256: 124 us instead of 255).
     """
     weight = torch.cat([layer.weight for layer in layers])  # (out, in)
     if weight.device.type == "cpu" and weight.shape[0] > weight.shape[1]:
@@ -369,7 +367,7 @@ def _join(*layers: nn.Linear) -> _Projection:
 
 
 def _with_memory_of_their_own(module: nn.Module, state: dict[str, Any], *_: object) -> None:
-    """Give every tensor of a state dict memory of its own, as whoever saves it expects; tied ones stay one tensor."""
+    """Copy every tensor of a state dict, so that it can be saved; tied tensors stay one tensor."""
     copies: dict[tuple[int, tuple[int, ...]], Tensor] = {}
     for name, value in state.items():
         if isinstance(value, Tensor):
@@ -383,6 +381,6 @@ def _norm_of(module: nn.Module, name: str, eps: float) -> _Norm | None:
 
 
 def decoder_for(model: PreTrainedModel) -> Decoder:
-    """The fastest decoder for a model; lays its weights out anew where that helps, their values stay."""
+    """The fastest decoder for a model. It may lay the weights out anew; their values stay."""
 
     return FusedDecoder(model) if FusedDecoder.fits(model) else TransformersDecoder(model)

@@ -1,8 +1,8 @@
 """Generating token by token with a key/value cache, several rows at once.
 
-All rows advance together, one token a step: a row that is being fed (its prompt, or the text of its next span) takes
-that token, the others draw one. So rows need no padding, whatever their prompts are, and a position is the same place
-in the cache for all. Where every row has something to be fed, that is done in one go.
+All rows advance together, one token a step. A row that is being fed (its prompt, or the text of its next span) takes
+the next token of that; the others draw one. So rows need no padding, and a position is the same place in the cache for
+all. While every row is being fed, several tokens are read at once.
 """
 
 from collections import deque
@@ -38,10 +38,10 @@ def generate(
     sampling: SamplingConfig,
     seed: int,
 ) -> GenerationStatistics:
-    """Run the rows to their ends; what they drew is in them afterwards.
+    """Run the rows to their ends. They hold the tokens that they drew.
 
     What a row draws depends on the seed, its own number (`Row.draws`) and its prompt, not on the other rows (but for
-    rounding in matrix products). A row that ranges the model's longest position is cut there.
+    rounding in matrix products). A row that reaches the model's longest position is cut there.
 
     Raises UserError when a prompt alone is longer than that.
     """
@@ -55,7 +55,7 @@ def generation_steps(
     sampling: SamplingConfig,
     seed: int,
 ) -> Iterator[GenerationStatistics]:
-    """As `generate`, but yields after every step: what the rows hold by then can be used at once."""
+    """As `generate`, but yields after every step, so that tokens can be used at once."""
     decoder = TransformersDecoder(model) if isinstance(model, torch.nn.Module) else model
     steps = _steps(decoder, rows, sets, sampling, seed)
     while True:
@@ -76,13 +76,13 @@ def _steps(
             f"the prompt has {prompt} tokens, the model reads {longest}: shorten the text or the recording"
         )
     device = sets.table.device
-    candidates = sets.candidates(rows)  # nothing else can come, so nothing else is computed
-    table = sets.table[:, candidates.start : candidates.stop]
+    token_range = sets.token_range(rows)  # nothing else can come, so nothing else is computed
+    table = sets.table[:, token_range.start : token_range.stop]
     reading = decoder.start()
     live = list(range(len(rows)))  # numbers of the rows that are in the batch
     draws = [_Uniforms(seed, row.draws or (number,)) for number, row in enumerate(rows)]
     window = max(sampling.repetition_window, 1)
-    passes = _read_shared_prompt(reading, rows, candidates, device)
+    passes = _read_shared_prompt(reading, rows, token_range, device)
 
     pending: list[int] = []  # tokens drawn in the step before, by live row; they have not been read yet
     while live:
@@ -94,7 +94,7 @@ def _steps(
                 [rows[number].feed.popleft() if rows[number].feed else pending[place]]
                 for place, number in enumerate(live)
             ]
-        logits = reading.read(torch.tensor(chunk, device=device), candidates)  # (live, len(candidates))
+        logits = reading.read(torch.tensor(chunk, device=device), token_range)  # (live, len(token_range))
         passes += 1
 
         members = [rows[number] for number in live]
@@ -110,8 +110,8 @@ def _steps(
                 uniforms = torch.from_numpy(
                     np.stack([_NOTHING if rows[number].feed else draws[number].next() for number in live])
                 ).to(device, wide_dtype(device))
-                drawn = sample(logits, history - candidates.start, uniforms, sampling)
-            pending = (drawn + candidates.start).tolist()
+                drawn = sample(logits, history - token_range.start, uniforms, sampling)
+            pending = (drawn + token_range.start).tolist()
         for row, token in zip(members, pending, strict=True):
             if row.feed:
                 continue  # still being fed: what was drawn for it means nothing
@@ -128,13 +128,13 @@ def _steps(
 
 
 def _read_shared_prompt(
-    reading: Reading, rows: Sequence[Row], candidates: range, device: torch.device
+    reading: Reading, rows: Sequence[Row], token_range: range, device: torch.device
 ) -> int:
     """Candidates of one prompt: it is read once, then its cache is copied. Returns the forward passes it took."""
     first = rows[0].feed
     if len(rows) == 1 or len(first) == 1 or any(row.feed != first for row in rows):
         return 0
-    reading.read(torch.tensor([list(first)[:-1]], device=device), candidates)
+    reading.read(torch.tensor([list(first)[:-1]], device=device), token_range)
     reading.select(torch.zeros(len(rows), dtype=torch.int64, device=device))
     for row in rows:
         row.feed = type(row.feed)([row.feed[-1]])
@@ -163,9 +163,9 @@ def _last(tokens: list[int], count: int) -> list[int]:
 
 
 def warp(logits: Tensor, config: SamplingConfig) -> Tensor:
-    """Logits after temperature, top-k and nucleus, what is cut set to -inf; shape (batch, vocabulary) kept.
+    """Logits after temperature, top-k and nucleus; what is cut is -inf. The shape (batch, vocabulary) stays.
 
-    At least one token stays. Same order and same meaning as in transformers' `generate`.
+    At least one token stays. Order and meaning are those of transformers' `generate`.
     """
     logits = logits / config.temperature
     if 0 < config.top_k < logits.shape[-1]:

@@ -1,8 +1,8 @@
-"""What may come next while a model speaks or writes: modality masks, bounds, and the watch on endless repeats.
+"""What may come next while a model speaks or writes: modality masks, bounds, and detection of endless repeats.
 
-A row (one sequence that is generated) says before each token which set of tokens is open, and is told which one was
-drawn. Bounds work through the same sets: where a span must not end yet its end is closed, and where it must end
-nothing else is open. So generation always ends, and no wrong modality can come out.
+A row is one sequence that is generated. Before each token it names the set of tokens that are allowed, afterwards it is
+told which one was drawn. Bounds use the same sets: before a span may end, its end is not allowed; when it must end,
+nothing else is. So generation always ends, and never produces a wrong modality.
 """
 
 from collections import deque
@@ -28,7 +28,7 @@ class Span:
 
 
 class TokenSets:
-    """The sets of tokens that can be open, as rows of one table of what is added to the logits: 0 or -inf."""
+    """The sets of tokens that can be allowed, as rows of one table that is added to the logits: 0 or -inf."""
 
     def __init__(self, vocabulary: Vocabulary, device: torch.device) -> None:
         size = len(vocabulary)
@@ -59,22 +59,22 @@ class TokenSets:
         silent[vocabulary.num_text :] = False
         table[self.numbers["words or eos"], silent] = -torch.inf
         self.table = table.to(device)  # (sets, vocabulary)
-        self._candidates = {
+        self._token_ranges = {
             True: range(
                 min(vocabulary.eos_id, vocabulary.text_id, vocabulary.speech_start), vocabulary.speech_end
             ),
             False: range(0, vocabulary.eos_id + 1),
         }
 
-    def candidates(self, rows: "Sequence[Row]") -> range:
-        """The tokens among which all that these rows can draw are."""
-        ranges = [self._candidates[isinstance(row, SpeakingRow)] for row in rows]
+    def token_range(self, rows: "Sequence[Row]") -> range:
+        """A range that holds all tokens that these rows can draw."""
+        ranges = [self._token_ranges[isinstance(row, SpeakingRow)] for row in rows]
         return range(
-            min(candidates.start for candidates in ranges), max(candidates.stop for candidates in ranges)
+            min(token_range.start for token_range in ranges), max(token_range.stop for token_range in ranges)
         )
 
     def number_of(self, row: "Row") -> int:
-        """Which set, a row of the table, is open to this row now."""
+        """The set that is allowed to this row now, as a row of the table."""
         return self.numbers["eos" if row.done or row.feed else row.open_set()]
 
 
@@ -160,7 +160,7 @@ class SpeakingRow(Row):
         self.span_frames.append(0)
 
     def _watch(self) -> None:
-        """Notice when the span only repeats itself; all but the first half second of that is taken back."""
+        """End a span that only repeats itself, and take back all but the first quarter of the repeats."""
         size = self.vocabulary.num_quantizers
         length = self.stuck_frames
         if not length or self.span_frames[-1] < max(length, self.spans[len(self.span_frames) - 1].min_frames):
@@ -197,10 +197,9 @@ _LONGEST_PERIOD = 16  # frames
 
 
 def is_stuck(frames: np.ndarray) -> bool:
-    """Whether these frames, (frames,) of the first quantizer's codes, are silence or a loop.
+    """Whether frames, (frames,) of the first quantizer's codes, are silence or a loop.
 
-    Stuck is what consists of no more than two different codes, or repeats with a period of up to two thirds of a
-    second at least three times.
+    They are if they hold at most two different codes, or repeat at least three times with a period of up to 16 frames.
     """
     if len(np.unique(frames)) <= _FEW_CODES:
         return True

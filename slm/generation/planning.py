@@ -68,6 +68,14 @@ class Passage:
         return len(self.ids) + fed + num_quantizers * sum(span.max_frames for span in self.spans) + 1
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A text as a model is to say it."""
+
+    passages: list[Passage]
+    start: list[int]  # what says whose voice it is: a voice tag, a prompt document, or nothing
+
+
 class Planner:
     """Cuts texts into passages that the model can say to their ends, however slowly it speaks.
 
@@ -93,13 +101,50 @@ class Planner:
         self.words_per_span = words_per_span or capabilities.words_per_span
         self.frame_rate = vocabulary.codec.frame_rate
 
-    def passages(self, text: str, start: Sequence[int], keeps_voice: bool) -> list[Passage]:
-        """A text as passages, each behind the same start.
+    def plan(self, request: SpeechRequest) -> Plan:
+        """The passages of a text. Without a voice and a prompt the model's first voice speaks.
 
-        keeps_voice: whether the start says whose voice it is; if not, room is left to begin each passage with the
-        one before. Raises UserError when the start leaves no room for a word.
+        Raises UserError for a text without a word, an unknown voice, and a prompt that leaves no room for a word.
         """
-        room = self.longest if keeps_voice else self.longest // 2
+        check_text(request.text)
+        voice = request.voice
+        if voice is None and request.prompt is None:
+            voice = next(iter(self.vocabulary.voices), None)
+        start = self.start(voice, request.prompt)
+        return Plan(self.passages(request.text, start), start)
+
+    def start(self, voice: str | None, prompt: Prompt | None = None) -> list[int]:
+        """What stands before a document: a voice tag, and a whole document of a prompt by the same speaker."""
+        vocabulary = self.vocabulary
+        start: list[int] = []
+        if voice is not None:
+            if voice not in vocabulary.voices:
+                known = ", ".join(vocabulary.voices) or "none; give a recording as a prompt"
+                raise UserError(f"this model has no voice {voice!r}; it has: {known}")
+            start.append(vocabulary.voices[voice])
+        if prompt is not None:
+            if not self.capabilities.prompts:
+                raise UserError(
+                    "this model was not trained to follow a recording's voice, it does not clone strangers: choose one "
+                    f"of its voices ({', '.join(vocabulary.voices) or 'it has none'})"
+                )
+            _check_prompt(prompt, vocabulary, self.longest)
+            if prompt.text:
+                start += [vocabulary.text_id, *vocabulary.encode_text(prompt.text).tolist()]
+            start += [
+                vocabulary.speech_id,
+                *vocabulary.codes_to_ids(prompt.codes).tolist(),
+                vocabulary.eos_id,
+            ]
+        return start
+
+    def passages(self, text: str, start: Sequence[int]) -> list[Passage]:
+        """A text as passages, each after the same start.
+
+        Without a start room is left to begin each passage with the one before, which keeps the voice. Raises UserError
+        when the start leaves no room for a word.
+        """
+        room = self.longest if start else self.longest // 2
         _, usual, _ = self.capabilities.pace
         most_seconds = self.bounds.passage_seconds or float("inf")
 
@@ -117,9 +162,10 @@ class Planner:
         return found
 
     def document(self, text: str, start: Sequence[int], before: Prompt | None = None) -> Passage:
-        """One passage; `before`, with its text, stands in the same document, and the passage goes on from it.
+        """One passage.
 
-        Raises UserError for a model that was not trained to speak.
+        before: a prompt with its text that stands in the same document; the passage goes on from it. Raises UserError
+        for a model that was not trained to speak.
         """
         vocabulary = self.vocabulary
         if self.capabilities.speak_format is None:
@@ -154,10 +200,10 @@ class Planner:
         most = self.bounds.slowest * slow * characters + self.bounds.pause_seconds
         return Span(int(least * self.frame_rate), max(1, round(most * self.frame_rate)), text_ids)
 
-    def after(self, passage: Passage, row: SpeakingRow, start: Sequence[int], then: Passage) -> Passage:
+    def after(self, passage: Passage, row: SpeakingRow, then: Passage) -> Passage:
         """The passage `then` as it goes on from one that was spoken: how a voice without a name is kept."""
         codes = self.vocabulary.ids_to_codes(np.asarray(row.drawn))
-        return self.document(then.text, start, Prompt(codes, passage.text))
+        return self.document(then.text, [], Prompt(codes, passage.text))
 
 
 @dataclass(frozen=True)
@@ -169,7 +215,7 @@ class TextSpan:
 
 
 def cut_text(text: str, vocabulary: Vocabulary, words_per_span: int) -> list[TextSpan]:
-    """A text as spans of so many words, which join to it exactly; what nobody speaks stays with the word before it."""
+    """A text as spans of `words_per_span` words, which join to it. Marks without letters stay with the word before."""
     units: list[list[int]] = []
     pieces = split_words(text)
     for index, piece in enumerate(pieces):
@@ -205,10 +251,11 @@ def split_sentences(text: str) -> list[str]:
 
 
 def cut_passages(text: str, fits: Callable[[str], bool]) -> list[str]:
-    """A text as passages that fit, as few as can be had by taking sentence after sentence; they join to it exactly.
+    """A text as few passages that fit; they join to it exactly.
 
-    A sentence that does not fit alone is cut behind a comma or the like, where that does not help between words, and
-    at worst inside a word. What holds no letter or digit stays with its neighbour; a single character always passes.
+    Passages are whole sentences. A sentence that does not fit is cut after a comma or the like, then between words, and
+    at worst inside a word. A piece without a letter or digit stays with its neighbour. A single character always
+    passes.
     """
     passages: list[str] = []
     for piece in _fitting(text, fits, 0):
@@ -238,9 +285,9 @@ def _sounds(text: str) -> bool:
 
 
 def prompt_from(waveform: Tensor, sampling_rate: int, codec: CodecInfo, name: str) -> Tensor:
-    """A recording (samples,) at any rate as (samples,) at the codec's.
+    """A recording (samples,) of any rate, resampled to the codec's.
 
-    Raises UserError, naming the recording, when there is nothing in it to follow.
+    Raises UserError, naming the recording, if it is empty, too short, silent or not finite.
     """
     if not len(waveform) or not bool(torch.isfinite(waveform).all()):
         raise UserError(f"{name} holds {'NaN or infinite samples' if len(waveform) else 'no samples'}")
@@ -259,7 +306,7 @@ def prompt_from(waveform: Tensor, sampling_rate: int, codec: CodecInfo, name: st
     return torch.cat([resampler.push(waveform.float()), resampler.finish()])
 
 
-def check_prompt(prompt: Prompt, vocabulary: Vocabulary, longest: int) -> None:
+def _check_prompt(prompt: Prompt, vocabulary: Vocabulary, longest: int) -> None:
     """Raise UserError for a prompt that takes more than its share of the `longest` tokens that a model reads."""
     text = 0 if prompt.text is None else len(vocabulary.encode_text(prompt.text))
     speech = len(vocabulary.codes_to_ids(prompt.codes))
@@ -271,3 +318,9 @@ def check_prompt(prompt: Prompt, vocabulary: Vocabulary, longest: int) -> None:
         f"the prompt is too long: {speech / rate:.1f} s, and this model follows up to "
         f"{max(0, room - text) / rate:.1f} s{' with this text' if text else ''}; give a part of it"
     )
+
+
+def check_text(text: str) -> None:
+    """Raise UserError for a text without a letter or digit."""
+    if not any(map(str.isalnum, text)):
+        raise UserError(f"there is nothing to say in the text {text!r}")

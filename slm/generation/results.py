@@ -43,6 +43,30 @@ class SpeakingProgress:
 Watcher = Callable[[SpeakingProgress], None]
 
 
+class ProgressCounter:
+    """Counts words and tokens of the passages of many texts, and tells somebody after every step."""
+
+    def __init__(self, total_words: int, tokens_a_second: float, tell: Watcher | None) -> None:
+        self.total_words, self.tokens_a_second, self.tell = total_words, tokens_a_second, tell
+        self._words = self._tokens = 0  # of passages that are done
+
+    def step(self, rows: Sequence[SpeakingRow], passages: Sequence[Passage]) -> None:
+        """The words of spans that are over count, and all tokens."""
+        if self.tell is None:
+            return
+        words = self._words
+        for row, passage in zip(rows, passages, strict=True):
+            over = len(row.span_frames) - (0 if row.done else 1)
+            words += sum(len(text.split()) for text in passage.texts[:over])
+        tokens = self._tokens + sum(len(row.drawn) for row in rows)
+        self.tell(SpeakingProgress(words, self.total_words, tokens / self.tokens_a_second))
+
+    def done(self, rows: Sequence[SpeakingRow], passages: Sequence[Passage]) -> None:
+        """These passages are spoken."""
+        self._words += sum(len(text.split()) for passage in passages for text in passage.texts)
+        self._tokens += sum(len(row.drawn) for row in rows)
+
+
 @dataclass(frozen=True)
 class SpokenResult:
     """Generated speech."""
@@ -83,7 +107,7 @@ class TranscribedResult:
 
 
 def spans_of(row: SpeakingRow, texts: list[str], start: float, frame_rate: float) -> list[SpokenSpan]:
-    """When a row says its texts, the first at `start` seconds."""
+    """When the texts of a row are spoken; the first begins at `start` seconds."""
     edges = start + np.cumsum([0, *row.span_frames]) / frame_rate
     return [
         SpokenSpan(text, float(begin), float(end))
@@ -92,7 +116,7 @@ def spans_of(row: SpeakingRow, texts: list[str], start: float, frame_rate: float
 
 
 def said_cuts(row: SpeakingRow, texts: list[str]) -> list[str]:
-    """What was cut of a row's texts, in words."""
+    """What was cut from the speech of a row, a sentence for each cut."""
     lines = []
     for number, cut in row.cut_spans.items():
         what = f"the speech of {texts[number].strip()!r}" if texts[number] else "the speech"
@@ -118,19 +142,16 @@ Speaker = Callable[[Passage], Iterator[SpeakingRow]]
 
 
 class SpeechStream:
-    """Iterate over it once for the chunks; afterwards it says how it went.
+    """Iterate over it once for the chunks. Afterwards it holds the statistics.
 
-    Time is counted only while it works, not while whoever takes the chunks does something else.
+    Time counts only while it works, not while the caller uses the chunks.
 
     Attributes:
-        sampling_rate: of the audio, Hz.
-        total_words: of the text.
-        cuts, ended: as in `SpokenResult`.
-        first_audio_seconds: from the request to the first chunk.
-        seconds: of audio that has left.
-        working_seconds: time that took.
-        smallest_lead: by how much the audio that had left was ahead of a listener who began with the first chunk, at
-            the worst moment, in seconds; below 0 there was a gap.
+        sampling_rate: of the audio, Hz. total_words: of the text. cuts, ended: as in `SpokenResult`.
+        first_audio_seconds: from the request to the first chunk. seconds: of audio so far. working_seconds: time to
+        make it. smallest_lead: smallest lead of the audio over a listener who starts with the first chunk, in seconds;
+        below 0 there
+            was a gap.
     """
 
     def __init__(

@@ -19,10 +19,10 @@ from slm.generation.config import SamplingConfig, SpeechBounds
 from slm.generation.decoders import Decoder, TransformersDecoder, decoder_for
 from slm.generation.generate import generate, generation_steps
 from slm.generation.grammar import Span, SpeakingRow, TokenSets, WritingRow
-from slm.generation.planning import Passage, Planner, Prompt, SpeechRequest, check_prompt, prompt_from
+from slm.generation.planning import Passage, Plan, Planner, Prompt, SpeechRequest, check_text, prompt_from
 from slm.generation.results import (
     CUT_MEANS,
-    SpeakingProgress,
+    ProgressCounter,
     SpeechStream,
     SpokenResult,
     SpokenSpan,
@@ -77,7 +77,7 @@ class SpeechLM:
     def codec(self) -> Codec:
         """The codec whose codes this model speaks; loaded when first needed.
 
-        Raises UserError when it is another one by now.
+        Raises UserError if the codec at that place has changed.
         """
         codec = load_codec(
             self.vocabulary.codec_location,
@@ -103,9 +103,9 @@ class SpeechLM:
     ) -> SpokenResult:
         """Text to speech, of any length.
 
-        The voice is one that the model has a tag for (`vocabulary.voices`; the first unless set), or that of a
-        prompt. A long text is said in passages of whole sentences, in the same voice. Of several candidates for a
-        passage the one is taken in which the model hears the text best. `on_progress` is called after every step.
+        The voice is one that the model has a tag for (`vocabulary.voices`; the first unless set), or that of a prompt.
+        A long text is said in passages of whole sentences, in the same voice. The best of several candidates is the one
+        in which the model itself recognises the text best. `on_progress` is called after every step.
 
         Raises UserError for a model that was not trained to speak, an unknown voice, and a prompt too long for it.
         """
@@ -126,9 +126,9 @@ class SpeechLM:
         batch_size: int = 16,
         on_progress: Watcher | None = None,
     ) -> Iterator[SpokenResult]:
-        """Many texts to speech, in their order; up to `batch_size` passages are generated together.
+        """Many texts to speech, in their order. Up to `batch_size` passages are generated together.
 
-        What becomes of a text does not depend on the others (but for rounding in matrix products). Raises UserError
+        The result for a text does not depend on the other texts (but for rounding in matrix products). Raises UserError
         as `speak` does, before anything is generated.
         """
         if candidates < 1:
@@ -139,8 +139,10 @@ class SpeechLM:
             self._check_hears()
         planner = self._planner(bounds, words_per_span)
         _ = self.codec  # loaded now, or its loading would count as decoding
-        jobs = [_Job(request, *self._plan(request, planner)) for request in requests]
-        watch = _Watch(jobs, self.vocabulary, on_progress)
+        jobs = [_Job(planner.plan(request)) for request in requests]
+        words = sum(len(request.text.split()) for request in requests)
+        tokens_a_second = self.vocabulary.codec.frame_rate * self.vocabulary.num_quantizers
+        watch = ProgressCounter(words, tokens_a_second, on_progress)
         waiting = iter(jobs)
         return self._in_order(waiting, planner, candidates, sampling, bounds, seed, batch_size, watch)
 
@@ -154,21 +156,20 @@ class SpeechLM:
         words_per_span: int | None = None,
         seed: int = 0,
     ) -> SpeechStream:
-        """As `speak` with one candidate, but audio leaves while it is being made: iterate over what comes back.
+        """As `speak` with one candidate, but iterate over the result for audio while it is being made.
 
-        It is the audio of `speak` (to 1e-4), but that a repeat which has been heard is not taken back; where the codec
-        cannot stream, it is decoded in chunks (`codec.streaming_codec`). Raises UserError as `speak` does.
+        It is the audio of `speak` (to 1e-4), except that repeats which were already handed out stay. If the codec
+        cannot stream, it decodes in chunks (`codec.streaming_codec`). Raises UserError as `speak` does.
         """
         requested = time.perf_counter()
         planner = self._planner(bounds, words_per_span)
-        passages, start = self._plan(SpeechRequest(text, voice, prompt), planner)
-        keeps_voice = bool(start)
+        plan = planner.plan(SpeechRequest(text, voice, prompt))
         said: list[tuple[Passage, SpeakingRow]] = []
 
         def speak(passage: Passage) -> Iterator[SpeakingRow]:
             number = len(said)
-            if said and not keeps_voice:
-                passage = planner.after(*said[-1], start, passage)
+            if said and not plan.start:
+                passage = planner.after(*said[-1], passage)
             row = passage.row(self.vocabulary, bounds.stuck_frames(planner.frame_rate))
             row.draws = _draws(0, number)
             said.append((passage, row))
@@ -176,7 +177,7 @@ class SpeechLM:
                 yield row
 
         return SpeechStream(
-            passages,
+            plan.passages,
             len(text.split()),
             speak,
             stream_decoder(self.codec),
@@ -196,19 +197,19 @@ class SpeechLM:
         seed: int = 0,
         least_seconds: float = 0.0,
     ) -> SpokenResult:
-        """Go on from a recording: for `least_seconds` to `seconds` as the model likes, or saying `text`.
+        """Go on from a recording: freely for `least_seconds` to `seconds`, or saying `text`.
 
-        For a text to be said, what the recording says has to be known (`recording.text`); if it is not, the model
-        writes it down first. Without a text, of a long recording the model hears as much of the end as it can read. The
-        audio of the result has both, the recording as the codec hears it; its first `prompt_frames` are the
-        recording's.
+        To say a text the model needs the text of the recording (`recording.text`), and transcribes it if it is not
+        given. Without a text the model hears as much of the recording's end as it can read. The audio of the result
+        holds both, the recording as the codec decodes it; its first `prompt_frames` are the recording's.
 
         Raises UserError for a text with a recording too long for it, and for what the model was not trained to do.
         """
         vocabulary, frame_rate = self.vocabulary, self.vocabulary.codec.frame_rate
         size, stuck = vocabulary.num_quantizers, bounds.stuck_frames(vocabulary.codec.frame_rate)
         given = vocabulary.codes_to_ids(recording.codes)
-        start = self._voice(voice) if voice else []
+        planner = self._planner(bounds, None)
+        start = planner.start(voice or None)
         if candidates < 1:
             raise UserError("candidates must be 1 or more")
         if candidates > 1 and text is None:
@@ -231,8 +232,7 @@ class SpeechLM:
             ids = np.array([*start, vocabulary.speech_id, *heard.tolist()])
             passage = Passage("", ids, [Span(round(least_seconds * frame_rate), frames)], [""])
         else:
-            self._check_text(text)
-            planner = self._planner(bounds, None)
+            check_text(text)
             before = recording.text or self.transcribe(recording.codes).text
             joint = "" if before.endswith(" ") or text.startswith(" ") or not before else " "
             passage = planner.document(joint + text, start, Prompt(recording.codes, before))
@@ -254,7 +254,7 @@ class SpeechLM:
         return self._result([(passage, best)], given, scores, seconds_taken)
 
     def warm_up(self) -> None:
-        """Load the codec, and speak and listen once: what libraries set up at the first call is then not waited for."""
+        """Load the codec, and speak and listen once, so that the first request does not wait for libraries."""
         codes = self.encode(torch.zeros(self.vocabulary.codec.sampling_rate))
         self.continue_speech(Prompt(codes), seconds=0.5)
         if self.capabilities.speak_format is not None:
@@ -311,25 +311,16 @@ class SpeechLM:
     def _planner(self, bounds: SpeechBounds, words_per_span: int | None) -> Planner:
         return Planner(self.vocabulary, self.capabilities, bounds, self.decoder.longest, words_per_span)
 
-    def _plan(self, request: SpeechRequest, planner: Planner) -> tuple[list[Passage], list[int]]:
-        """The passages of a text, and what says whose voice it is: a tag, a prompt, or nothing."""
-        self._check_text(request.text)
-        voice = request.voice
-        if voice is None and request.prompt is None:
-            voice = next(iter(self.vocabulary.voices), None)
-        start = [*self._voice(voice), *self._prompt_document(request.prompt)]
-        return planner.passages(request.text, start, keeps_voice=bool(start)), start
-
     def _in_order(
         self,
-        waiting: "Iterator[_Job]",
+        waiting: Iterator["_Job"],
         planner: Planner,
         candidates: int,
         sampling: SamplingConfig,
         bounds: SpeechBounds,
         seed: int,
         batch_size: int,
-        watch: "_Watch",
+        watch: ProgressCounter,
     ) -> Iterator[SpokenResult]:
         stuck = bounds.stuck_frames(planner.frame_rate)
 
@@ -341,7 +332,7 @@ class SpeechLM:
                 row.draws = _draws(index % candidates, places[index // candidates][1])
             started = time.perf_counter()
             for _ in generation_steps(self.decoder, rows, self.sets, sampling, seed):
-                watch.see(rows[::candidates], passages)
+                watch.step(rows[::candidates], passages)
             chosen = []
             for index, passage in enumerate(passages):
                 own = rows[index * candidates : (index + 1) * candidates]
@@ -356,7 +347,7 @@ class SpeechLM:
                 job.spoken[number] = (passage, best)
                 job.scores += scores
                 job.seconds += share
-            watch.done(passages, [best for _, best, _ in chosen])
+            watch.done([best for _, best, _ in chosen], passages)
 
         while group := list(islice(waiting, _BATCHES_AHEAD * batch_size)):
             together = [(job, number) for job in group if job.start for number in range(len(job.passages))]
@@ -411,53 +402,21 @@ class SpeechLM:
             scores=scores,
         )
 
-    def _voice(self, name: str | None) -> list[int]:
-        voices = self.vocabulary.voices
-        if name is None:
-            return []
-        if name not in voices:
-            known = ", ".join(voices) or "none; give a recording as a prompt"
-            raise UserError(f"this model has no voice {name!r}; it has: {known}")
-        return [voices[name]]
-
-    def _prompt_document(self, prompt: Prompt | None) -> list[int]:
-        """An utterance of the same speaker, as a whole document before the one that is asked for."""
-        if prompt is None:
-            return []
-        if not self.capabilities.prompts:
-            raise UserError(
-                "this model was not trained to follow a recording's voice, it does not clone strangers: choose one of "
-                f"its voices ({', '.join(self.vocabulary.voices) or 'it has none'})"
-            )
-        check_prompt(prompt, self.vocabulary, self.decoder.longest)
-        vocabulary = self.vocabulary
-        text = [vocabulary.text_id, *vocabulary.encode_text(prompt.text).tolist()] if prompt.text else []
-        return [
-            *text,
-            vocabulary.speech_id,
-            *vocabulary.codes_to_ids(prompt.codes).tolist(),
-            vocabulary.eos_id,
-        ]
-
-    def _check_text(self, text: str) -> None:
-        if not any(map(str.isalnum, text)):
-            raise UserError(f"there is nothing to say in the text {text!r}")
-
     def _check_hears(self) -> None:
         if "asr" not in self.capabilities.formats:
             raise UserError("this model was not trained to write down speech: it has seen no asr documents")
 
 
 def _draws(candidate: int, passage: int) -> tuple[int, ...]:
-    """By which random numbers a candidate is drawn: the first passage's are those of a text that has no others."""
+    """The number of a candidate and passage for `Row.draws`. The first passage draws as a text of one passage does."""
     return (candidate, passage) if passage else (candidate,)
 
 
 class _Job:
     """A text on its way to speech."""
 
-    def __init__(self, request: SpeechRequest, passages: list[Passage], start: list[int]) -> None:
-        self.request, self.passages, self.start = request, passages, start
+    def __init__(self, plan: Plan) -> None:
+        self.passages, self.start = plan.passages, plan.start
         self.spoken: dict[int, tuple[Passage, SpeakingRow]] = {}
         self.scores: list[float] = []
         self.seconds = 0.0  # of generation
@@ -466,31 +425,4 @@ class _Job:
         """A passage as the model is to read it."""
         if self.start or number == 0:
             return self.passages[number]
-        return planner.after(*self.spoken[number - 1], self.start, self.passages[number])
-
-
-class _Watch:
-    """Tells somebody how far speaking has come."""
-
-    def __init__(self, jobs: Sequence[_Job], vocabulary: Vocabulary, on_progress: Watcher | None) -> None:
-        self.total = sum(len(job.request.text.split()) for job in jobs)
-        self.tell = on_progress
-        self.frames_a_second = vocabulary.codec.frame_rate * vocabulary.num_quantizers
-        self._words = 0
-        self._tokens = 0
-
-    def see(self, rows: Sequence[SpeakingRow], passages: Sequence[Passage]) -> None:
-        """After a step: the spans that are over count."""
-        if self.tell is None:
-            return
-        words = self._words
-        for row, passage in zip(rows, passages, strict=True):
-            over = len(row.span_frames) - (0 if row.done else 1)
-            words += sum(len(text.split()) for text in passage.texts[:over])
-        tokens = self._tokens + sum(len(row.drawn) for row in rows)
-        self.tell(SpeakingProgress(words, self.total, tokens / self.frames_a_second))
-
-    def done(self, passages: Sequence[Passage], rows: Sequence[SpeakingRow]) -> None:
-        """These passages are spoken."""
-        self._words += sum(len(text.split()) for passage in passages for text in passage.texts)
-        self._tokens += sum(len(row.drawn) for row in rows)
+        return planner.after(*self.spoken[number - 1], self.passages[number])

@@ -98,7 +98,7 @@ def save_checkpoint(
 ) -> None:
     """Write `config.json`, `model.safetensors`, `generation_config.json`, tokenizer files and `speech.json`.
 
-    weights: by name, where they are not in the model itself (it is sharded).
+    weights: by name, if the model itself does not hold them (it is sharded).
     """
     model.generation_config = GenerationConfig(eos_token_id=vocabulary.eos_id, pad_token_id=vocabulary.pad_id)
     # One file, whatever the size up to what one machine holds: shards would be one more thing to keep whole.
@@ -126,9 +126,9 @@ def load_checkpoint(
     dtype: torch.dtype | None = None,
     attention: str | None = None,
 ) -> PreTrainedModel:
-    """The model of a checkpoint directory, in eval mode; an adapter comes merged with the model that it is for.
+    """The model of a checkpoint directory, in eval mode. An adapter is merged into its base model.
 
-    attention: what transformers calls `attn_implementation`; its own choice unless set.
+    attention: `attn_implementation` of transformers; its own choice unless set.
 
     Raises UserError when the directory holds no model that transformers can load.
     """

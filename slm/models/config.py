@@ -20,9 +20,8 @@ WIDTH_PER_LAYER = 64
 class ModelConfig:
     """Shape and regularisation of a new causal language model.
 
-    Set `layers` alone and everything else follows (width 64 a layer, heads of 64, a gated MLP of 8/3 of the
-    width); or name a `size`; or give `config`, any fields of the family's transformers config, which win over
-    the rest.
+    `layers` alone decides everything (width 64 a layer, heads of 64, a gated MLP of 8/3 of the width). Or name a
+    `size`, or give `config`: fields of the family's transformers config, which win over the rest.
     """
 
     family: Literal["llama", "qwen3"] = "llama"
@@ -77,8 +76,8 @@ class ModelConfig:
 class StartConfig:
     """Go on from a pretrained model: a text language model (as in TWIST, arXiv 2305.13009) or one of ours.
 
-    Its tokenizer is extended by control tokens, voice tags and speech tokens, unless it has them; tokens that it
-    knows keep their embeddings. What else it can read it goes on reading: no text token changes its number.
+    Its tokenizer is extended by control tokens, voice tags and speech tokens, unless it has them. Known tokens keep
+    their embeddings, and text tokens their numbers.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""How likely a language model finds sequences, and a text after speech."""
+"""Likelihoods of token sequences under a language model."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,11 +19,11 @@ def token_log_probabilities(
     pad_id: int,
     on_progress: Callable[[int], object] | None = None,
 ) -> list[np.ndarray]:
-    """log p of every token but the first given all before it, in nats, (tokens - 1,) float64 of each sequence.
+    """log p of every token but the first given all before it, in nats, (tokens - 1,) float64 for each sequence.
 
     sequences: token ids, (tokens,) each, at least one token, no more than the model reads. They are read in batches of
-    about one length, padded at their ends, where it changes nothing for what comes before. A token's probability is its
-    share of the whole vocabulary's, as in training. `on_progress` is told how many sequences were just read.
+    about the same length, padded at their ends, which changes nothing before the padding. Probabilities are over the
+    whole vocabulary, as in training. `on_progress` is called with the number of sequences just read.
     """
     head = model.get_output_embeddings()
     chunk = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)  # tokens

@@ -1,8 +1,8 @@
-"""Going on from a pretrained language model: its text stays, speech comes to it (TWIST, arXiv 2305.13009).
+"""Going on from a pretrained language model: it keeps its text and learns speech (TWIST, arXiv 2305.13009).
 
-A token that the model knows keeps its row of the embedding and of the head, wherever its number has moved; rows of
-new tokens are made from the old ones, so that the first step sees numbers of the usual size and the text that the
-model knew is as likely as it was, among text.
+A known token keeps its row of the embedding and of the head, even if its number changes. Rows of new tokens are made
+from the old ones, so that the first step sees numbers of the usual size, and known text stays as likely as it was among
+text tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -100,11 +100,11 @@ def start_model(
 ) -> PreTrainedModel:
     """The pretrained model over a run's vocabulary, in float32.
 
-    shape: its dropout is used; other fields that differ from their defaults must agree with the model.
-    codebooks: effective codebook (entries, dim) of each quantizer, where rows start from them.
+    shape: only its dropout is used; other fields that differ from their defaults must agree with the model.
+    codebooks: effective codebook (entries, dim) of each quantizer, for rows that start from them.
 
-    Raises UserError for a model that does not fit the config, and for an architecture that cannot be trained on
-    packed documents.
+    Raises UserError for a model that does not fit the config, and for an architecture that cannot be trained on packed
+    documents.
     """
     model = load_checkpoint(start.directory, attention=attention)
     _check_shape(model, shape, start.config.model)
@@ -243,7 +243,7 @@ def _mapped_rows(path: str, rows: Tensor, old: Vocabulary, new: Vocabulary) -> T
 
 
 def _check_shape(model: PreTrainedModel, shape: ModelConfig, name: str) -> None:
-    """A config that describes another model than the one it starts from is a mistake."""
+    """Raise UserError for a config that describes another model than the one it starts from."""
     defaults = ModelConfig()
     for field, theirs in _SHAPE.items():
         said, found = getattr(shape, field), getattr(model.config, theirs, None)
@@ -259,9 +259,9 @@ def _check_shape(model: PreTrainedModel, shape: ModelConfig, name: str) -> None:
 
 @torch.no_grad()
 def _check_reads_packed(model: PreTrainedModel, name: str) -> None:
-    """Whether two documents in one row are read as if each were alone, and the head alone makes the logits.
+    """Raise UserError unless packed documents are read as if each were alone, and the head alone makes the logits.
 
-    Not every architecture can: some pass over position ids, and packed documents would leak into each other.
+    Some architectures ignore position ids; their packed documents would leak into each other.
     """
     ids = torch.arange(1, 8, device=model.device)[None] % model.config.vocab_size
     positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3]], device=model.device)
@@ -308,9 +308,9 @@ class CodeMap:
 
 
 def map_codes(old: CodedRecordings, new: CodedRecordings) -> CodeMap:
-    """How the frames of the same recordings are coded by an old and a new codec of one frame rate.
+    """Count which old code each new code meets in the same frames of the same recordings.
 
-    Raises UserError for codecs whose frames do not go together, and datasets that share no recording.
+    Raises UserError for codecs of different frame rates or several quantizers, and datasets without a common recording.
     """
     for dataset in (old, new):
         if dataset.info.num_quantizers > 1:

@@ -1,8 +1,8 @@
 """Documents into blocks of one length: which document goes where, from lengths alone.
 
-Best fit, longest document first (Ding et al., "Fewer Truncations Improve Language Modeling", arXiv 2404.10830):
-nothing is cut that fits into a block, and next to nothing is padded. Documents of one length, and blocks with the same
-space left, are moved in bulk, so that the time goes with the number of different lengths, not of documents.
+Best fit, longest document first (Ding et al., "Fewer Truncations Improve Language Modeling", arXiv 2404.10830). No
+document that fits into a block is cut, and there is hardly any padding. Documents of one length, and blocks with the
+same space left, are moved in bulk, so the time depends on the number of different lengths, not of documents.
 """
 
 from bisect import bisect_left, insort
@@ -24,14 +24,14 @@ _KEPT = 8  # plans on the disk: that of an epoch is of no use after it
 class PackingPlan:
     """Where every document goes.
 
-    A document that is longer than a block is cut into pieces of a block's length and what is left; each is
-    trained on as a document of its own.
+    A document longer than a block is cut into pieces of a block's length and a rest. Each piece is trained on as a
+    document of its own.
     """
 
     documents: np.ndarray  # (pieces,) int32, which document, block by block
     starts: (
         np.ndarray
-    )  # (pieces,) int32, where in the document the piece begins; above 0 for cut documents only
+    )  # (pieces,) int32, where in the document the piece begins; 0 unless the document is cut
     block_starts: np.ndarray  # (blocks + 1,) int64, the first piece of each block
     block_length: int
     tokens: int  # of all documents
@@ -49,8 +49,8 @@ class PackingPlan:
 def pack(lengths: np.ndarray, block_length: int) -> PackingPlan:
     """Packs documents into blocks.
 
-    The longest is placed first, each into the fullest block that it fits into; a new block is begun only where none
-    is left. What comes out depends on the arguments alone, not on processes.
+    The longest is placed first, each into the fullest block that it fits into; a new block begins only if none fits.
+    The result depends on the arguments alone, not on processes.
 
     Args:
         lengths: (documents,) tokens of each, above 0, below 2**31.
@@ -149,7 +149,7 @@ def _cut(lengths: np.ndarray, block_length: int) -> tuple[np.ndarray, np.ndarray
 
 
 def plan_blocks(lengths: np.ndarray, block_length: int) -> PackingPlan:
-    """`pack`, but of many documents once for all processes of a machine, and mapped into memory."""
+    """As `pack`. For many documents the plan is made once for all processes of a machine, and mapped into memory."""
     if len(lengths) < _SMALL:
         return pack(lengths, block_length)
     key = blake2b(np.asarray(lengths, dtype=np.int32).tobytes(), digest_size=16, person=b"packing plan")

@@ -89,11 +89,11 @@ class StreamPosition:
 
 
 class BlockStream:
-    """Steps of `blocks_per_step` packed blocks, epoch after epoch; a step may reach into the next epoch.
+    """Steps of `blocks_per_step` packed blocks, epoch after epoch. A step may reach into the next epoch.
 
     `blocks_of(epoch)` makes an epoch's packed blocks. Iterating gives this process's part of each step, a list of
-    `blocks_per_step / num_processes` blocks; `position` is where the step after the one just given begins. With
-    `workers`, that many processes build blocks ahead.
+    `blocks_per_step / num_processes` blocks; `position` is where the next step begins. `workers` processes build blocks
+    ahead.
     """
 
     def __init__(

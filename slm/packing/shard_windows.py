@@ -1,8 +1,8 @@
-"""Training on datasets that do not fit on the disk: a few shards at a time, in an order known beforehand.
+"""Training on datasets that do not fit on the disk: a few shards at a time, in a fixed order.
 
-What is an epoch elsewhere is here a window: the next shards of each streamed dataset, and the next rows of those on
-the disk. It is planned and packed like an epoch, so what step n trains on is a function of the seed and n alone, and a
-run goes on from (window, block) without reading what came before.
+A window takes the place of an epoch: the next shards of each streamed dataset, and the next rows of those on the disk.
+It is planned and packed like an epoch. So step n depends on the seed and n alone, and a run goes on from (window,
+block) without reading what came before.
 """
 
 from collections.abc import Sequence
@@ -34,8 +34,8 @@ class StreamedSource:
 class ShardWindows:
     """The documents of one window after another.
 
-    Every streamed dataset gives its shards pass after pass, each pass in an order of its own. Without weights all
-    sources, those on the disk too, are through with a pass at the same time as the first streamed one.
+    Each pass over a streamed dataset has its own order of shards. Without weights all sources, those on the disk too,
+    finish a pass at the same time as the first streamed one.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ def _size(source: Source | StreamedSource) -> int:
 
 
 def _tokens(source: Source | StreamedSource, vocabulary: Vocabulary) -> float:
-    """Tokens of a source by and large: of a streamed one only the length of the speech is known."""
+    """Approximate tokens of a source; of a streamed one only the length of the speech is known."""
     if isinstance(source, StreamedSource):
         seconds: float = source.stream.metadata["splits"]["train"]["seconds"]
         return seconds * vocabulary.codec.frame_rate * vocabulary.num_quantizers

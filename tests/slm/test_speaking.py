@@ -58,14 +58,14 @@ def test_a_long_text_is_said_whole_however_slowly(vocabulary, voiceless, format,
 def test_passages_leave_room_for_the_slowest_speech(vocabulary):
     speaker = speech_lm(vocabulary, positions=384)
     planner = Planner(vocabulary, speaker.capabilities, SpeechBounds(passage_seconds=0), 384)
-    passages = planner.passages(LONG, [vocabulary.voices["slt"]], keeps_voice=True)
+    passages = planner.passages(LONG, [vocabulary.voices["slt"]])
     assert "".join(passage.text for passage in passages) == LONG
     assert all(
         passage.most_tokens(1) < 384 and passage.ids[0] == vocabulary.voices["slt"] for passage in passages
     )
     assert "".join("".join(passage.texts) for passage in passages) == LONG
     shorter = Planner(vocabulary, speaker.capabilities, SpeechBounds(passage_seconds=1.5), 384).passages(
-        LONG, [5], True
+        LONG, [5]
     )
     assert len(shorter) > len(passages)
 

@@ -54,7 +54,7 @@ def codec(monkeypatch):
     codebook = torch.randn(64, 12, generator=torch.Generator().manual_seed(0))
     config = SimpleNamespace(**CODEC.to_dict())
     fake = SimpleNamespace(config=config, effective_codebook=lambda quantizer: codebook)
-    monkeypatch.setattr("codec.load_codec", lambda name: fake, raising=False)
+    monkeypatch.setattr("slm.training.data.load_codec", lambda name: fake)
     return fake
 
 
