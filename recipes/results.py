@@ -12,7 +12,7 @@ from codec.metrics import UTMOS, WAVEFORM_METRICS, Column, SpeakerSimilarity
 from recipes.benchmark.report import HOW_RATIOS, codec_table
 from recipes.evaluation.codec_evaluation import BEFORE_VOCODER
 from recipes.evaluation.codec_report import systems_table
-from recipes.evaluation.slm_continuations import PROMPT_SIMILARITY
+from recipes.evaluation.continuations import PROMPT_SIMILARITY
 from recipes.evaluation.slm_report import (
     bits_table,
     continuations_table,

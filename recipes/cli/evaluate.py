@@ -194,6 +194,7 @@ def evaluate_slm(
         seed: of the sampling.
     """
     from data import open_corpus, with_alignment
+    from recipes.evaluation.continuations import evaluate_continuations, fitting_prompts
     from recipes.evaluation.inputs import (
         MEASURED_WITH,
         NetworkJudges,
@@ -204,7 +205,6 @@ def evaluate_slm(
     )
     from recipes.evaluation.scoring import ERROR_RATES, Scorer
     from recipes.evaluation.sentences import References, VoiceLikeness, read_sentences
-    from recipes.evaluation.slm_continuations import evaluate_continuations, fitting_prompts
     from recipes.evaluation.slm_evaluation import Part, SLMEvaluation, check_voices, evaluate, measure_parts
     from recipes.evaluation.slm_report import write_slm_report
     from recipes.loading import resolve_device

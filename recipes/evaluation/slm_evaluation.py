@@ -11,9 +11,9 @@ import torch
 from codec.foundation import Progress, UserError
 from codec.metrics import Column, normalize_transcript, sounding_seconds
 from data import AudioError, Utterance, read_audio, write_audio
+from recipes.evaluation.continuations import ContinuationResult
 from recipes.evaluation.scoring import Scorer, ScoringTask
 from recipes.evaluation.sentences import References, Sentence, VoiceLikeness
-from recipes.evaluation.slm_continuations import ContinuationResult
 from recipes.reporting.provenance import file_name
 from slm.evaluation.cross_modal import CrossModalResult
 from slm.evaluation.likelihood import SpokenText, bits_for, in_own_format

@@ -9,7 +9,7 @@ from typing import Any
 from codec.foundation import write_json, write_text
 from codec.metrics import FEW, Column, Interval
 from data import read_audio
-from recipes.evaluation.slm_continuations import Continuation, ContinuationResult
+from recipes.evaluation.continuations import Continuation, ContinuationResult
 from recipes.evaluation.slm_evaluation import CEILING, REFERENCE, SLMEvaluation, SpokenRow
 from recipes.reporting.page import as_markdown
 from recipes.reporting.pictures import spectrogram_picture, waveform_row

@@ -15,9 +15,7 @@ from codec.metrics import MissingDependency, SpeakerEmbedder, clustered_share
 from data import Utterance, read_audio, write_audio
 from recipes.cli.main import main
 from recipes.evaluation.config import ContinuationConfig
-from recipes.evaluation.scoring import Scorer
-from recipes.evaluation.sentences import References, VoiceLikeness
-from recipes.evaluation.slm_continuations import (
+from recipes.evaluation.continuations import (
     CEILING,
     MODEL,
     RECORDING,
@@ -26,6 +24,8 @@ from recipes.evaluation.slm_continuations import (
     evaluate_continuations,
     fitting_prompts,
 )
+from recipes.evaluation.scoring import Scorer
+from recipes.evaluation.sentences import References, VoiceLikeness
 from slm.evaluation.repetition import CodeRepetition
 from slm.evaluation.text_lm import TextLikelihood
 from slm.generation.config import SamplingConfig
@@ -156,7 +156,7 @@ def test_a_model_that_ends_at_once(
 ) -> None:
     """Nothing follows, and nothing is measured of it, at a codec's rate that no judge shares."""
     monkeypatch.setattr("recipes.evaluation.scoring.open_recognizer", lambda *_: Listener())
-    monkeypatch.setattr("recipes.evaluation.slm_continuations.generate", lambda *_: None)
+    monkeypatch.setattr("recipes.evaluation.continuations.generate", lambda *_: None)
     language_model = SpeechLM.from_pretrained(folder / "slm")
     config = ContinuationConfig(prompt_seconds=0.5, seconds=1.0, samples=1)
     with Scorer(["prosody"], "some/listener", processes=1) as scorer:
