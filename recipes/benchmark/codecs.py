@@ -82,7 +82,8 @@ def speech_like(sampling_rate: int, seconds: float) -> Tensor:
 def preset_or_bundled(name: str, device: str) -> Any:
     """A bundled codec, or a preset with random weights, on its device; or what else `load_codec` finds."""
     if name in PRESETS and name not in bundled_codecs():
-        return export_codec(AutoModel.from_config(preset_config(name)).eval()).to(device)
+        model: Any = export_codec(AutoModel.from_config(preset_config(name)).eval())
+        return model.to(device)
     return load_codec(name, device=device)
 
 
@@ -237,7 +238,8 @@ def time_hybrid(seconds: float, rounds: int, device: str) -> HybridTiming:
     seed_globals(_SEED, "hybrid")
     where = torch.device(device)
     with torch.no_grad():
-        codec: Any = export_codec(AutoModel.from_config(preset_config("hybrid-codec")).eval()).to(where)
+        codec: Any = export_codec(AutoModel.from_config(preset_config("hybrid-codec")).eval())
+        codec.to(where)
         teacher = Wav2Vec2BertModel(Wav2Vec2BertConfig(num_hidden_layers=_TEACHER_LAYERS)).eval()
         taught = TaughtEncoder(codec, teacher).to(where)
     audio = speech_like(codec.config.sampling_rate, seconds).to(where)

@@ -115,12 +115,12 @@ def _prediction(output: Path, results: Sequence[Result], comparison: Comparison)
     def told(value: Callable[[Any], Any]) -> Callable[[Result], Any]:
         return lambda row: value(comparison.of(row.name))
 
+    def ngram(title: str, place: int) -> Field:
+        return Field(title, lambda row: comparison.of(row.name).ngrams[place], 1)
+
     bits = [
         Field("as stored", lambda row: row.codes["nominal_bitrate"], 1),
-        *(
-            Field(title, told(lambda found, place=place: found.ngrams[place]), 1)
-            for place, title in enumerate(("unigram", "bigram", "trigram"))
-        ),
+        *(ngram(title, place) for place, title in enumerate(("unigram", "bigram", "trigram"))),
         Field("language model", told(lambda found: found.alone), 1),
         Field("given the text", told(lambda found: found.read), 1),
     ]

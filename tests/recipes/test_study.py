@@ -1,6 +1,8 @@
 """The study: two tokenizers through it once, what is cached, what a kill leaves, and the page."""
 
 import json
+import multiprocessing
+import time
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +198,28 @@ def test_side_by_side_is_the_same_as_one_by_one(folder: Path, tmp_path: Path) ->
         assert run(folder, tmp_path / str(processes), **changes) == 0
     for name in ("report.md", "results.json"):
         assert (tmp_path / "1" / name).read_text() == (tmp_path / "2" / name).read_text()
+
+
+@pytest.mark.slow
+def test_a_worker_that_fails_ends_the_others_and_nobody_else(folder: Path, tmp_path: Path) -> None:
+    stranger = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    stranger.start()
+    try:
+        config = StudyConfig(
+            corpus=str(folder / "manifest.jsonl"),
+            output=str(tmp_path / "study"),
+            codecs=[str(folder / "codec"), "/nowhere/at-all"],
+            steps=1_000_000,  # days
+            asr="none",
+            processes=2,
+        )
+        study = Study(config, "cpu")
+        with pytest.raises(UserError, match="/nowhere/at-all"):
+            study._run_side_by_side(study._text_model(study.cells, study.cells))
+        assert stranger.is_alive() and multiprocessing.active_children() == [stranger]
+    finally:
+        stranger.terminate()
+        stranger.join()
 
 
 def test_hours_of_speech_are_a_budget(folder: Path, tmp_path: Path, made: list[str]) -> None:
