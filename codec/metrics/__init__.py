@@ -20,20 +20,31 @@ from codec.metrics.intervals import (
     wilson_interval,
 )
 from codec.metrics.metric import Column, Judge, MissingDependency, WaveformMetric, require
-from codec.metrics.mos import UTMOS, DNSMOSScore, dnsmos
+from codec.metrics.mos import UTMOS, DNSMOSScore, distill_mos, dnsmos
 from codec.metrics.prosody import ProsodySpread, VoicingScore, compare_f0, prosody, sounding_seconds, voicing
 from codec.metrics.recognition import (
+    FASTER_WHISPER,
     POCKETSPHINX,
     EditCounts,
+    FasterWhisperRecognizer,
     PocketSphinxRecognizer,
     Recognizer,
     TransformersRecognizer,
     character_errors,
+    is_english,
+    normalize_english,
     normalize_transcript,
     open_recognizer,
     word_errors,
 )
-from codec.metrics.speakers import SpeakerEmbedder, SpeakerSimilarity
+from codec.metrics.speakers import (
+    RESEMBLYZER,
+    ResemblyzerEmbedder,
+    SpeakerEmbedder,
+    SpeakerSimilarity,
+    TransformersEmbedder,
+    open_embedder,
+)
 from codec.metrics.spectral import (
     DEV_LOG_MEL,
     STFTDistance,
@@ -54,8 +65,10 @@ from codec.metrics.waveforms import (
 
 __all__ = [
     "DEV_LOG_MEL",
+    "FASTER_WHISPER",
     "FEW",
     "POCKETSPHINX",
+    "RESEMBLYZER",
     "UTMOS",
     "WAVEFORM_METRICS",
     "Classification",
@@ -65,6 +78,7 @@ __all__ = [
     "Column",
     "DNSMOSScore",
     "EditCounts",
+    "FasterWhisperRecognizer",
     "Information",
     "Interval",
     "Judge",
@@ -72,11 +86,13 @@ __all__ = [
     "PocketSphinxRecognizer",
     "ProsodySpread",
     "Recognizer",
+    "ResemblyzerEmbedder",
     "STFTDistance",
     "SpeakerEmbedder",
     "SpeakerSimilarity",
     "StabilityShare",
     "StabilityTrial",
+    "TransformersEmbedder",
     "TransformersRecognizer",
     "UsableMetrics",
     "VoicingScore",
@@ -87,12 +103,16 @@ __all__ = [
     "clustered_share",
     "compare_f0",
     "decoded_mel_l1",
+    "distill_mos",
     "dnsmos",
+    "is_english",
     "log_mel",
     "log_mel_l1",
     "multi_resolution_stft",
     "naive_bayes",
+    "normalize_english",
     "normalize_transcript",
+    "open_embedder",
     "open_recognizer",
     "pesq_wide_band",
     "predictive_information",

@@ -1,4 +1,4 @@
-"""Mean opinion scores that networks predict without a reference: DNSMOS and UTMOS.
+"""Mean opinion scores that networks predict without a reference: DNSMOS, UTMOS and DistillMOS.
 
 DNSMOS (Reddy et al., ICASSP 2021 and 2022): Microsoft's models, whose weights come in the package speechmos. Its own
 code is not used: it imports librosa, which compiles for minutes.
@@ -6,8 +6,12 @@ code is not used: it imports librosa, which compiles for minutes.
 UTMOS (Saeki et al., arXiv 2204.02152), the strong learner: wav2vec 2.0 base, embeddings of one listener and one data
 set, an LSTM in both directions, a projection. The mean over frames is the score. Weights are read from
 `utmos22_strong_step7459_v1.pt`, as the GitHub project tarepan/SpeechMOS publishes them (MIT licence).
+
+DistillMOS (Stahl and Gamper, arXiv 2502.05356): the package distillmos has the model and its weights.
 """
 
+import contextlib
+import io
 import math
 import re
 from dataclasses import dataclass
@@ -26,7 +30,7 @@ from codec.foundation.errors import UserError
 from codec.metrics.metric import Column, require
 from codec.metrics.spectral import resampled
 
-SAMPLING_RATE = 16_000  # of both
+SAMPLING_RATE = 16_000  # of all three
 _WINDOW_SECONDS = 9.01  # what the models were trained on
 _WINDOW = int(_WINDOW_SECONDS * SAMPLING_RATE)
 # P.835 scores are second-degree polynomials of what the network says (coefficients from the power 2 down to 0)
@@ -158,6 +162,22 @@ def _filters() -> Tensor:
     falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
     triangles = torch.minimum(rising, falling).clamp_min(0.0)
     return (triangles * 2.0 / (edges[2:] - edges[:-2])).float()
+
+
+@lru_cache(maxsize=1)
+def _distill_mos_model() -> Any:
+    package = require("distillmos", "DistillMOS")
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the path of its weights
+        return package.ConvTransformerSQAModel().eval()
+
+
+@torch.inference_mode()
+def distill_mos(waveform: Tensor, sampling_rate: int) -> float:
+    """Score (samples,), about 1 to 5; NaN for less than 0.1 s. Raises MissingDependency without distillmos."""
+    samples = resampled(waveform, sampling_rate, SAMPLING_RATE)
+    if len(samples) < 0.1 * SAMPLING_RATE:
+        return math.nan
+    return float(_distill_mos_model()(samples[None]))
 
 
 class UTMOSPredictor(nn.Module):

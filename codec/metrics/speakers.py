@@ -1,6 +1,7 @@
-"""Speaker similarity: the cosine of two recordings' speaker embeddings, by any speaker model of Hugging Face."""
+"""Speaker similarity: the cosine of two recordings' speaker embeddings, by Resemblyzer or a Hugging Face model."""
 
-from typing import Any
+import warnings
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -9,13 +10,64 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
 from codec.foundation.errors import UserError, first_line
 from codec.foundation.quiet import quiet_transformers
-from codec.metrics.metric import Column
+from codec.metrics.metric import Column, MissingDependency, require
 from codec.metrics.spectral import check_pair, resampled
 
+RESEMBLYZER = "resemblyzer"
 SHORTEST_SECONDS = 0.5  # below, there is less than the frames that such models look at together
 
 
-class SpeakerEmbedder:
+class SpeakerEmbedder(Protocol):
+    """What tells speakers apart."""
+
+    name: str
+    sampling_rate: int
+
+    def embed(self, waveform: Tensor, sampling_rate: int) -> Tensor | None:
+        """(samples,) -> (dim,) of length 1, on the CPU; None for less than half a second."""
+        ...
+
+
+def open_embedder(name: str, device: str | torch.device = "cpu") -> SpeakerEmbedder:
+    """`resemblyzer`, or a speaker verification model of Hugging Face by hub id or directory.
+
+    Raises MissingDependency without resemblyzer, UserError for a model that cannot be loaded.
+    """
+    return ResemblyzerEmbedder(device) if name == RESEMBLYZER else TransformersEmbedder(name, device)
+
+
+class ResemblyzerEmbedder:
+    """A small LSTM over mel frames (Wan et al., arXiv 1710.10467; the package resemblyzer has the weights).
+
+    Its own preprocessing shortens silences and raises low levels. Raises MissingDependency without resemblyzer.
+    """
+
+    name = RESEMBLYZER
+    sampling_rate = 16_000
+
+    def __init__(self, device: str | torch.device = "cpu"):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # deprecated names in its imports
+                self._package: Any = require("resemblyzer", "speaker similarity by Resemblyzer")
+        except MissingDependency as missing:
+            raise MissingDependency(f"{missing} && pip install --no-deps resemblyzer") from missing
+        self._encoder = self._package.VoiceEncoder(torch.device(device), verbose=False)
+
+    @torch.inference_mode()
+    def embed(self, waveform: Tensor, sampling_rate: int) -> Tensor | None:
+        """(samples,) -> (256,) of length 1, on the CPU; None for less than half a second of speech."""
+        samples = resampled(waveform, sampling_rate, self.sampling_rate)
+        shortest = SHORTEST_SECONDS * self.sampling_rate
+        if len(samples) < shortest or not samples.any():
+            return None
+        speech = self._package.preprocess_wav(samples.numpy())
+        if len(speech) < shortest:
+            return None
+        return F.normalize(torch.from_numpy(self._encoder.embed_utterance(speech)).float(), dim=0)
+
+
+class TransformersEmbedder:
     """A speaker verification model (`AutoModelForAudioXVector`, such as microsoft/wavlm-base-plus-sv).
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from codec.metrics.metric import Column, MissingDependency, WaveformMetric, require
-from codec.metrics.mos import dnsmos
+from codec.metrics.mos import distill_mos, dnsmos
 from codec.metrics.prosody import prosody, voicing
 from codec.metrics.spectral import check_pair, log_mel_l1, multi_resolution_stft, resampled
 
@@ -134,6 +134,13 @@ WAVEFORM_METRICS: tuple[WaveformMetric, ...] = (
         ),
         _dnsmos_row,
         packages=("speechmos", "onnxruntime"),
+        needs_reference=False,
+    ),
+    WaveformMetric(
+        "distillmos",
+        (Column("distillmos", "DistillMOS", "higher", 2),),
+        lambda _, estimate, rate: (distill_mos(estimate, rate),),
+        packages=("distillmos",),
         needs_reference=False,
     ),
 )

@@ -49,13 +49,14 @@ def evaluate_codec(
         gain: factor on every recording before anything else; for corpora recorded too low.
         quantizers: rows for the first so many quantizers too, of codecs that have more: [1, 2, 4] says how much each
             of them adds.
-        metrics: of log_mel_l1, multi_resolution_stft, stoi, pesq, voicing, prosody, dnsmos; all when unset, [] for
-            codes only.
-        asr: hears recordings and output for the error rates: pocketsphinx (US English, offline), none, or a
-            Hugging Face speech recogniser by hub id or directory.
+        metrics: of log_mel_l1, multi_resolution_stft, stoi, pesq, voicing, prosody, dnsmos, distillmos; all when unset,
+            [] for codes only.
+        asr: hears recordings and output for the error rates: pocketsphinx (US English, offline), none,
+            faster-whisper:DIRECTORY (Whisper in CTranslate2's form), or a Hugging Face speech recogniser by hub id or
+            directory.
         asr_language: for a multilingual Whisper model; it guesses when unset.
         speaker_model: a Hugging Face speaker verification model by hub id or directory, such as
-            microsoft/wavlm-base-plus-sv, for the similarity of speakers.
+            microsoft/wavlm-base-plus-sv, or resemblyzer, for the similarity of speakers.
         utmos: the file utmos22_strong_step7459_v1.pt of github.com/tarepan/SpeechMOS, for UTMOS.
         stability: of so many recordings, changed versions are coded too (shifted, turned down, made noisy,
             resampled), to count the codes that stay; 0 for none.
@@ -175,12 +176,12 @@ def evaluate_slm(
         format: the layout of the corpora of continuations and references.
         gain: factor on every recording of continuations, references and pairs before anything else; for those recorded
             too low.
-        metrics: of dnsmos and prosody; both when unset, [] for none.
-        asr: hears the speech for the error rates: pocketsphinx (US English, offline), none, or a Hugging Face
-            speech recogniser by hub id or directory.
+        metrics: of dnsmos, distillmos and prosody; all when unset, [] for none.
+        asr: hears the speech for the error rates: pocketsphinx (US English, offline), none, faster-whisper:DIRECTORY
+            (Whisper in CTranslate2's form), or a Hugging Face speech recogniser by hub id or directory.
         asr_language: for a multilingual Whisper model; it guesses when unset.
         speaker_model: a Hugging Face speaker verification model by hub id or directory, such as
-            microsoft/wavlm-base-plus-sv, for the similarity of speakers.
+            microsoft/wavlm-base-plus-sv, or resemblyzer, for the similarity of speakers.
         utmos: the file utmos22_strong_step7459_v1.pt of github.com/tarepan/SpeechMOS, for UTMOS.
         text_lm: a Hugging Face causal language model by hub id or directory, for the perplexity of continuations.
         sampling: how tokens are drawn.

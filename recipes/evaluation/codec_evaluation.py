@@ -239,7 +239,7 @@ def _tasks(
         if text is not None or scorer.judges_recordings:
             yield (
                 _Pending(utterance, RECORDING, None, seconds, None),
-                ScoringTask(reference, SCORING_RATE, text=text),
+                ScoringTask(reference, SCORING_RATE, text=text, language=utterance.language),
             )
         reconstructions: dict[str, Reconstruction] = {}
         for entry in contestants:
@@ -277,11 +277,12 @@ def _outputs(
         audio = _at_scoring_rate(made.vocoded, rate, len(reference))
         yield (
             _Pending(utterance, vocoder_of(name), name, seconds, frames),
-            ScoringTask(audio, SCORING_RATE, reference, text),
+            ScoringTask(audio, SCORING_RATE, reference, text, language=utterance.language),
         )
+    decoded = _at_scoring_rate(made.audio, rate, len(reference))
     yield (
         _Pending(utterance, name, name, seconds, frames, entry.reconstructor.mel_l1(waveform, made.mel)),
-        ScoringTask(_at_scoring_rate(made.audio, rate, len(reference)), SCORING_RATE, reference, text),
+        ScoringTask(decoded, SCORING_RATE, reference, text, language=utterance.language),
     )
 
 

@@ -8,12 +8,23 @@ from typing import Self, TypeVar
 from codec import Codec
 from codec.foundation import UserError
 from codec.loading import split_count
-from codec.metrics import UTMOS, WAVEFORM_METRICS, Judge, SpeakerEmbedder, SpeakerSimilarity
+from codec.metrics import (
+    UTMOS,
+    WAVEFORM_METRICS,
+    Judge,
+    MissingDependency,
+    SpeakerEmbedder,
+    SpeakerSimilarity,
+    open_embedder,
+)
 from data import Corpus, Utterance
 from recipes.evaluation.codec_evaluation import NamedCodec
 from recipes.loading import load_codec_on
 
-MEASURED_WITH = ("pystoi", "pesq", "pyworld", "jiwer", "pocketsphinx", "speechmos", "onnxruntime")
+MEASURED_WITH = (
+    *("pystoi", "pesq", "pyworld", "jiwer", "pocketsphinx", "speechmos", "onnxruntime"),
+    *("distillmos", "faster-whisper", "resemblyzer"),
+)
 
 Item = TypeVar("Item")
 
@@ -88,15 +99,17 @@ class NetworkJudges:
             not_given["UTMOS"] = (
                 f"no weights: {flag}utmos, the file utmos22_strong_step7459_v1.pt of github.com/tarepan/SpeechMOS"
             )
+        embedder = None
         if speaker_model is None:
             not_given["speaker similarity"] = (
-                f"no model: {flag}speaker_model, such as microsoft/wavlm-base-plus-sv"
+                f"no model: {flag}speaker_model resemblyzer, or such as microsoft/wavlm-base-plus-sv"
             )
-        return cls(
-            [] if utmos is None else [UTMOS(utmos, device)],
-            None if speaker_model is None else SpeakerEmbedder(speaker_model, device),
-            not_given,
-        )
+        else:
+            try:
+                embedder = open_embedder(speaker_model, device)
+            except MissingDependency as missing:
+                not_given["speaker similarity"] = str(missing)
+        return cls([] if utmos is None else [UTMOS(utmos, device)], embedder, not_given)
 
 
 def metrics_of_speech_alone(names: Sequence[str] | None) -> list[str]:

@@ -2,7 +2,7 @@
 
 import multiprocessing
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -22,6 +22,9 @@ from codec.metrics import (
     Recognizer,
     WaveformMetric,
     character_errors,
+    is_english,
+    normalize_english,
+    normalize_transcript,
     open_recognizer,
     require,
     score_waveforms,
@@ -45,6 +48,7 @@ class ScoringTask:
     reference: np.ndarray | None = None  # (samples',) float32, not longer; None: only metrics that need none
     text: str | None = None  # what was said; None: no error rates
     transcribe: bool = False  # let the recogniser hear it even so
+    language: str | None = None  # name or code, of `text`
 
     @property
     def heard(self) -> bool:
@@ -67,9 +71,10 @@ class Scorer:
 
     Args:
         metrics: names from `WAVEFORM_METRICS`; what is not installed is named in `skipped`.
-        asr: "pocketsphinx", "none", or a Hugging Face model, which runs in this process on `device`.
+        asr: "pocketsphinx", "none", "faster-whisper:DIRECTORY", or a Hugging Face model; the last two run in this
+            process on `device`.
         processes: workers; 1 works in this process.
-        language: for a multilingual Hugging Face model.
+        language: for a multilingual Whisper.
         judges: more metrics, in this process.
         not_given: metrics that could have been measured, and what it would have taken; joins `skipped`.
 
@@ -95,6 +100,7 @@ class Scorer:
         self._judges = tuple(judges)
         self.asr: str | None = None if asr == NO_RECOGNIZER else asr
         self._local: Recognizer | None = None
+        self._language = language
         in_worker = False
         if self.asr is not None:
             try:
@@ -161,7 +167,9 @@ class Scorer:
             raise _worker_died() from broken
         if self._local is not None and item.task.heard:
             heard = self._local.transcribe(torch.from_numpy(item.task.estimate), item.task.sampling_rate)
-            scores = _with_transcript(scores, item.task.text, heard)
+            english = self._local.writes_digits and is_english(self._language or item.task.language)
+            normalize = normalize_english if english else normalize_transcript
+            scores = _with_transcript(scores, item.task.text, heard, normalize)
         return item.key, self._judged(scores, item.task)
 
     def _judged(self, scores: Scores, task: ScoringTask) -> Scores:
@@ -214,10 +222,13 @@ def _score_in_worker(task: ScoringTask) -> Scores:
     return _worker_bench.score(task)
 
 
-def _with_transcript(scores: Scores, text: str | None, heard: str) -> Scores:
+def _with_transcript(
+    scores: Scores, text: str | None, heard: str, normalize: Callable[[str], str] = normalize_transcript
+) -> Scores:
     if text is None:
         return replace(scores, transcript=heard)
-    return Scores(scores.values, heard, word_errors(text, heard), character_errors(text, heard))
+    words, characters = word_errors(text, heard, normalize), character_errors(text, heard, normalize)
+    return Scores(scores.values, heard, words, characters)
 
 
 def _metrics_by_name(names: Sequence[str] | None) -> tuple[WaveformMetric, ...]:

@@ -22,7 +22,15 @@ import torch
 
 from codec import Codec
 from codec.foundation import write_json
-from codec.metrics import POCKETSPHINX, WAVEFORM_METRICS, MissingDependency, require, usable_metrics
+from codec.metrics import (
+    FASTER_WHISPER,
+    POCKETSPHINX,
+    RESEMBLYZER,
+    WAVEFORM_METRICS,
+    MissingDependency,
+    require,
+    usable_metrics,
+)
 from recipes.evaluation.scoring import NO_RECOGNIZER
 from recipes.reporting.provenance import file_name, installed_version
 from recipes.reporting.tables import without_nan
@@ -122,13 +130,18 @@ def measured_by(config: StudyConfig, metrics: Sequence[str]) -> dict[str, Any]:
     packages = {package for metric in asked for package in metric.packages}
     hears = None
     if config.asr != NO_RECOGNIZER:
-        needed = ("jiwer", POCKETSPHINX if config.asr == POCKETSPHINX else "transformers")
+        by_whisper = config.asr.startswith(FASTER_WHISPER)
+        package = "faster_whisper" if by_whisper else "transformers"
+        needed = ("jiwer", POCKETSPHINX if config.asr == POCKETSPHINX else package)
         packages |= set(needed)
-        heard_by = config.asr if config.asr == POCKETSPHINX else location_hash(config.asr)
+        model = config.asr.removeprefix(FASTER_WHISPER)
+        heard_by = config.asr if config.asr == POCKETSPHINX else location_hash(model)
         hears = heard_by if all(map(_is_usable, needed)) else None
     judges = [path for path in (config.speaker_model, config.utmos) if path is not None]
     if judges:
         packages.add("transformers")
+    if config.speaker_model == RESEMBLYZER:
+        packages.add(RESEMBLYZER)
     return {
         "metrics": [metric.name for metric in usable_metrics(asked).metrics],
         "asr": hears,

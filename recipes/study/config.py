@@ -122,10 +122,10 @@ class StudyConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How tokens are drawn."""
     asr: str = "pocketsphinx"
-    """Recogniser for recordings, codecs and language models: pocketsphinx, none, or a Hugging Face
-    recogniser."""
+    """Recogniser for recordings, codecs and language models: pocketsphinx, none,
+    faster-whisper:DIRECTORY, or a Hugging Face recogniser."""
     speaker_model: str | None = None
-    """A Hugging Face speaker verification model, for the similarity of speakers."""
+    """A Hugging Face speaker verification model, or resemblyzer, for the similarity of speakers."""
     utmos: str | None = None
     """The file utmos22_strong_step7459_v1.pt of github.com/tarepan/SpeechMOS, for UTMOS."""
     processes: int = 1

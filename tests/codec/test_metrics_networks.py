@@ -17,10 +17,10 @@ from codec.foundation import UserError
 from codec.metrics import (
     UTMOS,
     PocketSphinxRecognizer,
-    SpeakerEmbedder,
     SpeakerSimilarity,
     TransformersRecognizer,
     dnsmos,
+    open_embedder,
     usable_metrics,
 )
 from codec.metrics.spectral import resampled
@@ -87,13 +87,13 @@ def speaker_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_nobody_speaks_in_nothing(speaker_model: Path) -> None:
-    embedder = SpeakerEmbedder(str(speaker_model))
+    embedder = open_embedder(str(speaker_model))
     assert embedder.embed(torch.zeros(0), 24_000) is None
     assert math.isnan(SpeakerSimilarity(embedder)(torch.zeros(0), torch.zeros(0), 24_000))
 
 
 def test_speaker_similarity_is_a_cosine(speaker_model: Path) -> None:
-    embedder = SpeakerEmbedder(str(speaker_model))
+    embedder = open_embedder(str(speaker_model))
     similarity = SpeakerSimilarity(embedder)
     one, other = speech_like(2, 24_000)
     assert similarity(one, one, 24_000) == pytest.approx(1.0, abs=1e-5)
@@ -113,14 +113,14 @@ def test_speaker_similarity_is_a_cosine(speaker_model: Path) -> None:
 
 def test_what_is_no_speaker_model(tmp_path: Path, speaker_model: Path) -> None:
     with pytest.raises(UserError, match="cannot load the speaker model"):
-        SpeakerEmbedder(str(tmp_path))
+        open_embedder(str(tmp_path))
     from transformers import WavLMModel
 
     directory = tmp_path / "wavlm"
     WavLMModel(WavLMForXVector.from_pretrained(speaker_model).config).save_pretrained(directory)
     Wav2Vec2FeatureExtractor().save_pretrained(directory)
     with pytest.raises(UserError, match="is no speaker model: it lacks"):
-        SpeakerEmbedder(str(directory))
+        open_embedder(str(directory))
 
 
 # torchaudio's names of a wav2vec 2.0 -> those of the published UTMOS

@@ -107,9 +107,10 @@ def test_voicing_hears_pitch_and_pauses() -> None:
 
 def test_a_missing_package_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pystoi", None)  # as if it were not installed
-    monkeypatch.setitem(sys.modules, "pesq", None)
+    for package in ("pesq", "distillmos"):
+        monkeypatch.setitem(sys.modules, package, None)
     usable = usable_metrics()
-    assert set(usable.skipped) == {"stoi", "pesq"}
+    assert set(usable.skipped) == {"stoi", "pesq", "distillmos"}
     assert "pystoi" in usable.skipped["stoi"] and "pip install 'codec-slm[eval]'" in usable.skipped["stoi"]
     assert [metric.name for metric in usable.metrics] == [
         "log_mel_l1",

@@ -11,7 +11,7 @@ import torch
 from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMForXVector
 
 from codec.foundation import UserError
-from codec.metrics import MissingDependency, SpeakerEmbedder, clustered_share
+from codec.metrics import MissingDependency, clustered_share, open_embedder
 from data import Utterance, read_audio, write_audio
 from recipes.cli.main import main
 from recipes.evaluation.config import ContinuationConfig
@@ -47,6 +47,7 @@ class Listener:
     """Hears words that depend on how long it listens."""
 
     name = "listener"
+    writes_digits = False
 
     def transcribe(self, waveform: torch.Tensor, sampling_rate: int) -> str:
         words = TEXT.split()
@@ -162,7 +163,7 @@ def test_a_model_that_ends_at_once(
     with Scorer(["prosody"], "some/listener", processes=1) as scorer:
         result = evaluate_continuations(
             language_model, [Utterance("r0", folder / "0.wav")], config, scorer, tmp_path, SamplingConfig(),
-            embedder=SpeakerEmbedder(str(speaker_model)),
+            embedder=open_embedder(str(speaker_model)),
         )  # fmt: skip
     (row,) = (row for row in result.rows if row.system == MODEL)
     assert (row.seconds, row.ended, row.transcript) == (0.0, True, "")
@@ -228,7 +229,7 @@ def speaker_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_voice_is_compared_with_its_other_recordings(folder: Path, speaker_model: Path) -> None:
-    embedder = SpeakerEmbedder(str(speaker_model))
+    embedder = open_embedder(str(speaker_model))
     texts = TEXT.split(".")
     recordings = [
         Utterance(f"r{number}", folder / f"{number}.wav", text=texts[number], speaker="slt")
