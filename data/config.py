@@ -13,6 +13,46 @@ Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
+class Augmentation:
+    """Probability of each change to a training segment, and its range.
+
+    Speed, reverberation, band limit and level change the codec's input and its target. Noise changes the input only.
+
+    speed, speed_range: up to this share faster or slower; pitch and formants move too.
+    reverb, rt60: seconds.
+    band, band_limits: Hz, one of them.
+    level, level_db: added to the level of every segment.
+    noise, snr_db: white, pink, or the babble of other utterances.
+
+    Raises UserError for values out of range.
+    """
+
+    speed: float = 0.0
+    speed_range: float = 0.12
+    reverb: float = 0.0
+    rt60: tuple[float, float] = (0.1, 0.4)
+    band: float = 0.0
+    band_limits: tuple[float, ...] = (8000.0, 4000.0)
+    level: float = 0.0
+    level_db: tuple[float, float] = (-24.0, 0.0)
+    noise: float = 0.0
+    snr_db: tuple[float, float] = (15.0, 40.0)
+
+    def __post_init__(self) -> None:
+        for name in ("speed", "reverb", "band", "level", "noise"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UserError(f"{name} is {getattr(self, name)}: expected a probability, 0 to 1")
+        if not 0.0 <= self.speed_range < 0.5:
+            raise UserError(f"speed_range is {self.speed_range}: expected 0 to 0.5")
+        for name in ("rt60", "level_db", "snr_db"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise UserError(f"{name} is {(low, high)}: expected the lower end first")
+        if self.rt60[0] <= 0 or not self.band_limits or min(self.band_limits) <= 0:
+            raise UserError("rt60 and band_limits must be above 0")
+
+
+@dataclass(frozen=True)
 class TokenizeOptions:
     """What decides the bytes of a token dataset, beside the corpus and the codec.
 

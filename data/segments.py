@@ -11,11 +11,14 @@ from torch.utils.data import Dataset
 
 from codec.foundation import UserError, generator
 from data.audio import AudioError
+from data.augmentation import Drawn, draw
+from data.config import Augmentation
 from data.corpora.utterance import Utterance, Word
 from data.waveforms import FileWaveforms, MemoryWaveforms, Waveforms
 
 # After a broken recording another segment is drawn; so many in a row mean that the corpus is broken.
 _ATTEMPTS = 20
+_BABBLE_VOICES = 4
 
 
 class Segment(TypedDict):
@@ -25,6 +28,7 @@ class Segment(TypedDict):
     length: int  # samples that are audio
     utterance: int  # where it came from: index into `SegmentDataset.waveforms`
     start: int  # and its first sample there
+    heard: NotRequired[Tensor]  # like `waveform`, with noise: the input, if an augmentation has noise
     labels: NotRequired[Tensor]  # (characters,) int64 of what is said in it, with a labeller
     span: NotRequired[Tensor]  # (2,) int64 first sample and end of the stretch in which exactly that is said
 
@@ -44,6 +48,7 @@ class SegmentDataset(Dataset[Segment]):
     speaker_balance: 0 draws speakers as often as they speak in the corpus, 1 draws all equally often
     preload: decode everything into memory first
     labeller: finds what is said in a segment; without one, segments come without labels
+    augmentation: changes that are drawn for every segment
 
     Raises UserError when nothing can be read.
     """
@@ -60,6 +65,7 @@ class SegmentDataset(Dataset[Segment]):
         speaker_balance: float = 1.0,
         preload: bool = False,
         labeller: "Labeller | None" = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         if segment_samples < 1:
             raise UserError(f"segment_samples is {segment_samples}: expected at least 1")
@@ -77,7 +83,7 @@ class SegmentDataset(Dataset[Segment]):
             )
         self.segment_samples, self.seed = segment_samples, seed
         self.gain_db, self.gain_of, self.max_gain_db = gain_db, gain_of, max_gain_db
-        self.labeller = labeller
+        self.labeller, self.augmentation = labeller, augmentation
         weights = sampling_weights(self.waveforms.lengths, self.waveforms.speakers, speaker_balance)
         self._cumulative = np.cumsum(weights)
 
@@ -88,35 +94,60 @@ class SegmentDataset(Dataset[Segment]):
         reason = ""
         for attempt in range(_ATTEMPTS):
             try:
-                return self._draw(generator(self.seed, "segment", index, attempt))
+                drawn = None
+                if self.augmentation is not None:
+                    drawn = draw(self.augmentation, generator(self.seed, "augmentation", index, attempt))
+                return self._draw(generator(self.seed, "segment", index, attempt), drawn)
             except AudioError as error:
                 reason = str(error)
         raise UserError(f"{_ATTEMPTS} recordings in a row cannot be read (the last: {reason})")
 
-    def _draw(self, random: np.random.Generator) -> Segment:
+    def _draw(self, random: np.random.Generator, drawn: Drawn | None) -> Segment:
         utterance = int(
             np.searchsorted(self._cumulative, random.random() * self._cumulative[-1], side="right")
         )
         total = int(self.waveforms.lengths[utterance])
-        start = int(random.integers(0, max(0, total - self.segment_samples) + 1))
-        audio = self.waveforms.read(utterance, start, self.segment_samples)
+        samples = self.segment_samples if drawn is None else drawn.source_samples(self.segment_samples)
+        start = int(random.integers(0, max(0, total - samples) + 1))
+        audio = self.waveforms.read(utterance, start, samples)
+        read = len(audio)
         if self.gain_db is not None:
             level = 10.0 ** (random.uniform(*self.gain_db) / 20.0)
             peak = self.waveforms.peak(utterance) if self.gain_of == "utterance" else float(audio.abs().max())
             audio = audio * min(level / max(peak, 1e-9), 10.0 ** (self.max_gain_db / 20.0))
-        waveform = torch.zeros(self.segment_samples)
-        waveform[: len(audio)] = audio
+        if drawn is not None:
+            audio = drawn.change(audio, self.waveforms.sampling_rate)[: self.segment_samples]
         segment: Segment = {
-            "waveform": waveform,
+            "waveform": self._padded(audio),
             "length": len(audio),
             "utterance": utterance,
             "start": start,
         }
+        if drawn is not None and drawn.snr_db is not None:
+            segment["heard"] = self._padded(drawn.with_noise(audio, self._voices))
         if self.labeller is not None:
-            said = self.labeller.label(self.waveforms.ids[utterance], start, len(audio), total)
+            said = self.labeller.label(self.waveforms.ids[utterance], start, read, total)
             segment["labels"] = torch.from_numpy(said.characters)
-            segment["span"] = torch.tensor([said.start, said.end])
+            speed = 1.0 if drawn is None else drawn.speed
+            span = [min(len(audio), round(sample / speed)) for sample in (said.start, said.end)]
+            segment["span"] = torch.tensor(span)
         return segment
+
+    def _padded(self, audio: Tensor) -> Tensor:
+        waveform = torch.zeros(self.segment_samples)
+        waveform[: len(audio)] = audio
+        return waveform
+
+    def _voices(self, random: np.random.Generator) -> list[Tensor]:
+        """Stretches of a few utterances, for babble."""
+        found = []
+        for _ in range(_BABBLE_VOICES):
+            utterance = int(random.integers(len(self.waveforms.lengths)))
+            free = max(0, int(self.waveforms.lengths[utterance]) - self.segment_samples)
+            found.append(
+                self.waveforms.read(utterance, int(random.integers(0, free + 1)), self.segment_samples)
+            )
+        return found
 
 
 def sampling_weights(

@@ -69,6 +69,7 @@ def training_data(config: CodecRecipe) -> TrainingData:
                     gain_db=entry.gain_db,
                     speaker_balance=entry.speaker_balance,
                     labeller=Labeller(train, sampling_rate, alphabet) if alphabet else None,
+                    augmentation=entry.augmentation,
                 )
                 for entry, waveforms, train in sources
             ],

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from codec.training.config import CodecTrainingConfig
-from data.config import CorpusFormat
+from data.config import Augmentation, CorpusFormat
 
 
 @dataclass
@@ -20,6 +20,8 @@ class CodecCorpus:
     """Word times that `codec-slm align` made, for losses.ctc."""
     gain_db: tuple[float, float] | None = (-6.0, -1.0)
     """Range of the peak level drawn for training, in dB of full scale."""
+    augmentation: Augmentation | None = None
+    """Random changes of the training segments; none when unset."""
     validation_gain: float = 1.0
     """Factor on the validation recordings."""
     validation_limit: int = 60

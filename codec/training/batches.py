@@ -17,6 +17,8 @@ STAGE_STRIDE = 10**9  # segments of different stages never share a number
 class Segments(Protocol):
     """Training examples by number: {"waveform": (samples,), "length": int}, a pure function of the number.
 
+    Segments with noise also have {"heard": (samples,)}, which is encoded instead of "waveform", the target.
+
     With transcripts also {"labels": (characters,) int64 numbers in the alphabet, "span": (2,) int64 first sample and
     end of the stretch in which exactly that is spoken}.
     """
@@ -68,6 +70,8 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         "waveform": torch.stack([example["waveform"] for example in examples]),
         "length": torch.tensor([example["length"] for example in examples]),
     }
+    if any("heard" in example for example in examples):
+        batch["heard"] = torch.stack([example.get("heard", example["waveform"]) for example in examples])
     if "labels" in examples[0]:
         labels = [example["labels"] for example in examples]
         batch |= {

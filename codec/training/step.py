@@ -73,18 +73,21 @@ class CodecTrainingStep(nn.Module):
         total_frames: Tensor | float | None = None,
         texts: Transcripts | None = None,
         draws: Tensor | None = None,
+        heard: Tensor | None = None,
     ) -> StepOutput:
         """(batch, samples), zero beyond a row's own `lengths` (batch,) -> losses, audio.
 
         Every loss is a sum over the batch's frames divided by `total_frames`, their own number unless given. losses.ctc
-        needs `texts`. `draws` (batch, DRAWS) are the random numbers of codecs that draw for each row.
+        needs `texts`. `draws` (batch, DRAWS) are the random numbers of codecs that draw for each row. `heard` (batch,
+        samples) is encoded instead of `waveform`, which stays the target.
         """
         hop = self.model.config.hop_length
         waveform = nn.functional.pad(waveform, (0, -waveform.shape[1] % hop))
         padding_mask = mask_from_lengths(lengths, waveform.shape[1])
         total = ((lengths + hop - 1) // hop).sum() if total_frames is None else total_frames
         target = self.mel_of(waveform)
-        output = self.reconstruct(waveform, padding_mask, target, stage, total, draws)
+        source = waveform if heard is None else nn.functional.pad(heard, (0, -heard.shape[1] % hop))
+        output = self.reconstruct(source, padding_mask, target, stage, total, draws)
         losses = self._losses(output, waveform, target, stage, total)
         losses |= self._semantic_losses(output, waveform, stage, total, texts)
         weights = stage.losses

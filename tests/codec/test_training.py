@@ -586,6 +586,22 @@ def test_bfloat16_is_near_float32(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("preset", TINY)
+def test_noise_goes_into_the_codec_and_not_into_the_target(preset: str) -> None:
+    step = CodecTrainingStep(small_codec(preset, exported=False), SemanticObjectives()).eval()
+    clean, noise = speech_like(2, 12_000, seed=1), 0.1 * speech_like(2, 12_000, seed=2)
+    lengths, stage = torch.tensor([12_000, 12_000]), Stage(losses=LossWeights(waveform_mel=1))
+    plain = step(clean, lengths, stage)
+    same = step(clean, lengths, stage, heard=clean)
+    noisy = step(clean, lengths, stage, heard=clean + noise)
+    alone = step(clean + noise, lengths, stage)
+    assert torch.equal(plain.audio, same.audio) and plain.losses["loss"] == same.losses["loss"]
+    assert torch.equal(noisy.audio, alone.audio) and not torch.equal(noisy.audio, plain.audio)
+    assert torch.equal(noisy.recording, plain.recording)
+    assert noisy.losses["loss"] not in (alone.losses["loss"], plain.losses["loss"])
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("preset", [*TINY, "hh-codec-24hz-vocos", "hybrid-codec"])
 def test_validation_numbers_are_those_of_one_recording_at_a_time(preset: str) -> None:
     model = small_codec(preset, exported=False)
