@@ -237,3 +237,9 @@ def test_a_word_without_times_stays_with_the_one_before_it(unknown: set[int]) ->
 
 def test_without_any_time_there_is_nothing_to_cut() -> None:
     assert assign_frames(TEXT, [(word.strip(",."), None, None) for word in TEXT.split()], 99, 24.0) is None
+
+
+def test_words_of_one_frame_stay_together_also_around_a_word_without_times() -> None:
+    words = [("a", 0.0, 0.4), ("b", 0.5, 0.5), ("c", None, None), ("d", 0.51, 0.7), ("e", 1.0, 1.2)]
+    points = cut_points(assign_frames("a b c d e", words, 48, 24.0), 48)
+    assert points.piece.tolist() == [0, 1, 4] and points.frame.tolist() == [0, 12, 24]
