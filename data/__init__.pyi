@@ -1,7 +1,6 @@
 from .alignment import Aligner as Aligner
 from .alignment import align_corpus as align_corpus
 from .alignment import with_alignment as with_alignment
-from .audio import AudioError as AudioError
 from .audio import AudioInfo as AudioInfo
 from .audio import audio_info as audio_info
 from .audio import read_audio as read_audio
@@ -9,12 +8,15 @@ from .audio import read_blocks as read_blocks
 from .audio import read_segment as read_segment
 from .audio import write_audio as write_audio
 from .config import CorpusFormat as CorpusFormat
+from .config import CorpusOptions as CorpusOptions
 from .config import TokenizeOptions as TokenizeOptions
 from .corpora import Corpus as Corpus
 from .corpora import Prompt as Prompt
 from .corpora import Utterance as Utterance
 from .corpora import Word as Word
 from .corpora import open_corpus as open_corpus
+from .decoding import AudioError as AudioError
+from .decoding import AudioPart as AudioPart
 from .segments import MixedSegments as MixedSegments
 from .segments import SegmentDataset as SegmentDataset
 from .sharded_directory import FillResult as FillResult

@@ -7,14 +7,12 @@ samples, a file that ends before its header says so, NaN or infinities.
 
 import math
 import os
-import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, Protocol
 
 import numpy as np
 import soundfile
@@ -23,33 +21,7 @@ from torch import Tensor
 from torchaudio.transforms import Resample
 
 from codec.foundation import UserError
-
-# One read fills at most this many values over all channels: 4 MiB of float32.
-_VALUES_PER_READ = 2**20
-# Float files hold about [-1, 1], or a little more; values far outside are integers written as floats.
-_LOUDEST = 64.0
-_RATES = (1_000, 1_000_000)
-# libsndfile answers with the largest count where the header does not say how long the file is.
-_UNKNOWN_FRAMES = 2**62
-
-AUDIO_EXTENSIONS = frozenset(
-    {
-        ".wav",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".mp3",
-        ".aiff",
-        ".aif",
-        ".aifc",
-        ".au",
-        ".snd",
-        ".caf",
-        ".w64",
-    }
-    | {".rf64", ".sph", ".nist", ".voc"}
-)
+from data.decoding import AudioSource, Recording, sndfile_reason
 
 # torchaudio's defaults: a Hann-windowed sinc, 6 zero crossings a side, cut off at 99 % of the lower Nyquist rate.
 _ZERO_CROSSINGS = 6
@@ -57,21 +29,6 @@ _ROLLOFF = 0.99
 # With more weights (44,101 Hz to 24,000 Hz needs 10⁹) nearly all are zeros: the filters are kept as short rows with a
 # start each.
 _DENSE_WEIGHTS = 2**22
-
-
-class AudioError(UserError):
-    """One line that names an audio source and says what is wrong with it."""
-
-
-class AudioObject(Protocol):
-    """Audio that is not a file of its own, such as a row of a Hugging Face dataset; `str()` names it."""
-
-    def open_audio(self) -> BinaryIO:
-        """A seekable stream of an encoded audio file."""
-        ...
-
-
-AudioSource = str | os.PathLike[str] | AudioObject
 
 
 @dataclass(frozen=True)
@@ -97,11 +54,11 @@ def audio_info(source: AudioSource) -> AudioInfo:
 
     Raises AudioError when it cannot be opened.
     """
-    with _opened(source) as file:
-        frames = file.frames
-        if not 0 <= frames < _UNKNOWN_FRAMES:
-            frames = sum(len(part) for part in _parts(file, source))
-        return AudioInfo(frames, file.samplerate, file.channels)
+    with Recording(source) as recording:
+        frames = recording.frames
+        if frames is None:
+            frames = sum(len(part) for part in recording.parts())
+        return AudioInfo(frames, recording.sampling_rate, recording.channels)
 
 
 def read_audio(source: AudioSource, sampling_rate: int, speed: float = 1.0) -> Tensor:
@@ -139,19 +96,19 @@ def read_segment(source: AudioSource, sampling_rate: int, start: int, count: int
 
     Fewer samples come back where the file ends. Raises AudioError.
     """
-    with _opened(source) as file:
-        total = file.frames
-        if not 0 <= total < _UNKNOWN_FRAMES:
+    with Recording(source) as recording:
+        total = recording.frames
+        if total is None:
             return read_audio(source, sampling_rate)[start : start + count]
-        if file.samplerate == sampling_rate:
-            return _read_range(file, source, start, min(start + count, total))
-        kernel = resampling_kernel(file.samplerate, sampling_rate)
+        if recording.sampling_rate == sampling_rate:
+            return recording.range(start, min(start + count, total))
+        kernel = resampling_kernel(recording.sampling_rate, sampling_rate)
         stop = min(start + count, kernel.output_length(total))
         if stop <= start:
             return torch.zeros(0)
         first, last = start // kernel.new, -(-stop // kernel.new)  # steps
         begin, end = first * kernel.orig - kernel.width, last * kernel.orig + kernel.width
-        inside = _read_range(file, source, max(begin, 0), min(end, total))
+        inside = recording.range(max(begin, 0), min(end, total))
         padded = torch.nn.functional.pad(inside, (max(-begin, 0), max(end - total, 0)))
         return kernel.apply(padded)[start - first * kernel.new : stop - first * kernel.new]
 
@@ -175,7 +132,7 @@ def write_audio(
         os.replace(temporary, path)
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         where = "" if path.parent.is_dir() else f"no directory {path.parent}"
-        raise UserError(f"{path}: cannot be written as audio ({where or _reason(error)})") from None
+        raise UserError(f"{path}: cannot be written as audio ({where or sndfile_reason(error)})") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -193,114 +150,12 @@ def _rates(file_rate: int, sampling_rate: int, speed: float) -> tuple[int, int]:
 
 def _resampled(source: AudioSource, sampling_rate: int, speed: float) -> Iterator[Tensor]:
     """The waveform in pieces of any size."""
-    with _opened(source) as file:
-        orig, new = _rates(file.samplerate, sampling_rate, speed)
+    with Recording(source) as recording:
+        orig, new = _rates(recording.sampling_rate, sampling_rate, speed)
         resampler = Resampler(*((1, 1) if orig == new else (orig, new)))
-        for part in _parts(file, source):
+        for part in recording.parts():
             yield resampler.push(part)
         yield resampler.finish()
-
-
-def _parts(file: soundfile.SoundFile, source: AudioSource) -> Iterator[Tensor]:
-    """A file's samples at its own rate; checks that there are any, and as many as the header promises."""
-    promised, taken = file.frames, 0
-    per_read = max(1, min(_VALUES_PER_READ // file.channels, promised))
-    while len(part := _read(file, source, per_read, taken)):
-        taken += len(part)
-        yield part
-    if taken < promised < _UNKNOWN_FRAMES:
-        raise AudioError(
-            f"{source}: truncated: its header promises {promised / file.samplerate:.2f} s, "
-            f"it holds {taken / file.samplerate:.2f} s"
-        )
-    if taken == 0:
-        raise AudioError(f"{source}: holds no samples")
-
-
-def _read_range(file: soundfile.SoundFile, source: AudioSource, start: int, stop: int) -> Tensor:
-    """Samples [start, stop) of the file at its own rate."""
-    if stop <= start:
-        return torch.zeros(0)
-    try:
-        if file.format == "MP3":
-            # A seek lands only near the place, and loses the bits that earlier frames keep for later ones.
-            for position in range(0, start, _VALUES_PER_READ):
-                _read(file, source, min(_VALUES_PER_READ, start - position), position)
-        else:
-            file.seek(start)
-    except soundfile.SoundFileError as error:
-        raise AudioError(f"{source}: broken at {start / file.samplerate:.2f} s ({_reason(error)})") from None
-    part = _read(file, source, stop - start, start)
-    if len(part) < stop - start:
-        raise AudioError(
-            f"{source}: truncated: it ends before the {file.frames / file.samplerate:.2f} s promised"
-        )
-    return part
-
-
-def _read(file: soundfile.SoundFile, source: AudioSource, frames: int, position: int) -> Tensor:
-    """The next frames as a mono waveform, fewer at the end; `position` is where they begin, for the message."""
-    try:
-        values = file.read(frames, dtype="float32", always_2d=True)  # (frames, channels)
-    except soundfile.SoundFileError as error:
-        raise AudioError(
-            f"{source}: truncated or broken somewhere after {position / file.samplerate:.2f} s ({_reason(error)})"
-        ) from None
-    mono = torch.from_numpy(values[:, 0] if values.shape[1] == 1 else values.mean(axis=1))
-    # The sum is NaN or infinite if any sample is: one pass, and a second only to say where.
-    if len(mono) and not math.isfinite(float(mono.sum())) and not bool(torch.isfinite(mono).all()):
-        where = (position + int((~torch.isfinite(mono)).nonzero()[0])) / file.samplerate
-        raise AudioError(f"{source}: holds NaN or infinite samples (the first at {where:.3f} s)")
-    if len(mono) and file.subtype in ("FLOAT", "DOUBLE"):
-        peak = float(mono.abs().max())
-        if peak > _LOUDEST:
-            raise AudioError(
-                f"{source}: float samples as large as {peak:.0f}: divide them by their full scale"
-            )
-    return mono
-
-
-def _opened(source: AudioSource) -> soundfile.SoundFile:
-    name: str | BinaryIO
-    if not isinstance(source, str | os.PathLike):
-        name = source.open_audio()
-    else:
-        name = str(source)
-        try:
-            about = os.stat(name)
-        except FileNotFoundError:
-            raise AudioError(f"{source}: no such file") from None
-        except OSError as error:
-            raise AudioError(f"{source}: cannot be opened ({error.strerror})") from None
-        if stat.S_ISDIR(about.st_mode):
-            raise AudioError(f"{source}: is a directory, not an audio file")
-        if about.st_size == 0:
-            raise AudioError(f"{source}: is empty (0 bytes)")
-    try:
-        file = _SequentialSoundFile(name)
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
-        raise AudioError(f"{source}: not audio that libsndfile reads ({_reason(error)})") from None
-    if not _RATES[0] <= file.samplerate <= _RATES[1]:
-        rate = file.samplerate
-        file.close()
-        raise AudioError(f"{source}: a sampling rate of {rate} Hz is outside {_RATES[0]} to {_RATES[1]} Hz")
-    return file
-
-
-class _SequentialSoundFile(soundfile.SoundFile):
-    """soundfile's class, kept from seeking to where it is after every read.
-
-    Seeking costs time. In an MP3 it lands only near the place, which garbles every read but the first.
-    """
-
-    def seekable(self) -> bool:
-        return False
-
-
-def _reason(error: Exception) -> str:
-    """libsndfile's own words without the file name, which the message has already."""
-    text = getattr(error, "error_string", "") or str(error)
-    return text.removeprefix("Error : ").rstrip(".")
 
 
 class ResamplingKernel:

@@ -1,12 +1,23 @@
 """Settings of this package that commands show: importing them loads neither torch nor a dataset library."""
 
+import codecs
 from dataclasses import dataclass
 from typing import Literal
 
 from codec.foundation.errors import UserError
 
 CorpusFormat = Literal[
-    "auto", "ljspeech", "librispeech", "vctk", "emilia", "seed-tts-eval", "folder", "manifest", "huggingface"
+    "auto",
+    "ljspeech",
+    "librispeech",
+    "vctk",
+    "emilia",
+    "seed-tts-eval",
+    "common-voice",
+    "webdataset",
+    "folder",
+    "manifest",
+    "huggingface",
 ]
 TokenizerKind = Literal["char", "bpe", "unigram"]
 Precision = Literal["float32", "bfloat16"]
@@ -50,6 +61,36 @@ class Augmentation:
                 raise UserError(f"{name} is {(low, high)}: expected the lower end first")
         if self.rt60[0] <= 0 or not self.band_limits or min(self.band_limits) <= 0:
             raise UserError("rt60 and band_limits must be above 0")
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """What to take from a corpus, where its own words do not say it or say it otherwise.
+
+    text_column, audio_column, id_column, speaker_column, split_column: instead of the usual names
+    encoding: of its text files; UTF-8, with or without a byte order mark, by default
+    channel: the one to read of recordings with several, from 0; by default their average
+
+    Raises UserError for an unknown encoding, and a channel below 0.
+    """
+
+    text_column: str | None = None
+    audio_column: str | None = None
+    id_column: str | None = None
+    speaker_column: str | None = None
+    split_column: str | None = None
+    encoding: str = "utf-8"
+    channel: int | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise UserError(
+                f"unknown encoding {self.encoding!r}: try utf-8, utf-16, cp1252, gb18030"
+            ) from None
+        if self.channel is not None and self.channel < 0:
+            raise UserError(f"channel is {self.channel}: expected 0 (the first) or more")
 
 
 @dataclass(frozen=True)

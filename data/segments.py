@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from codec.foundation import UserError, generator
-from data.audio import AudioError
 from data.augmentation import Drawn, draw
 from data.config import Augmentation
 from data.corpora.utterance import Utterance, Word
+from data.decoding import AudioError
 from data.waveforms import FileWaveforms, MemoryWaveforms, Waveforms
 
 # After a broken recording another segment is drawn; so many in a row mean that the corpus is broken.

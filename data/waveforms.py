@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from codec.foundation import Progress, UserError
-from data.audio import AudioError, audio_info, read_audio, read_blocks, read_segment
+from data.audio import audio_info, read_audio, read_blocks, read_segment
 from data.corpora.utterance import Utterance
+from data.decoding import AudioError
 
 _T = TypeVar("_T")
 _FULL_SCALE = 32768

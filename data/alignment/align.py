@@ -17,8 +17,9 @@ from torch import Tensor
 from codec.foundation import Progress, StopSignal, UserError
 from data.alignment.aligner import Aligner, AlignmentError
 from data.alignment.stored import SPLIT, AlignedRow, AlignmentDirectory
-from data.audio import AudioError, read_blocks
+from data.audio import read_blocks
 from data.corpora.utterance import Corpus, Utterance
+from data.decoding import AudioError
 from data.sharded_directory import FillResult, Shard, cores_for_this_process
 
 _UTTERANCES_PER_SHARD = 512

@@ -8,6 +8,7 @@ on other corpora, Seed-TTS-eval among them.
 """
 
 import io
+import itertools
 import json
 import os
 import re
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from codec.foundation import UserError
-from data.audio import AUDIO_EXTENSIONS, AudioError, AudioSource
+from data.corpora.reading import Reading, bad_utterance
 from data.corpora.utterance import Utterance
+from data.decoding import AUDIO_EXTENSIONS, AudioError, AudioSource, ByteRange
 
 _BATCH = re.compile(r"[A-Z]{2}_B\d+")  # EN_B00000
 _SHARD = re.compile(r"[A-Z]{2}[-_]B\d+")  # EN-B000000
@@ -30,6 +32,11 @@ _THREADS = 8  # reading an archive's headers waits for the disk
 
 def is_emilia(path: Path) -> bool:
     """Whether an entry has a name that only Emilia uses; looks at some hundred entries at most."""
+    if path.is_file():
+        members = itertools.islice(archived_files(path, ".json"), 10)
+        return bool(_SHARD.fullmatch(path.stem)) or any(
+            _UTTERANCE.fullmatch(Path(file.audio.name).stem) for file in members
+        )
     seen = 0
     for _, folders, names in os.walk(path):
         folders.sort()
@@ -47,10 +54,10 @@ def is_emilia(path: Path) -> bool:
     return False
 
 
-def read_emilia(path: Path) -> list[Utterance]:
+def read_emilia(path: Path, reading: Reading) -> list[Utterance]:
     """Every utterance below a directory, or of one tar file, with text and speaker where the files say them.
 
-    Raises UserError for a broken archive or line, and when no file has Emilia's layout.
+    A broken line has a `BadRow` as audio. Raises UserError for a broken archive, and when no file has Emilia's layout.
     """
     archives, batches, singles = _files(path)
     utterances: list[Utterance] = []
@@ -58,7 +65,7 @@ def read_emilia(path: Path) -> list[Utterance]:
         for found in pool.map(_read_archive, archives):
             utterances += found
     for batch in batches:
-        utterances += _read_batch(batch)
+        utterances += _read_batch(batch, reading)
     utterances += [_single(file) for file in singles]
     if not utterances:
         raise UserError(
@@ -96,25 +103,36 @@ def _read_archive(path: Path) -> list[Utterance]:
             audio[stem] = file.audio
         elif extension == ".json" and file.content is not None:
             about[stem] = file.content
-    return [
-        _utterance(_parsed(about.get(stem, b"{}"), f"{path}, {stem}.json"), source, os.path.basename(stem))
-        for stem, source in audio.items()
-    ]
+    found = []
+    for stem, source in audio.items():
+        name = os.path.basename(stem)
+        try:
+            found.append(_utterance(_parsed(about.get(stem, b"{}"), f"{path}, {stem}.json"), source, name))
+        except UserError as error:
+            found.append(bad_utterance(name, str(error)))
+    return found
 
 
-def _read_batch(path: Path) -> Iterator[Utterance]:
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                row = _parsed(line, f"{path}, line {number}")
-                wav = row.get("wav")
-                if not isinstance(wav, str):
-                    raise UserError(f"{path}, line {number}: no `wav`, which says where the recording is")
-                yield _utterance(row, str(path.parent / wav), Path(wav).stem)
+def _read_batch(path: Path, reading: Reading) -> Iterator[Utterance]:
+    for number, line in reading.lines(path):
+        if not line.strip():
+            continue
+        place = f"{path}, line {number}"
+        try:
+            row = _parsed(line, place)
+            if not isinstance(row.get("wav"), str):
+                raise UserError(f"{place}: no `wav`, which says where the recording is")
+        except UserError as error:
+            yield bad_utterance(f"{path.stem}-line-{number}", str(error))
+            continue
+        yield _utterance(row, str(path.parent / row["wav"]), Path(row["wav"]).stem)
 
 
 def _single(path: Path) -> Utterance:
-    row = _parsed(path.read_bytes(), str(path))
+    try:
+        row = _parsed(path.read_bytes(), str(path))
+    except UserError as error:
+        return bad_utterance(path.stem, str(error))
     beside: Iterable[Path] = (path.with_suffix(suffix) for suffix in (".mp3", ".wav", ".flac", ".ogg"))
     # A text without a recording keeps its place: reading it is a failure that gets counted.
     audio = next((file for file in beside if file.is_file()), path.with_suffix(".mp3"))
@@ -157,7 +175,7 @@ class ArchivedAudio:
             file = open(self.archive, "rb", buffering=0)  # noqa: SIM115  (closed with the stream that is returned)
         except OSError as error:
             raise AudioError(f"{self}: cannot be opened ({error.strerror})") from None
-        return io.BufferedReader(_Part(file, self.offset, self.size))
+        return io.BufferedReader(ByteRange(file, self.offset, self.size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +186,7 @@ class ArchivedFile:
     content: bytes | None
 
 
-def archived_files(path: Path, read_suffix: str) -> Iterator[ArchivedFile]:
+def archived_files(path: Path, read_suffix: str | tuple[str, ...]) -> Iterator[ArchivedFile]:
     """The regular files of a tar file, in its order; those whose names end in `read_suffix` come with their content.
 
     Only the headers of the others are read. Raises UserError for a compressed tar file, in which nothing can be found
@@ -191,37 +209,3 @@ def archived_files(path: Path, read_suffix: str) -> Iterator[ArchivedFile]:
         raise UserError(
             f"{path}: not an uncompressed tar file, or a broken one ({error}): unpack it, or fetch it again"
         ) from None
-
-
-class _Part(io.RawIOBase):
-    """A range of a file as a file of its own."""
-
-    def __init__(self, file: BinaryIO | io.FileIO, offset: int, size: int) -> None:
-        self._file, self._offset, self._size = file, offset, size
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = max(0, start + offset)
-        return self._position
-
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
-        wanted = min(len(buffer), max(0, self._size - self._position))
-        self._file.seek(self._offset + self._position)
-        content = self._file.read(wanted)
-        buffer[: len(content)] = content
-        self._position += len(content)
-        return len(content)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()

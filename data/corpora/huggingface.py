@@ -13,16 +13,14 @@ import soundfile
 from datasets import Dataset
 
 from codec.foundation import UserError
-from data.audio import AudioError
-from data.corpora.manifest import parse_words
+from data.corpora.reading import NOT_FOR_TRAINING, TEXT_COLUMNS, Reading
 from data.corpora.utterance import Utterance, split_name
+from data.decoding import AudioError
 
 # The names in use on the hub, the most telling first.
 _AUDIO = ("audio", "speech", "wav", "file")
 _ID = ("id", "utterance_id", "segment_id", "uid", "key")
-_TEXT = ("text_normalized", "normalized_text", "text", "sentence", "transcription", "transcript")
-_SPEAKER = ("speaker", "speaker_id", "client_id", "speaker_name")
-_LANGUAGE = ("language", "lang", "locale", "language_id")
+_TEXT = ("text_normalized", "normalized_text", *(c for c in TEXT_COLUMNS if "normalized" not in c))
 
 
 @dataclass(frozen=True)
@@ -46,15 +44,20 @@ class DatasetAudio:
         return _encoded(cell[0].as_py(), self.name)
 
 
-def read_huggingface(name: str) -> list[Utterance]:
+def read_huggingface(name: str, reading: Reading) -> list[Utterance]:
     """All rows of all splits; `name` is a directory, or `owner/dataset` or `owner/dataset:config` on the hub.
 
     Rows without an id are numbered within their split. Raises UserError when there is no such dataset, or no audio in
     it.
     """
     utterances: list[Utterance] = []
-    for split, dataset in _load(name).items():
-        utterances += _split_utterances(name, str(split), dataset)
+    loaded = _load(name)
+    for split, dataset in loaded.items():
+        # Of Common Voice, `validated` holds train, validation and test again.
+        if str(split) in NOT_FOR_TRAINING or (str(split) == "validated" and "train" in loaded):
+            reading.left_out[f"rows of the split {split}, which are not for training"] += len(dataset)
+            continue
+        utterances += _split_utterances(name, str(split), dataset, reading)
     return utterances
 
 
@@ -63,6 +66,8 @@ def _load(name: str) -> Mapping[Any, Dataset]:
         path = Path(name)
         if path.is_dir() and any((path / f).is_file() for f in ("dataset_dict.json", "state.json")):
             loaded = datasets.load_from_disk(name)
+        elif path.is_file():
+            loaded = datasets.load_dataset("parquet", data_files={split_name(path.stem) or "train": name})
         elif path.exists():
             loaded = datasets.load_dataset(name)
         else:
@@ -74,59 +79,67 @@ def _load(name: str) -> Mapping[Any, Dataset]:
     return loaded if isinstance(loaded, Mapping) else {str(loaded.split or "train"): loaded}
 
 
-def _split_utterances(name: str, split: str, dataset: Dataset) -> Iterator[Utterance]:
-    column = _audio_column(name, dataset)
-    if isinstance(dataset.features[column], datasets.Audio):
-        # Bytes as they are stored: libsndfile decodes them, with no further package.
-        dataset = dataset.cast_column(column, datasets.Audio(decode=False))
+def _split_utterances(name: str, split: str, dataset: Dataset, reading: Reading) -> Iterator[Utterance]:
+    column = _audio_column(name, dataset, reading)
+    reading.used.setdefault("audio", {})[column] = None
+    sounds = [c for c, feature in dataset.features.items() if _is_audio(feature)]
+    for sound in sounds:
+        if isinstance(dataset.features[sound], datasets.Audio):
+            # Bytes as they are stored: libsndfile decodes them, with no further package.
+            dataset = dataset.cast_column(sound, datasets.Audio(decode=False))
+    reading.columns.update(dict.fromkeys(dataset.column_names))
     audio = dataset.select_columns([column])
-    known = split_name(split) or "train"
-    identity, text, speaker, language = (
-        _named_column(dataset, names) for names in (_ID, _TEXT, _SPEAKER, _LANGUAGE)
+    wanted = reading.wanted(_TEXT, _ID)
+    rest = dataset.select_columns(
+        [c for c in dataset.column_names if c in wanted and c not in {column, *sounds}]
     )
-    told = [c for c in (identity, text, speaker, language) if c is not None]
-    rest = dataset.select_columns(sorted({*told, *({"words"} & set(dataset.column_names))}))
     names = {c: f.names for c, f in dataset.features.items() if isinstance(f, datasets.ClassLabel)}
-
-    def value(row: Mapping[str, Any], field: str | None) -> str | None:
-        found = row.get(field) if field else None
-        if found is None or found == "":
-            return None
-        return str(names[field][found] if field in names and isinstance(found, int) else found)
-
     rows = (
         dict(zip(batch, cells, strict=True))
         for batch in rest.iter(batch_size=1000)
         for cells in zip(*batch.values(), strict=True)
     )
     for number, row in enumerate(rows if rest.column_names else ({} for _ in range(len(dataset)))):
-        try:
-            words = parse_words(row.get("words"))
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{name}, {split} row {number}: cannot read `words` ({error})") from None
-        yield Utterance(
-            id=value(row, identity) or f"{split}-{number:08d}",
-            path=DatasetAudio(audio, number, f"{name}, {split} row {number}"),
-            text=value(row, text),
-            speaker=value(row, speaker),
-            language=value(row, language),
-            split=known,
-            words=words,
+        for labelled, labels in names.items():
+            if isinstance(row.get(labelled), int) and 0 <= row[labelled] < len(labels):
+                row[labelled] = labels[row[labelled]]
+        place = f"{name}, {split} row {number}"
+        source, fallback = DatasetAudio(audio, number, place), f"{split}-{number:08d}"
+        utterance = reading.utterance(
+            row, source, fallback, split_name(split) or "train", place, _TEXT, _ID, is_numbered=True
         )
+        if utterance is not None:
+            yield utterance
 
 
-def _audio_column(name: str, dataset: Dataset) -> str:
-    for column, feature in dataset.features.items():
-        if isinstance(feature, datasets.Audio):
-            return column
+def _audio_column(name: str, dataset: Dataset, reading: Reading) -> str:
+    """The one that was asked for, else `audio`, else the only one. Raises UserError where that is none."""
+    asked = reading.options.audio_column
+    if asked is not None:
+        if asked not in dataset.column_names:
+            raise UserError(f"{name}: no column {asked!r} among {dataset.column_names}")
+        return asked
+    sounds = [column for column, feature in dataset.features.items() if _is_audio(feature)]
+    if _AUDIO[0] in sounds:
+        return _AUDIO[0]
+    if len(sounds) > 1:
+        raise UserError(
+            f"{name}: has several columns of audio, {', '.join(sounds)}: choose one with --audio_column"
+        )
+    if sounds:
+        return sounds[0]
     for column in _AUDIO:
         if column in dataset.column_names:
             return column
-    raise UserError(f"{name}: no audio column among {dataset.column_names}: expected one of {list(_AUDIO)}")
+    raise UserError(
+        f"{name}: no audio column among {dataset.column_names}: expected one of {list(_AUDIO)}, or --audio_column"
+    )
 
 
-def _named_column(dataset: Dataset, names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if name in dataset.column_names), None)
+def _is_audio(feature: Any) -> bool:
+    """Whether a column holds audio: by its type, or because its cells are encoded files or samples."""
+    keys = set(feature) if isinstance(feature, Mapping) else set()
+    return isinstance(feature, datasets.Audio) or "bytes" in keys or {"array", "sampling_rate"} <= keys
 
 
 def _encoded(value: Any, name: str) -> BinaryIO:

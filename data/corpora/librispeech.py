@@ -8,8 +8,9 @@ Subsets are train-clean-100, dev-clean, test-other and the like, which name the 
 from pathlib import Path
 
 from codec.foundation import UserError
-from data.audio import AUDIO_EXTENSIONS
+from data.corpora.reading import Reading
 from data.corpora.utterance import Utterance, split_name
+from data.decoding import AUDIO_EXTENSIONS
 
 _UNPACKED = ("LibriSpeech", "LibriTTS", "LibriTTS_R")
 _TEXTS = (".original.txt", ".normalized.txt")  # the better last
@@ -25,7 +26,7 @@ def librispeech_subsets(root: Path) -> list[Path]:
     return [path for path in candidates if split_name(path.name) and "-" in path.name and _has_chapters(path)]
 
 
-def read_librispeech(root: Path) -> list[Utterance]:
+def read_librispeech(root: Path, reading: Reading) -> list[Utterance]:
     """Every utterance of every subset; speaker and split from the folders' names, the language is English.
 
     Raises UserError when no subset is there.
@@ -40,7 +41,7 @@ def read_librispeech(root: Path) -> list[Utterance]:
         split = split_name(subset.name)
         assert split is not None
         for chapter in sorted(subset.glob("*/*/")):
-            texts = _chapter_texts(chapter)
+            texts = _chapter_texts(chapter, reading)
             utterances += [
                 Utterance(path.stem, str(path), texts.get(path.stem), chapter.parent.name, "en", split)
                 for path in chapter.iterdir()
@@ -49,16 +50,16 @@ def read_librispeech(root: Path) -> list[Utterance]:
     return utterances
 
 
-def _chapter_texts(chapter: Path) -> dict[str, str]:
+def _chapter_texts(chapter: Path, reading: Reading) -> dict[str, str]:
     texts: dict[str, str] = {}
     for path in chapter.glob("*.trans.txt"):
-        for line in path.read_text(encoding="utf-8").split("\n"):
+        for _, line in reading.lines(path):
             identity, _, text = line.strip().partition(" ")
             if text:
                 texts[identity] = text
     for suffix in _TEXTS:
         for path in chapter.glob(f"*{suffix}"):
-            if text := " ".join(path.read_text(encoding="utf-8").split()):
+            if text := " ".join(reading.text(path).split()):
                 texts[path.name.removesuffix(suffix)] = text
     return texts
 

@@ -1,4 +1,5 @@
-"""The LJSpeech layout: `metadata.csv` (`id|text|normalised text`) beside `wavs/<id>.wav` (or .flac, ...).
+"""The LJSpeech layout: `metadata.csv` (`id|text|normalised text`) beside `wavs/<id>.wav` (or .flac, ...; `wav/` and
+`audio/` do as well).
 
 LJSpeech itself comes without a split. Its last two chapters (of 50) are held out: LJ049 for validation, LJ050 for
 testing, some 250 utterances each. Whole chapters, because neighbours in a chapter share their words.
@@ -9,49 +10,61 @@ import re
 from pathlib import Path
 
 from codec.foundation import UserError
-from data.audio import AUDIO_EXTENSIONS
+from data.corpora.reading import Reading, bad_utterance
 from data.corpora.utterance import Utterance, split_name
+from data.decoding import AUDIO_EXTENSIONS
 
 _PUBLISHED = re.compile(r"LJ(?P<chapter>\d{3})-\d{4}")
 _HELD_OUT = {"049": "validation", "050": "test"}
+_AUDIO_FOLDERS = ("wavs", "wav", "audio")
 _SPLIT_FILES = ("train", "dev", "valid", "val", "validation", "test")
 
 
-def read_ljspeech(root: Path) -> list[Utterance]:
+def ljspeech_audio(root: Path) -> Path | None:
+    """The folder of the recordings beside `metadata.csv`; None if there is none."""
+    return next((root / name for name in _AUDIO_FOLDERS if (root / name).is_dir()), None)
+
+
+def read_ljspeech(root: Path, reading: Reading) -> list[Utterance]:
     """The rows of `metadata.csv`; the normalised text where there is one.
 
     Files `train.txt`, `dev.txt`, `test.txt` (one id a line; anything after a `|` is ignored) give the splits. Rows that
     no file lists are training data, unless there is a `train.txt`: then they are skipped. Without any such file, the
     ids of the published LJSpeech are split by chapter.
 
-    Raises UserError for a malformed row, and for a split file that lists unknown ids or ids of another split.
+    A malformed row and an id that was there already have a `BadRow` as audio. Raises UserError for a split file that
+    lists unknown ids or ids of another split.
     """
     metadata = root / "metadata.csv"
     texts: dict[str, str | None] = {}
-    for number, line in enumerate(_lines(metadata), start=1):
+    bad: list[Utterance] = []
+    for number, line in _lines(metadata, reading):
         columns = line.split("|")
-        if len(columns) < 2 or not columns[0].strip():
-            raise UserError(
-                f"{metadata}, line {number}: expected `id|text|normalised text`, found {line[:60]!r}"
-            )
         identity = columns[0].strip()
+        place = f"{metadata}, line {number}"
+        if len(columns) < 2 or not identity:
+            reason = f"{place}: expected `id|text|normalised text`, found {line[:60]!r}"
+            bad.append(bad_utterance(f"metadata-line-{number}", reason))
+            continue
         if identity in texts:
-            raise UserError(
-                f"{metadata}, line {number}: the id {identity!r} was there already: ids must be unique"
+            bad.append(
+                bad_utterance(identity, f"{place}: the id {identity!r} was there already: ids must be unique")
             )
+            continue
         normalised = columns[2].strip() if len(columns) > 2 else ""
         texts[identity] = normalised or columns[1].strip() or None
-    files = _audio_by_stem(root / "wavs")
-    splits = _splits(root, texts)
-    return [
+    folder = ljspeech_audio(root) or root / "wavs"
+    files = _audio_by_stem(folder)
+    splits = _splits(root, texts, reading)
+    return bad + [
         # A row without a recording keeps its place: reading it is a failure that gets counted.
-        Utterance(identity, files.get(identity, str(root / "wavs" / f"{identity}.wav")), text, split=split)
+        Utterance(identity, files.get(identity, str(folder / f"{identity}.wav")), text, split=split)
         for identity, text in texts.items()
         if (split := splits.get(identity)) is not None
     ]
 
 
-def _splits(root: Path, texts: dict[str, str | None]) -> dict[str, str]:
+def _splits(root: Path, texts: dict[str, str | None], reading: Reading) -> dict[str, str]:
     listed: dict[str, str] = {}
     has_train = False
     for name in _SPLIT_FILES:
@@ -59,7 +72,7 @@ def _splits(root: Path, texts: dict[str, str | None]) -> dict[str, str]:
         if split is None or not path.is_file():
             continue
         has_train = has_train or split == "train"
-        for line in _lines(path):
+        for _, line in _lines(path, reading):
             identity = line.split("|")[0].strip()
             if identity not in texts:
                 raise UserError(f"{path}: the id {identity!r} is not in metadata.csv")
@@ -87,12 +100,6 @@ def _audio_by_stem(folder: Path) -> dict[str, str]:
     return found
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: not UTF-8 (byte {error.start}): convert it, for instance with iconv"
-        ) from None
-    # Not splitlines(): texts may hold characters such as U+2028 that it takes for line ends.
-    return [line.rstrip("\r") for line in text.split("\n") if line.strip()]
+def _lines(path: Path, reading: Reading) -> list[tuple[int, str]]:
+    """Numbered lines that hold anything. They end at line feeds only: texts may hold characters such as U+2028."""
+    return [(number, line.rstrip("\r\n")) for number, line in reading.lines(path) if line.strip()]

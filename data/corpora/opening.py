@@ -1,30 +1,40 @@
 """Opening a corpus: find out its layout, and read what it lists."""
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from codec.foundation import UserError
-from data.config import CorpusFormat
+from data.config import CorpusFormat, CorpusOptions
 from data.corpora.emilia import is_emilia, read_emilia
 from data.corpora.folder import audio_files, read_folder
 from data.corpora.huggingface import read_huggingface
 from data.corpora.librispeech import librispeech_subsets, read_librispeech
-from data.corpora.ljspeech import read_ljspeech
-from data.corpora.manifest import AUDIO_FIELDS, read_manifest
+from data.corpora.ljspeech import ljspeech_audio, read_ljspeech
+from data.corpora.manifest import (
+    common_voice_files,
+    fixed_manifest,
+    manifest_suffix,
+    manifests_in,
+    read_common_voice,
+    read_manifest,
+)
+from data.corpora.reading import Reading
 from data.corpora.seed_tts_eval import read_seed_tts_eval, seed_tts_lists
 from data.corpora.utterance import Corpus, Utterance, corpus_name, make_corpus
 from data.corpora.vctk import read_vctk, vctk_root
+from data.corpora.webdataset import archives_in, read_webdataset
+from data.decoding import AudioPart, AudioSource, BadRow
 
 _EXPECTED = (
     "expected metadata.csv beside wavs/ (LJSpeech layout), train-*/dev-*/test-* folders (LibriSpeech, LibriTTS), "
-    "wav48_silence_trimmed/ beside txt/ (VCTK), Emilia's tar files, meta.lst (Seed-TTS-eval), a .jsonl, .csv or "
-    ".tsv manifest, a Hugging Face audio dataset, or a folder of audio files"
+    "wav48_silence_trimmed/ beside txt/ (VCTK), Emilia's or WebDataset's tar files, meta.lst (Seed-TTS-eval), a "
+    ".jsonl, .csv or .tsv manifest, Common Voice, a Hugging Face audio dataset, or a folder of audio files"
 )
-_MANIFESTS = (".jsonl", ".json", ".csv", ".tsv")
+Reader = Callable[[Path, Reading], list[Utterance]]
 
 
 def open_corpus(
@@ -32,11 +42,13 @@ def open_corpus(
     format: CorpusFormat = "auto",
     speaker: str | None = None,
     language: str | None = None,
+    options: CorpusOptions | None = None,
 ) -> Corpus:
     """Read what a corpus lists: utterances sorted by id, no audio yet.
 
     `format` "auto" looks at what is there; a dataset on the hub needs "huggingface". `speaker` and `language` are for
-    corpora that do not say them.
+    corpora that do not say them, `options` for those that say things in columns of their own. A row that cannot be
+    used stays in the list; reading its audio raises AudioError, and so it is counted with the failures.
 
     Raises UserError that says what was found and what was expected.
     """
@@ -44,51 +56,55 @@ def open_corpus(
         raise UserError(
             f"unknown corpus format {format!r}: choose one of {', '.join(get_args(CorpusFormat))}"
         )
+    reading = Reading(options=options or CorpusOptions())
     location = Path(path)
-    if format == "huggingface":
-        utterances = read_huggingface(str(path))
-    elif not location.exists():
+    if not location.exists() and format != "huggingface":
         raise UserError(
             f"{path}: no such file or directory (a dataset on the Hugging Face hub needs format huggingface)"
         )
-    else:
-        if format == "auto":
-            format = _sniff(location)
-        utterances = _reader(format)(location)
+    if format == "auto":
+        format = _sniff(location, reading)
+    utterances = _READERS[format](location, reading)
+    for name in ("text", "audio", "id", "speaker", "split"):
+        asked = getattr(reading.options, f"{name}_column")
+        if asked is not None and asked not in reading.used.get(name, ()):
+            there = ", ".join(reading.columns) or "none"
+            raise UserError(
+                f"{path}: --{name}_column {asked}: no row has anything there; its columns are: {there}"
+            )
+    if (channel := reading.options.channel) is not None:
+        utterances = [replace(u, path=_of_channel(u.path, channel)) for u in utterances]
     name = corpus_name(location) if location.exists() else str(path)
-    return make_corpus(name, str(path), format, utterances, speaker, language)
+    corpus = make_corpus(name, str(path), format, utterances, speaker, language)
+    return replace(corpus, audio_column=reading.options.audio_column, noticed=reading)
 
 
-def _reader(format: CorpusFormat) -> Callable[[Path], list[Utterance]]:
-    readers: dict[str, Callable[[Path], list[Utterance]]] = {
-        "ljspeech": _read_ljspeech,
-        "librispeech": _of_directory(read_librispeech),
-        "vctk": _of_directory(read_vctk),
-        "emilia": read_emilia,
-        "seed-tts-eval": read_seed_tts_eval,
-        "folder": _of_directory(read_folder),
-        "manifest": lambda path: read_manifest(_manifest_in(path) or path),
-        "huggingface": lambda path: read_huggingface(str(path)),
-    }
-    return readers[format]
+def _of_channel(source: AudioSource, channel: int) -> AudioSource:
+    if isinstance(source, BadRow):
+        return source
+    if isinstance(source, AudioPart):
+        return source if source.channel is not None else replace(source, channel=channel)
+    return AudioPart(source, channel=channel)
 
 
-def _sniff(path: Path) -> CorpusFormat:
+def _sniff(path: Path, reading: Reading) -> CorpusFormat:
     if path.is_file():
-        if path.suffix.lower() in _MANIFESTS:
+        if manifest_suffix(path) is not None:
             return "manifest"
         if path.suffix.lower() == ".lst":
             return "seed-tts-eval"
         if path.suffix.lower() == ".tar":
-            return "emilia"
+            return "emilia" if is_emilia(path) else "webdataset"
+        if path.suffix.lower() == ".parquet":
+            return "huggingface"
         raise UserError(f"{path}: is a single file, not a corpus; {_EXPECTED}")
     if (path / "metadata.json").is_file() and any(path.glob("*-of-*.parquet")):
         raise UserError(f"{path}: is a token dataset already, not a corpus of audio")
     if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
         return "huggingface"
-    if _manifest_in(path) is not None:
+    if fixed_manifest(path, reading):
         return "manifest"
-    if (path / "metadata.csv").is_file() and (path / "wavs").is_dir():
+    if (path / "metadata.csv").is_file() and ljspeech_audio(path) is not None:
         return "ljspeech"
     if librispeech_subsets(path):
         return "librispeech"
@@ -98,42 +114,48 @@ def _sniff(path: Path) -> CorpusFormat:
         return "seed-tts-eval"
     if is_emilia(path):
         return "emilia"
+    if common_voice_files(path):
+        return "common-voice"
     if any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):
         return "huggingface"
+    if manifests_in(path, reading):
+        return "manifest"
+    if archives_in(path) and next(audio_files(path), None) is None:
+        return "webdataset"
     if next(audio_files(path), None) is not None:
         return "folder"
     raise UserError(f"{path}: no corpus found: {_contents(path)}; {_EXPECTED}")
 
 
-def _manifest_in(path: Path) -> Path | None:
-    """A directory's own manifest: `manifest.jsonl`, or Hugging Face's `metadata.jsonl` / `metadata.csv`."""
-    if not path.is_dir():
-        return None
-    for name in ("manifest.jsonl", "manifest.csv", "metadata.jsonl"):
-        if (path / name).is_file():
-            return path / name
-    table = path / "metadata.csv"
-    if table.is_file():
-        with open(table, encoding="utf-8-sig", errors="replace", newline="") as file:
-            # LJSpeech's file of the same name has no header and another delimiter.
-            header = next(csv.reader([file.readline()]), [])
-        if set(header) & set(AUDIO_FIELDS):
-            return table
-    return None
+def _read_ljspeech(path: Path, reading: Reading) -> list[Utterance]:
+    if not (path / "metadata.csv").exists() or ljspeech_audio(path) is None:
+        missing = "wavs" if (path / "metadata.csv").exists() else "metadata.csv"
+        raise UserError(f"{path}: no {missing} in it: the LJSpeech layout is metadata.csv beside wavs/")
+    return read_ljspeech(path, reading)
 
 
-def _read_ljspeech(path: Path) -> list[Utterance]:
-    for needed in ("metadata.csv", "wavs"):
-        if not (path / needed).exists():
-            raise UserError(f"{path}: no {needed} in it: the LJSpeech layout is metadata.csv beside wavs/")
-    return read_ljspeech(path)
+def _read_manifests(path: Path, reading: Reading) -> list[Utterance]:
+    listed = manifests_in(path, reading) if path.is_dir() else [(path, None, "")]
+    if not listed:
+        raise UserError(f"{path}: no manifest in it: {_EXPECTED}")
+    return [u for file, split, prefix in listed for u in read_manifest(file, reading, split, prefix)]
 
 
-def _of_directory(read: Callable[[Path], list[Utterance]]) -> Callable[[Path], list[Utterance]]:
-    def checked(path: Path) -> list[Utterance]:
+def _read_huggingface(path: Path, reading: Reading) -> list[Utterance]:
+    # An audiofolder's metadata is a manifest; the library would decode audio with a package that may not be there.
+    if path.is_dir() and not any(path.glob("**/*.parquet")) and not any(path.glob("**/*.arrow")):
+        if manifests_in(path, reading):
+            return _read_manifests(path, reading)
+        if next(audio_files(path), None) is not None:
+            return read_folder(path, reading)
+    return read_huggingface(str(path), reading)
+
+
+def _of_directory(read: Reader) -> Reader:
+    def checked(path: Path, reading: Reading) -> list[Utterance]:
         if not path.is_dir():
             raise UserError(f"{path}: is a file; expected a directory")
-        return read(path)
+        return read(path, reading)
 
     return checked
 
@@ -149,3 +171,17 @@ def _contents(path: Path) -> str:
         return "it is empty"
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return "it holds " + ", ".join(f"{count} {extension}" for extension, count in ordered[:5])
+
+
+_READERS: dict[str, Reader] = {
+    "ljspeech": _of_directory(_read_ljspeech),
+    "librispeech": _of_directory(read_librispeech),
+    "vctk": _of_directory(read_vctk),
+    "emilia": read_emilia,
+    "seed-tts-eval": read_seed_tts_eval,
+    "common-voice": _of_directory(read_common_voice),
+    "webdataset": read_webdataset,
+    "folder": _of_directory(read_folder),
+    "manifest": _read_manifests,
+    "huggingface": _read_huggingface,
+}

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from codec.foundation import UserError
-from data.audio import AudioSource
+from data.decoding import AudioPart, AudioSource, BadRow, printable
 
 
 class Word(NamedTuple):
@@ -51,6 +51,28 @@ class Utterance:
     prompt: Prompt | None = None  # of test sets for zero-shot text to speech
 
 
+@dataclass
+class Noticed:
+    """What the readers of a corpus took from it, and what they passed over.
+
+    used: columns by what they are
+    columns: all columns that are there
+    left_out: how many of what
+    text_files: files that look like transcripts and were not read, by extension
+    """
+
+    used: dict[str, dict[str, None]] = field(default_factory=dict)
+    columns: dict[str, None] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+    text_files: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def ignored(self) -> list[str]:
+        """Columns that nothing was taken from."""
+        used = {column for columns in self.used.values() for column in columns}
+        return [column for column in self.columns if column not in used]
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Utterances sorted by id; `location` is where they came from, `format` how they were laid out there."""
@@ -59,6 +81,8 @@ class Corpus:
     location: str
     format: str
     utterances: Sequence[Utterance] = field(repr=False)
+    audio_column: str | None = None  # where one was chosen
+    noticed: Noticed = field(default_factory=Noticed, repr=False, compare=False)
 
     def split(self, name: str) -> list[Utterance]:
         """The utterances of `train`, `validation` or `test`."""
@@ -80,7 +104,7 @@ class Corpus:
             "format": self.format,
             "utterances": len(self.utterances),
             "hash": self.content_hash(),
-        }
+        } | ({"audio_column": self.audio_column} if self.audio_column else {})
 
     def content_hash(self) -> str:
         """16 hex digits over what the corpus lists, without the audio and the place of the corpus."""
@@ -90,6 +114,8 @@ class Corpus:
             line = [u.id, u.text, u.speaker, u.language, u.split, words]
             if u.prompt is not None:
                 line.append(u.prompt.text)
+            if isinstance(u.path, AudioPart):
+                line.append([u.path.start, u.path.seconds, u.path.channel])
             digest.update(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         return digest.hexdigest()[:16]
 
@@ -102,25 +128,28 @@ def make_corpus(
     speaker: str | None = None,
     language: str | None = None,
 ) -> Corpus:
-    """Sort the utterances, check that ids are unique, and fill in a speaker and a language where none is known.
+    """Sort the utterances, and fill in a speaker and a language where none is known.
 
-    Raises UserError when there is no utterance, or when two have one id.
+    Of utterances with one id all but the first are failures. Raises UserError when there is no utterance, or none that
+    can be used.
     """
-    ordered = sorted(utterances, key=lambda utterance: utterance.id)
+    ordered = sorted(utterances, key=lambda utterance: (utterance.id, isinstance(utterance.path, BadRow)))
     if not ordered:
         raise UserError(f"{location}: read as {format}, it holds no utterance")
-    for former, latter in pairwise(ordered):
-        if former.id == latter.id:
-            raise UserError(
-                f"{location}: two utterances have the id {former.id!r} ({former.path} and {latter.path}): "
-                "ids must be unique"
-            )
+    for place in range(1, len(ordered)):
+        former, latter = ordered[place - 1], ordered[place]
+        if former.id == latter.id and not isinstance(latter.path, BadRow):
+            both = latter.path if isinstance(former.path, BadRow) else f"{former.path} and {latter.path}"
+            reason = printable(f"two utterances have the id {former.id!r} ({both}): ids must be unique")
+            ordered[place] = Utterance(latter.id, BadRow(reason), split=latter.split)
+    if isinstance(ordered[0].path, BadRow) and all(isinstance(u.path, BadRow) for u in ordered):
+        raise UserError(f"none of {len(ordered):,} rows can be used; the first: {ordered[0].path}")
     if speaker or language:
         ordered = [replace(u, speaker=u.speaker or speaker, language=u.language or language) for u in ordered]
     return Corpus(name, location, format, ordered)
 
 
-_SPLITS: Mapping[str, str] = {
+SPLIT_WORDS: Mapping[str, str] = {
     "train": "train",
     "dev": "validation",
     "valid": "validation",
@@ -130,13 +159,13 @@ _SPLITS: Mapping[str, str] = {
     "test": "test",
 }
 # Names of files that say nothing about the corpus they list.
-_GENERIC_NAMES = {"manifest", "metadata", "meta", "data", "utterances", *_SPLITS}
+_GENERIC_NAMES = {"manifest", "metadata", "meta", "data", "utterances", *SPLIT_WORDS}
 
 
 def split_name(name: str) -> str | None:
     """`train`, `validation` or `test` for the names in use (`train-clean-100`, `dev.other`, `val`); else None."""
     head = name.strip().lower().replace("_", "-").replace(".", "-").split("-")[0]
-    return _SPLITS.get(head)
+    return SPLIT_WORDS.get(head)
 
 
 def corpus_name(location: Path) -> str:

@@ -11,8 +11,9 @@ import re
 from pathlib import Path
 
 from codec.foundation import UserError
-from data.audio import AUDIO_EXTENSIONS
+from data.corpora.reading import Reading, bad_utterance
 from data.corpora.utterance import Utterance
+from data.decoding import AUDIO_EXTENSIONS, AudioError
 
 _RECORDINGS = ("wav48_silence_trimmed", "wav48")  # the better first, where both are
 _SPEAKER = re.compile(r"[ps]\d+")  # p225 ... p376, s5
@@ -26,7 +27,7 @@ def vctk_root(path: Path) -> Path | None:
     return next((c for c in candidates if (c / "txt").is_dir() and _recordings(c) is not None), None)
 
 
-def read_vctk(path: Path) -> list[Utterance]:
+def read_vctk(path: Path, reading: Reading) -> list[Utterance]:
     """Every utterance once, from the first microphone (the second is missing for two speakers).
 
     A recording without a transcript (all of p315's) has no text. Raises UserError when the layout is another.
@@ -40,7 +41,6 @@ def read_vctk(path: Path) -> list[Utterance]:
         )
     utterances = []
     for folder in sorted(entry for entry in recordings.iterdir() if _SPEAKER.fullmatch(entry.name)):
-        texts = _texts(root / "txt" / folder.name)
         split = _HELD_OUT.get(folder.name, "train")
         for name in sorted(os.listdir(folder)):
             stem, extension = os.path.splitext(name)
@@ -50,8 +50,13 @@ def read_vctk(path: Path) -> list[Utterance]:
             if found["number"] not in (None, "1"):
                 continue
             identity = found["utterance"]
-            text = texts.get(identity)
-            utterances.append(Utterance(identity, str(folder / name), text, folder.name, "en", split))
+            written = root / "txt" / folder.name / f"{identity}.txt"
+            try:
+                text = " ".join((reading.transcript(written) or "").split()) if written.is_file() else None
+            except AudioError as error:
+                utterances.append(bad_utterance(identity, str(error), split))
+                continue
+            utterances.append(Utterance(identity, str(folder / name), text or None, folder.name, "en", split))
     return utterances
 
 
@@ -61,10 +66,3 @@ def _recordings(root: Path) -> Path | None:
         if folder.is_dir() and any(_SPEAKER.fullmatch(entry.name) for entry in folder.iterdir()):
             return folder
     return None
-
-
-def _texts(folder: Path) -> dict[str, str]:
-    if not folder.is_dir():
-        return {}
-    texts = {path.stem: path.read_text(encoding="utf-8", errors="replace") for path in folder.glob("*.txt")}
-    return {identity: " ".join(text.split()) for identity, text in texts.items() if text.strip()}

@@ -3,6 +3,7 @@
 from data.config import TokenizeOptions
 from data.tokenization.directory import TokenRow, parquet_bytes
 from data.tokenization.pipeline import BLOCK_SECONDS, BatchEncoder, to_codes
+from data.tokenization.summary import left_out, lost_texts
 from data.tokenization.tokenize import tokenize_corpus
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "BatchEncoder",
     "TokenRow",
     "TokenizeOptions",
+    "left_out",
+    "lost_texts",
     "parquet_bytes",
     "to_codes",
     "tokenize_corpus",

@@ -22,8 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 from codec import CodecInfo
 from codec.foundation import UserError
 from codec.foundation.process import return_free_memory
-from data.audio import AudioError, AudioSource, read_audio, read_blocks
+from data.audio import read_audio, read_blocks
 from data.corpora.utterance import Utterance
+from data.decoding import AudioError, AudioSource, printable
 from data.sharded_directory import Shard, cores_for_this_process
 from data.tokenization.plan import Plan
 
@@ -82,7 +83,7 @@ class BatchReader(Dataset[AudioBatch]):
                 waveform = read_audio(self._source(row), self._rate, variant.speed)[variant.skip :]
                 if len(waveform) == 0:
                     raise AudioError(
-                        f"{self._source(row)}: shorter than a frame, nothing is left after a shift"
+                        f"{printable(str(self._source(row)))}: shorter than a frame, nothing is left after a shift"
                     )
             except AudioError as error:
                 batch.failures[row] = str(error)

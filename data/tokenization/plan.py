@@ -21,9 +21,10 @@ from safetensors.torch import save
 
 from codec import CodecInfo
 from codec.foundation import Progress, UserError, rank, write_bytes
-from data.audio import AudioError, AudioInfo, audio_info
+from data.audio import AudioInfo, audio_info
 from data.config import TokenizeOptions
 from data.corpora.utterance import Corpus, Utterance, Word
+from data.decoding import AudioError
 from data.sharded_directory import Shard
 
 # Quarter hours, as long as they make no more files than this: a kill costs little on one machine, and a thousand

@@ -1,18 +1,22 @@
 """From a corpus to a token dataset: sharded, resumable, on any number of processes."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from codec.foundation import Progress, StopSignal
 from data.config import TokenizeOptions
-from data.corpora.utterance import Corpus
+from data.corpora.utterance import Corpus, Word
+from data.decoding import printable
 from data.sharded_directory import FillResult, Shard
 from data.tokenization.directory import TokenDirectory, TokenRow
 from data.tokenization.pipeline import BatchEncoder, BatchReader, EncodedBatch, Request, encode_batches
 from data.tokenization.plan import Plan, identity, make_plan, read_headers
+from data.tokenization.summary import understood
+
+_TOLERANCE = 0.1  # seconds by which a word may end after its recording: aligners round to their frames
 
 
 def tokenize_corpus(
@@ -21,6 +25,7 @@ def tokenize_corpus(
     output: str | os.PathLike[str],
     options: TokenizeOptions | None = None,
     workers: int | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> FillResult:
     """Encode a corpus with a codec into the token dataset at `output`.
 
@@ -30,6 +35,7 @@ def tokenize_corpus(
 
     workers: processes that read audio for this one. By default as many as help; on a CPU none, for the encoding
         threads read for themselves.
+    announce: is given what was understood of the corpus, some lines, before the work begins.
 
     Raises UserError when `output` holds a dataset of another codec, corpus or options.
     """
@@ -39,6 +45,8 @@ def tokenize_corpus(
     if directory.prepare():
         return directory.result()
     headers = read_headers(corpus.utterances, directory.path, directory.identity)
+    if announce is not None:
+        announce(understood(corpus, headers))
     plan = make_plan(corpus, headers, encoder.info, options)
     reader = BatchReader(corpus.utterances, plan, encoder.info.sampling_rate, options.gain)
     work = _Work(encoder, reader, corpus, plan, directory, workers)
@@ -103,6 +111,10 @@ class _Draft:
         for row, samples, stream in zip(batch.rows, batch.lengths, encoded.streams, strict=True):
             utterance = self._corpus.utterances[self._plan.utterance[row]]
             variant = self._plan.variants[self._plan.variant[row]]
+            words = variant.words(utterance.words, self._rate)
+            if late := _beyond(words, samples / self._rate):
+                self._failures[row] = f"{printable(str(utterance.path))}: {late}"
+                continue
             self._rows[row] = TokenRow(
                 id=self._id(row),
                 codes=stream,
@@ -110,7 +122,7 @@ class _Draft:
                 text=utterance.text,
                 speaker=utterance.speaker,
                 language=utterance.language,
-                words=variant.words(utterance.words, self._rate),
+                words=words,
             )
 
     def rows(self) -> list[TokenRow]:
@@ -122,3 +134,11 @@ class _Draft:
     def _id(self, row: int) -> str:
         variant = self._plan.variants[self._plan.variant[row]]
         return self._corpus.utterances[self._plan.utterance[row]].id + variant.suffix
+
+
+def _beyond(words: Sequence[Word] | None, seconds: float) -> str | None:
+    """What is wrong with words that end after their recording; None if none does."""
+    for word, _, end in words or ():
+        if end is not None and end > seconds + _TOLERANCE:
+            return f"the word {word!r} ends at {end:.2f} s, the recording at {seconds:.2f} s"
+    return None

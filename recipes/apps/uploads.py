@@ -10,7 +10,7 @@ from torch import Tensor
 
 from codec.foundation import UserError
 from data import AudioError, read_blocks
-from data.audio import AudioSource
+from data.decoding import AudioSource
 from recipes.apps.config import DemoLimits
 
 _BLOCK_SECONDS = 5.0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from codec.foundation import UserError, duration, rank
-from data.config import CorpusFormat
+from data.config import CorpusFormat, CorpusOptions
 from slm.documents.config import DocumentConfig
 
 _DOCUMENTS = DocumentConfig()
@@ -34,6 +34,13 @@ def tokenize(
     max_failures: float = 0.01,
     source: str | None = None,
     licence: str | None = None,
+    text_column: str | None = None,
+    audio_column: str | None = None,
+    id_column: str | None = None,
+    speaker_column: str | None = None,
+    split_column: str | None = None,
+    encoding: str = "utf-8",
+    channel: int | None = None,
     device: str = "auto",
 ) -> int:
     """Encode a corpus into a token dataset: Parquet shards that any reader opens.
@@ -63,27 +70,44 @@ def tokenize(
         max_failures: the share of recordings that may be broken; above it the exit status is 1.
         source: where the recordings come from, for the dataset's card.
         licence: of the recordings, as Hugging Face spells it ("cc0-1.0"), for the dataset's card.
+        text_column: where a table keeps the text, if not under a usual name.
+        audio_column: where it keeps the recording; where it has several.
+        id_column: where it keeps the ids.
+        speaker_column: where it keeps the speakers.
+        split_column: where it keeps the split of each row.
+        encoding: of the corpus's text files.
+        channel: which channel of recordings with several, from 0; by default they are averaged.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
     from data import TokenizeOptions, open_corpus, tokenize_corpus, with_alignment
+    from data.tokenization import left_out, lost_texts
     from recipes.loading import load_codec_on
 
     _check(max_failures, workers)
     options = TokenizeOptions(
         shards, tuple(speeds), shifts, batch_seconds, long_seconds, precision, gain, source, licence
     )
-    utterances = open_corpus(corpus, format, speaker, language)
+    columns = CorpusOptions(
+        text_column, audio_column, id_column, speaker_column, split_column, encoding, channel
+    )
+    utterances = open_corpus(corpus, format, speaker, language, columns)
     if alignment is not None:
         utterances = with_alignment(utterances, alignment)
     model = load_codec_on(codec, device, max_quantizers)
-    result = tokenize_corpus(model, utterances, output, options, workers)
+    first = rank() == 0
+    if first and (warning := lost_texts(utterances)):
+        print(f"codec-slm: WARNING: {warning}", file=sys.stderr)
+    result = tokenize_corpus(model, utterances, output, options, workers, print if first else None)
 
     def summary(made: dict[str, Any]) -> str:
         splits = ", ".join(f"{counts['rows']:,} {name}" for name, counts in made["splits"].items())
         failed = f", {made['failures']:,} failed" if made["failures"] else ""
         return f"{made['rows']:,} rows ({splits}), {duration(made['seconds'])} of audio{failed}"
 
-    return _status(result, output, max_failures, summary, "recordings failed")
+    status = _status(result, output, max_failures, summary, "recordings failed")
+    if first and result.whole and (told := left_out(utterances, Path(output, "failures.jsonl"))):
+        print(told)
+    return status
 
 
 def align(
@@ -97,6 +121,11 @@ def align(
     shards: int | None = None,
     workers: int | None = None,
     max_failures: float = 0.1,
+    text_column: str | None = None,
+    audio_column: str | None = None,
+    id_column: str | None = None,
+    encoding: str = "utf-8",
+    channel: int | None = None,
     device: str = "auto",
 ) -> int:
     """Find when each word of a corpus's transcripts is spoken, for `codec-slm tokenize --alignment OUTPUT`.
@@ -116,6 +145,11 @@ def align(
         shards: files of word times; by default one for 512 utterances, up to 1,024.
         workers: processes that align (of a CTC model: threads that read audio); by default one a core.
         max_failures: the share of utterances that may have no words; above it the exit status is 1.
+        text_column: where a table keeps the text, as for tokenize.
+        audio_column: where it keeps the recording.
+        id_column: where it keeps the ids.
+        encoding: of the corpus's text files.
+        channel: which channel of recordings with several, from 0; by default they are averaged.
         device: "cpu", "cuda", "cuda:1" for a CTC model; "auto" takes a GPU if there is one.
     """
     from data import align_corpus, open_corpus
@@ -141,7 +175,8 @@ def align(
         except UserError as error:
             print(f"words that the dictionary lacks will not be placed ({error})")
             chosen = PocketSphinxAligner()
-    utterances = open_corpus(corpus, format, language=language)
+    columns = CorpusOptions(text_column, audio_column, id_column, encoding=encoding, channel=channel)
+    utterances = open_corpus(corpus, format, language=language, options=columns)
     result = align_corpus(utterances, chosen, output, workers, shards)
 
     def summary(made: dict[str, Any]) -> str:
@@ -227,6 +262,9 @@ def train_tokenizer(
     kind: Literal["char", "bpe", "unigram"] = "char",
     vocab_size: int | None = None,
     format: CorpusFormat = "auto",
+    text_column: str | None = None,
+    split_column: str | None = None,
+    encoding: str = "utf-8",
 ) -> None:
     """Train a SentencePiece model, which gives text back exactly, on a corpus's training texts.
 
@@ -236,18 +274,23 @@ def train_tokenizer(
         kind: "char" for small corpora; "bpe" or "unigram" pieces for large ones.
         vocab_size: pieces in all, 257 of them bytes and <unk>; a char model takes all characters unless it is given.
         format: what kind of corpus it is; "auto" looks.
+        text_column: where a table keeps the text, if not under a usual name.
+        split_column: where it keeps the split of each row.
+        encoding: of the corpus's text files, or of the .txt file.
     """
     from data import TokenDataset, open_corpus, train_text_tokenizer
+    from data.corpora.reading import Reading
 
+    columns = CorpusOptions(text_column, split_column=split_column, encoding=encoding)
     path = Path(corpus)
     texts: list[str | None]
     if path.suffix == ".txt" and path.is_file():
-        texts = [*path.read_text(encoding="utf-8").split("\n")]
+        texts = [line.rstrip("\r\n") for _, line in Reading(options=columns).lines(path)]
     elif (path / "metadata.json").is_file():
         dataset = TokenDataset.open(path)
         texts = [dataset.text(row) for row in range(len(dataset))]
     else:
-        texts = [utterance.text for utterance in open_corpus(corpus, format).split("train")]
+        texts = [utterance.text for utterance in open_corpus(corpus, format, options=columns).split("train")]
     spoken = [text for text in texts if text]
     if not spoken:
         raise UserError(f"{corpus}: has no texts in its training split")

@@ -11,7 +11,8 @@ import soundfile
 import torch
 
 from codec.foundation import UserError
-from data.audio import AudioError, audio_info, read_audio, read_blocks, read_segment, write_audio
+from data.audio import audio_info, read_audio, read_blocks, read_segment, write_audio
+from data.decoding import AudioError
 
 
 def tone(samples: int, rate: int = 24000, channels: int = 1) -> np.ndarray:
@@ -66,7 +67,7 @@ def test_blocks_are_the_whole(
     soundfile.write(tmp_path / name, tone(2 * rate + 123, rate, 2), rate)
     whole = read_audio(tmp_path / name, 24000, speed)
     assert len(whole) == audio_info(tmp_path / name).samples(24000, speed)
-    monkeypatch.setattr("data.audio._VALUES_PER_READ", 10_000)  # a file is read in many parts
+    monkeypatch.setattr("data.decoding._VALUES_PER_READ", 10_000)  # a file is read in many parts
     for seconds in (0.01, 0.37, 1.0, 60.0):
         blocks = list(read_blocks(tmp_path / name, 24000, seconds, speed))
         size = round(seconds * 24000)

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from codec.foundation import UserError
-from data import Utterance, Word, open_corpus, read_audio
+from data import AudioError, Utterance, Word, audio_info, open_corpus, read_audio
+from data.decoding import BadRow
 from tests.data.conftest import write_ljspeech
 
 SAMPLES = np.arange(2400, dtype=np.int16)
@@ -46,9 +47,13 @@ def test_ljspeech_without_splits_and_normalised_text(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("c\n")
     with pytest.raises(UserError, match=r"train\.txt: the id 'c' is not in metadata\.csv"):
         open_corpus(tmp_path)
+    (tmp_path / "train.txt").write_text("a\n")
+    (tmp_path / "dev.txt").unlink()
     (tmp_path / "metadata.csv").write_text("a|x\na|y\n")
-    with pytest.raises(UserError, match="line 2: the id 'a' was there already"):
-        open_corpus(tmp_path)
+    corpus = open_corpus(tmp_path)
+    assert [(u.id, u.text) for u in corpus.utterances] == [("a", "x"), ("a", None)]
+    with pytest.raises(AudioError, match="line 2: the id 'a' was there already"):
+        audio_info(corpus.utterances[1].path)
 
 
 def test_librispeech_and_libritts(tmp_path: Path) -> None:
@@ -82,8 +87,10 @@ def test_folder(tmp_path: Path) -> None:
         ("b/x.y", None, "train"),
     ]
     write_wav(tmp_path / "a.wav")
-    with pytest.raises(UserError, match=r"two utterances have the id 'a' .*a\.flac.*a\.wav"):
-        open_corpus(tmp_path)
+    corpus = open_corpus(tmp_path)
+    assert [(u.id, u.text) for u in corpus.utterances[:2]] == [("a", "beside it"), ("a", None)]
+    with pytest.raises(AudioError, match=r"two utterances have the id 'a' .*a\.flac.*a\.wav"):
+        audio_info(corpus.utterances[1].path)
 
 
 def test_manifests_say_the_same_in_jsonl_and_csv(tmp_path: Path) -> None:
@@ -137,7 +144,13 @@ def test_manifests_say_the_same_in_jsonl_and_csv(tmp_path: Path) -> None:
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: str, words: str) -> None:
     (tmp_path / "m.jsonl").write_text('{"audio": "b.wav"}\n' + line + "\n")
-    with pytest.raises(UserError, match=words):
+    corpus = open_corpus(tmp_path / "m.jsonl")
+    (wrong,) = [u for u in corpus.utterances if isinstance(u.path, BadRow)]
+    assert len(corpus.utterances) == 2
+    with pytest.raises(AudioError, match=words):
+        audio_info(wrong.path)
+    (tmp_path / "m.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match="none of 1 rows can be used; the first: .*line 1"):
         open_corpus(tmp_path / "m.jsonl")
 
 
