@@ -19,7 +19,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from codec.foundation import UserError
 from data.corpora.reading import AUDIO_COLUMNS, NOT_FOR_TRAINING, Reading, bad_utterance
@@ -64,7 +64,9 @@ def manifests_in(root: Path, reading: Reading) -> list[tuple[Path, str | None, s
         if len(tables) > _MOST_TABLES:  # a file an utterance
             tables = [entry for entry in tables if _split_in(entry.name)]
         listing = [entry for entry in tables if _lists_audio(entry, reading)]
-        named = [(file, split, "") for file in listing if (split := _split_in(file.name)) is not None]
+        named: list[tuple[Path, str | None, str]] = [
+            (file, split, "") for file in listing if (split := _split_in(file.name)) is not None
+        ]
         if named:
             return named
         found: list[tuple[Path, str | None, str]] = [
@@ -241,7 +243,7 @@ def _table(path: Path, reading: Reading, first: bool) -> Iterator[tuple[int, Map
     tabs = manifest_suffix(path) == ".tsv"
     delimiter = "\t" if tabs else max(",;\t|", key=header_line.count)
     header = next(csv.reader([header_line], delimiter=delimiter), [])
-    quoting = csv.QUOTE_MINIMAL
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
     if tabs and not first and (set(header) >= _COMMON_VOICE or not _is_quoted(path, reading, len(header))):
         quoting = csv.QUOTE_NONE
     text = (line for _, line in reading.lines(path, "", errors))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from codec.foundation import UserError
 from data.config import CorpusOptions
 from data.corpora.utterance import Noticed, Utterance, Word, split_name
-from data.decoding import AudioError, AudioPart, AudioSource, BadRow, printable
+from data.decoding import AudioError, AudioObject, AudioPart, BadRow, printable
 
 AUDIO_COLUMNS = (
     "audio", "path", "audio_filepath", "file_name", "audio_file", "audio_path", "filename", "file", "wav",
@@ -94,7 +94,7 @@ class Reading(Noticed):
     def utterance(
         self,
         row: Mapping[str, Any],
-        audio: AudioSource | None,
+        audio: str | AudioObject | None,
         fallback_id: str,
         split: str | None,
         place: str,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from codec.foundation import UserError
 from data.decoding import AudioPart, AudioSource, BadRow, printable
@@ -99,19 +99,20 @@ class Corpus:
 
     def identity(self) -> dict[str, str | int]:
         """What names this corpus in the metadata of datasets that are made from it."""
-        return {
+        about: dict[str, str | int] = {
             "name": self.name,
             "format": self.format,
             "utterances": len(self.utterances),
             "hash": self.content_hash(),
-        } | ({"audio_column": self.audio_column} if self.audio_column else {})
+        }
+        return about | ({"audio_column": self.audio_column} if self.audio_column else {})
 
     def content_hash(self) -> str:
         """16 hex digits over what the corpus lists, without the audio and the place of the corpus."""
         digest = hashlib.sha256()
         for u in self.utterances:
             words = [list(word) for word in u.words] if u.words is not None else None
-            line = [u.id, u.text, u.speaker, u.language, u.split, words]
+            line: list[Any] = [u.id, u.text, u.speaker, u.language, u.split, words]
             if u.prompt is not None:
                 line.append(u.prompt.text)
             if isinstance(u.path, AudioPart):
