@@ -450,10 +450,10 @@ def test_a_few_seconds_are_learnt_by_heart(tmp_path: Path) -> None:
         data, segments=lambda seconds: TwoSegments(), validation=[ValidationSet("heart", waveforms)]
     )
     codes = dataclasses.replace(
-        CODES, steps=40, segment_seconds=0.5, optimizer=OptimizerConfig(5e-3, betas=(0.8, 0.98))
+        CODES, steps=60, segment_seconds=0.5, optimizer=OptimizerConfig(5e-3, betas=(0.8, 0.98))
     )
     vocoder = dataclasses.replace(
-        VOCODER, steps=30, segment_seconds=0.5, optimizer=OptimizerConfig(2e-3, betas=(0.8, 0.98))
+        VOCODER, steps=40, segment_seconds=0.5, optimizer=OptimizerConfig(2e-3, betas=(0.8, 0.98))
     )
     train_codec(run_config(tmp_path / "run", codes, vocoder, evaluate_every=20), data)
     log = log_of(tmp_path / "run")
