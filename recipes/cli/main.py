@@ -64,8 +64,8 @@ COMMANDS = {
     "speak": Command("recipes.cli.speak:speak_command", "text to speech"),
     "continue": Command("recipes.cli.speak:continue_command", "speech to more speech"),
     "transcribe": Command("recipes.cli.speak:transcribe_command", "speech to text"),
-    "demo": Command("recipes.cli.speak:demo_command", "a web page to try codec and model on"),
-    "serve": Command("recipes.cli.speak:serve_command", "an HTTP service: encode, decode, speak"),
+    "demo": Command("recipes.cli.apps:demo_command", "a web page to try codec and model on"),
+    "serve": Command("recipes.cli.apps:serve_command", "an HTTP service: encode, decode, speak"),
     "evaluate-codec": Command("recipes.cli.evaluate:evaluate_codec", "how well a codec keeps speech"),
     "evaluate-slm": Command("recipes.cli.evaluate:evaluate_slm", "how well a speech language model speaks"),
     "study": Command(

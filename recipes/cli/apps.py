@@ -1,0 +1,75 @@
+"""Commands that run until they are stopped: demo, serve."""
+
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from codec.foundation import UserError
+from recipes.apps.config import DemoLimits, ServiceLimits
+
+_DEMO_LIMITS, _SERVICE_LIMITS = DemoLimits(), ServiceLimits()
+
+
+def demo_command(
+    model: str = "slm-tiny",
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    limits: DemoLimits = _DEMO_LIMITS,
+    device: str = "auto",
+) -> None:
+    """A web page: a recording through the codec, text to speech, a recording continued. Until Ctrl-C or SIGTERM.
+
+    Args:
+        model: name of a bundled model, a directory (a training run's too), or a hub id; its codec comes with it.
+        host: address to listen on; by default this machine alone can reach it.
+        port: and its port.
+        limits: what the page takes.
+        device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
+    """
+    _check_installed("demo", ["gradio", "uvicorn"])
+    from recipes.apps.server import run_application
+    from recipes.loading import load_slm_on
+
+    with tempfile.TemporaryDirectory(prefix="codec-slm-demo-") as folder:
+        # Before gradio is imported: uploads and results lie here, nothing else is served, and all goes at the end.
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        from recipes.apps.demo.page import create_app
+
+        speaker = load_slm_on(model, device)
+        run_application(create_app, speaker, limits, host, port, patience_seconds=10)
+
+
+def serve_command(
+    model: str = "slm-tiny",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    limits: ServiceLimits = _SERVICE_LIMITS,
+    device: str = "auto",
+) -> None:
+    """Serve encode, decode and speak over HTTP, until SIGTERM or Ctrl-C; what is being answered is still finished.
+
+    Args:
+        model: name of a bundled model, a directory (a training run's too), or a hub id; its codec comes with it.
+        host: address to listen on; by default this machine alone can reach it.
+        port: and its port.
+        limits: what is refused.
+        device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
+    """
+    _check_installed("serve", ["fastapi", "uvicorn"])
+    from recipes.apps.serve.app import create_app
+    from recipes.apps.server import run_application
+    from recipes.loading import load_slm_on
+
+    run_application(create_app, load_slm_on(model, device), limits, host, port, patience_seconds=60)
+
+
+def _check_installed(command: str, packages: Sequence[str]) -> None:
+    """Raises UserError that names the first of these packages which is missing, and where it comes from."""
+    for package in packages:
+        # None in sys.modules is what Python itself takes for "cannot be imported"
+        there = sys.modules[package] if package in sys.modules else importlib.util.find_spec(package)
+        if there is None:
+            raise UserError(f"{command} needs {package}: pip install 'codec-slm[demo]'")
