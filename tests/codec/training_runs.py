@@ -181,12 +181,12 @@ def terminate_after(step: int, config: CodecTrainingConfig, output: Path) -> int
     return process.exitcode
 
 
-def train_on(processes: int, config: CodecTrainingConfig, dtype: torch.dtype = torch.float64) -> None:
-    """Train on several processes with gloo, or on one, all arithmetic in `dtype`."""
+def train_on(processes: int, config: CodecTrainingConfig, validation: bool = False) -> None:
+    """Train on several processes with gloo, or on one, in float64."""
 
     def work() -> TrainingResult:
-        torch.set_default_dtype(dtype)
-        return train_codec(config, speech_data())
+        torch.set_default_dtype(torch.float64)
+        return train_codec(config, speech_data(validation))
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
