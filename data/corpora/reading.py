@@ -94,7 +94,7 @@ class Reading(Noticed):
     def utterance(
         self,
         row: Mapping[str, Any],
-        audio: str | AudioObject | None,
+        audio: str | AudioObject | AudioPart | None,
         fallback_id: str,
         split: str | None,
         place: str,
