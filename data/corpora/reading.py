@@ -94,7 +94,7 @@ class Reading(Noticed):
     def utterance(
         self,
         row: Mapping[str, Any],
-        audio: str | AudioObject | AudioPart | None,
+        audio: str | AudioObject | None,
         fallback_id: str,
         split: str | None,
         place: str,
@@ -126,11 +126,12 @@ class Reading(Noticed):
                 )
             if known is None:
                 raise ValueError(f"unknown split {named!r}: expected train, validation or test")
+            source: str | AudioObject | AudioPart = audio
             start, seconds = self._stretch(row)
             if seconds is not None:
-                audio = AudioPart(audio, start, seconds, channel)
+                source = AudioPart(audio, start, seconds, channel)
             elif channel is not None:
-                audio = AudioPart(audio, channel=channel)
+                source = AudioPart(audio, channel=channel)
             if seconds is not None and not is_numbered:
                 identity = f"{fallback_id}_{start:.3f}_{start + seconds:.3f}"
             identity = _plain("id", self.choose("id", row, ids)) or identity
@@ -145,7 +146,7 @@ class Reading(Noticed):
                 self.used.setdefault("words", {})["words"] = None
             return Utterance(
                 id=identity,
-                path=audio,
+                path=source,
                 text=_plain("text", self.choose("text", row, texts)),
                 speaker=_plain("speaker", self.choose("speaker", row, SPEAKER_COLUMNS)),
                 language=_plain("language", self.choose("language", row, LANGUAGE_COLUMNS)),
