@@ -7,6 +7,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from codec.foundation import Schedule, UserError, has_bfloat16, save_training_st
 from codec.loading import load_trained
 from codec.losses.config import DiscriminatorWeights, LossWeights
 from codec.presets import PARTS
-from codec.training import checkpoint
+from codec.training import checkpoint, loop
 from codec.training.batches import STAGE_STRIDE
 from codec.training.config import CodecTrainingConfig, OptimizerConfig, Stage
 from codec.training.loop import train_codec
@@ -176,8 +177,10 @@ def test_another_config_or_other_data_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("preset", "steps"), [(TINY[0], (4, 3)), (TINY[1], (3, 2))])
 def test_processes_and_accumulation_do_not_change_the_losses(
-    preset: str, steps: tuple[int, int], tmp_path: Path
+    preset: str, steps: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # two batches, so that the second process has one
+    monkeypatch.setattr(loop, "validate", partial(validate, batch_seconds=1.0))
     stages = [
         dataclasses.replace(CODES, steps=steps[0]),
         # no part of the codebook learns: what DDP would wait for in vain
