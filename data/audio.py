@@ -5,6 +5,7 @@ clipped), channels are averaged. An AudioError says why a source cannot be used:
 samples, a file that ends before its header says so, NaN or infinities.
 """
 
+import io
 import math
 import os
 import uuid
@@ -22,6 +23,7 @@ from torchaudio.transforms import Resample
 
 from codec.foundation import UserError
 from data.decoding import AudioSource, Recording, sndfile_reason
+from data.recordings import SOFTWARE
 
 # torchaudio's defaults: a Hann-windowed sinc, 6 zero crossings a side, cut off at 99 % of the lower Nyquist rate.
 _ZERO_CROSSINGS = 6
@@ -119,22 +121,57 @@ def write_audio(
     """Write a mono waveform: (samples,), perhaps with leading dimensions of 1, or blocks of (samples,) one by one.
 
     The name says the format; WAV and FLAC have 16 bits. Samples outside [-1, 1] are clipped. The file appears whole
-    or not at all. Raises UserError for a name of no known format.
+    or not at all. It bears the name of this project as the software that made it. Raises UserError for a name of no
+    known format, OSError where the file cannot be written.
     """
     path = Path(path)
     blocks = [torch.as_tensor(waveform)] if isinstance(waveform, Tensor | np.ndarray) else waveform
-    temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
+    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
-        with soundfile.SoundFile(temporary, "w", sampling_rate, channels=1) as file:
-            for block in blocks:
-                samples = block.detach().to("cpu", torch.float32).reshape(-1)
-                file.write(samples.clamp(-1.0, 1.0).numpy())
+        with _Output(temporary, path) as output:
+            with soundfile.SoundFile(output, "w", sampling_rate, channels=1) as file:
+                if file.format == "MP3":
+                    file.comment = SOFTWARE  # has no field for the software
+                else:
+                    file.software = SOFTWARE
+                for block in blocks:
+                    samples = block.detach().to("cpu", torch.float32).reshape(-1)
+                    file.write(samples.clamp(-1.0, 1.0).numpy())
+                    output.check()
+            output.check()
         os.replace(temporary, path)
-    except (soundfile.SoundFileError, TypeError, ValueError) as error:
-        where = "" if path.parent.is_dir() else f"no directory {path.parent}"
-        raise UserError(f"{path}: cannot be written as audio ({where or sndfile_reason(error)})") from None
+    except (soundfile.SoundFileError, TypeError, ValueError, AssertionError) as error:
+        output.check()
+        raise UserError(f"{path}: cannot be written as audio ({sndfile_reason(error)})") from None
+    except OSError as error:
+        if not path.parent.is_dir():
+            raise UserError(f"{path}: cannot be written as audio (no directory {path.parent})") from None
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class _Output(io.FileIO):
+    """A file that remembers why it could not be written: libsndfile does not say."""
+
+    def __init__(self, path: Path, name: Path) -> None:
+        super().__init__(path, "w+")
+        self._final_name = name
+        self._trouble: OSError | None = None
+
+    def write(self, content) -> int:  # type: ignore[no-untyped-def]
+        left = memoryview(content)
+        try:
+            while len(left):  # a full disk takes a part first
+                left = left[super().write(left) :]
+        except OSError as error:
+            self._trouble = self._trouble or OSError(error.errno, error.strerror, str(self._final_name))
+        return len(content) - len(left)
+
+    def check(self) -> None:
+        """Raise what has gone wrong."""
+        if self._trouble is not None:
+            raise self._trouble
 
 
 def _rates(file_rate: int, sampling_rate: int, speed: float) -> tuple[int, int]:

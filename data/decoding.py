@@ -35,15 +35,6 @@ _UNKNOWN_FRAMES = 2**62
 _CANCELLED = 1e-4
 _TOLERANCE = 0.1  # seconds by which the times of a part may be off
 
-AUDIO_EXTENSIONS = frozenset(
-    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aiff", ".aif"}
-    | {".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".sph", ".nist", ".voc"}
-)
-# What only ffmpeg reads.
-FFMPEG_EXTENSIONS = frozenset(
-    {".m4a", ".m4b", ".mp4", ".aac", ".webm", ".mka", ".mkv"}
-    | {".wma", ".amr", ".3gp", ".ac3", ".ape", ".wv", ".tta", ".spx"}
-)
 _FFMPEG_MAGIC = (
     b"\x1aE\xdf\xa3", b"\x30\x26\xb2\x75", b"#!AMR", b"\xff\xf1", b"\xff\xf9", b"MAC ", b"wvpk", b"TTA1", b"\x0bw",
     b"OggS", b"caff",
@@ -276,7 +267,9 @@ def _opened(source: "str | os.PathLike[str] | AudioObject", name: str) -> list[_
     if isinstance(source, str | os.PathLike):
         _check_path(source, name)
     try:
-        file = SequentialSoundFile(str(source) if isinstance(source, str | os.PathLike) else _raw(source))
+        file = SequentialSoundFile(
+            os.fsencode(source) if isinstance(source, str | os.PathLike) else _raw(source)
+        )
     except (soundfile.SoundFileError, OSError, TypeError) as error:
         file = _by_ffmpeg(source, name, sndfile_reason(error))
     frames = file.frames if 0 <= file.frames < _UNKNOWN_FRAMES else None

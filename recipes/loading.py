@@ -1,8 +1,10 @@
 """What several commands do: choose a device, load what runs on it, find audio files, write decoded ones."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -13,7 +15,11 @@ from codec import Codec, CodecInfo, load_codec
 from codec.foundation import UserError, local_rank
 from data import TokenDataset, write_audio
 from data.corpora.folder import audio_files
+from data.decoding import printable
+from data.recordings import refuse_recording
 from data.tokenization import to_codes
+
+_LONGEST_STEM = 251  # bytes of a name without .wav
 
 
 def resolve_device(name: str) -> str:
@@ -63,9 +69,10 @@ def find_audio(paths: list[str]) -> dict[str, Path]:
         if not files:
             raise UserError(f"{path}: no audio files in it")
         found += files
-    stems = [path.stem for path in found]
+    stems = Counter(path.stem for path in found)
     named = {
-        path.stem if stems.count(path.stem) == 1 else path.with_suffix("").as_posix(): path for path in found
+        printable(path.stem if stems[path.stem] == 1 else path.with_suffix("").as_posix()): path
+        for path in found
     }
     if len(named) < len(found):
         raise UserError("two inputs differ in their extension alone, or one is given twice: give each once")
@@ -73,15 +80,23 @@ def find_audio(paths: list[str]) -> dict[str, Path]:
 
 
 def wav_path(directory: Path, identity: str) -> Path:
-    """A WAV file for an id, its folder made. Slashes in the id make folders, and none leads out of the directory."""
+    """A WAV file for an id, its folder made. Slashes in the id make folders, and none leads out of the directory.
+
+    A name too long for a file is cut. Raises UserError when there is a recording that is not ours.
+    """
     parts = [part for part in Path(identity).parts if part not in ("/", "..")]
-    path = directory.joinpath(*parts[:-1], f"{parts[-1] if parts else 'row'}.wav")
+    name = parts[-1] if parts else "row"
+    if len(name.encode()) > _LONGEST_STEM:
+        name = name.encode()[: _LONGEST_STEM - 9].decode("utf-8", "ignore") + f"-{crc32(name.encode()):08x}"
+    path = directory.joinpath(*parts[:-1], f"{name}.wav")
+    refuse_recording(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def decode_row(model: Any, dataset: TokenDataset, row: int, path: Path) -> None:
     """Decode a row in bounded memory, and cut it to the length of what was encoded."""
+    refuse_recording(path)
     info = dataset.info
     blocks = model.decode_blocks(to_codes(dataset.codes(row), info.num_quantizers))
     samples = round(dataset.seconds(row) * info.sampling_rate)
@@ -92,6 +107,7 @@ def decode_streams(
     model: Any, streams: list[np.ndarray], info: CodecInfo, path: Path, pause_seconds: float
 ) -> None:
     """Write streams of codes, each decoded by itself, with silence between them."""
+    refuse_recording(path)
     rate, count = info.sampling_rate, info.num_quantizers
 
     def blocks() -> Iterator[Tensor]:

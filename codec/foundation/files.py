@@ -21,6 +21,8 @@ from typing import Any
 # `.NAME.<hex>.new` is being written, `.NAME.<hex>.old` is being thrown away.
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{32}\.(?P<kind>new|old)")
 
+_LONGEST_NAME = 255  # bytes, on nearly all file systems
+
 _AT_FDCWD = -100  # linux/fcntl.h: paths are relative to the working directory
 _RENAME_EXCHANGE = 2  # linux/fs.h
 
@@ -119,7 +121,10 @@ _DOOMED = ".removed"
 
 
 def _temporary_sibling(path: Path, kind: str) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.{kind}")
+    name = path.name
+    while len(os.fsencode(name)) > _LONGEST_NAME - 40:  # the dots, 32 hex digits, the kind
+        name = name[:-1]
+    return path.with_name(f".{name}.{uuid.uuid4().hex}.{kind}")
 
 
 def _move_onto(source: Path, target: Path) -> None:

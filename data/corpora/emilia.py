@@ -22,7 +22,8 @@ from typing import Any, BinaryIO
 from codec.foundation import UserError
 from data.corpora.reading import Reading, bad_utterance
 from data.corpora.utterance import Utterance
-from data.decoding import AUDIO_EXTENSIONS, AudioError, AudioSource, ByteRange
+from data.decoding import AudioError, AudioSource, ByteRange
+from data.recordings import AUDIO_EXTENSIONS
 
 _BATCH = re.compile(r"[A-Z]{2}_B\d+")  # EN_B00000
 _SHARD = re.compile(r"[A-Z]{2}[-_]B\d+")  # EN-B000000

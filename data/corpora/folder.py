@@ -6,7 +6,8 @@ from pathlib import Path
 
 from data.corpora.reading import Reading, bad_utterance, is_text_file
 from data.corpora.utterance import Utterance, split_name
-from data.decoding import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS, AudioError, ffmpeg_program, printable
+from data.decoding import AudioError, ffmpeg_program, printable
+from data.recordings import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
 
 _TRANSCRIPTS = (".txt", ".lab")
 

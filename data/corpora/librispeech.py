@@ -10,7 +10,7 @@ from pathlib import Path
 from codec.foundation import UserError
 from data.corpora.reading import Reading
 from data.corpora.utterance import Utterance, split_name
-from data.decoding import AUDIO_EXTENSIONS
+from data.recordings import AUDIO_EXTENSIONS
 
 _UNPACKED = ("LibriSpeech", "LibriTTS", "LibriTTS_R")
 _TEXTS = (".original.txt", ".normalized.txt")  # the better last

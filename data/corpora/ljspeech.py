@@ -12,7 +12,7 @@ from pathlib import Path
 from codec.foundation import UserError
 from data.corpora.reading import Reading, bad_utterance
 from data.corpora.utterance import Utterance, split_name
-from data.decoding import AUDIO_EXTENSIONS
+from data.recordings import AUDIO_EXTENSIONS
 
 _PUBLISHED = re.compile(r"LJ(?P<chapter>\d{3})-\d{4}")
 _HELD_OUT = {"049": "validation", "050": "test"}

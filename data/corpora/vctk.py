@@ -13,7 +13,8 @@ from pathlib import Path
 from codec.foundation import UserError
 from data.corpora.reading import Reading, bad_utterance
 from data.corpora.utterance import Utterance
-from data.decoding import AUDIO_EXTENSIONS, AudioError
+from data.decoding import AudioError
+from data.recordings import AUDIO_EXTENSIONS
 
 _RECORDINGS = ("wav48_silence_trimmed", "wav48")  # the better first, where both are
 _SPEAKER = re.compile(r"[ps]\d+")  # p225 ... p376, s5

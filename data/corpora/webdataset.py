@@ -18,7 +18,8 @@ from codec.foundation import UserError
 from data.corpora.emilia import ArchivedAudio, archived_files
 from data.corpora.reading import TEXT_COLUMNS, Reading, bad_utterance
 from data.corpora.utterance import SPLIT_WORDS, Utterance, split_name
-from data.decoding import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS, printable
+from data.decoding import printable
+from data.recordings import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
 
 _TEXTS = (".txt", ".json", ".cls", ".lab")
 

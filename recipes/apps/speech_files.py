@@ -13,6 +13,7 @@ from torch import Tensor
 from codec.foundation import Progress, UserError, write_text
 from codec.streaming_codec import ChunkedDecoder, stream_decoder
 from data import read_audio, write_audio
+from data.recordings import refuse_recording
 from recipes.apps.wav_stream import pcm16, wav_bytes, wav_header
 from slm import (
     Prompt,
@@ -115,6 +116,7 @@ def speak_rows(
         output.mkdir(parents=True, exist_ok=True)
         for row, result in zip(rows, results, strict=True):
             name = f"{row['id']}.wav"
+            refuse_recording(output / name)
             write_audio(output / name, result.audio, result.sampling_rate)
             spans = [{"text": span.text, "start": span.start, "end": span.end} for span in result.spans]
             lines.append(

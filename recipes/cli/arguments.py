@@ -23,6 +23,7 @@ import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from codec.foundation import UserError
+from recipes.cli.outputs import check_output
 
 # The string below a dataclass's field is its help.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -46,9 +47,12 @@ def call_with_arguments(function: Callable[..., Any], arguments: Sequence[str], 
     parameters = inspect.signature(function).parameters
     config_type = _config_type(function)
     if config_type is None:
-        return function(**{name: values[name] for name in parameters})
+        given = {name: values[name] for name in parameters}
+        check_output(given)
+        return function(**given)
     fields = {field.name: values[field.name] for field in dataclasses.fields(config_type) if field.init}
     others = {name: values[name] for name in parameters if name != _CONFIG}
+    check_output(fields | others)
     return function(**{_CONFIG: config_type(**fields)}, **others)
 
 

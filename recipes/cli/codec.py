@@ -70,12 +70,12 @@ def reconstruct(audio: list[str], output: str, codec: str = "hh-codec-tiny", dev
 
     files = find_audio(audio)
     model = load_codec_on(codec, device)
+    targets = {wav_path(Path(output), identity): path for identity, path in files.items()}
     encoder = BatchEncoder(model)
     info = encoder.info
     bits = sum(log2(size) for size in info.codebook_sizes)  # a frame
-    for identity, path in files.items():
+    for target, path in targets.items():
         codes = encoder.encode_long(read_blocks(path, info.sampling_rate, BLOCK_SECONDS))
-        target = wav_path(Path(output), identity)
         blocks = model.decode_blocks(to_codes(codes.stream, info.num_quantizers))
         write_audio(target, first_samples(blocks, codes.samples), info.sampling_rate)
         seconds, frames = codes.samples / info.sampling_rate, len(codes.stream) // info.num_quantizers

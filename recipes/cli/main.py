@@ -6,6 +6,7 @@ Only the standard library is imported here: `codec-slm --help` must not wait for
 import difflib
 import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,16 @@ _BAD_INPUT = 2
 _INTERRUPTED = 128 + 2  # what shells call a process that SIGINT ended
 _BROKEN_PIPE = 128 + 13
 # The machine's trouble, not a mistake in the code: one line tells it all.
-_MACHINE_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+_MACHINE_TROUBLE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+)
+# What libraries make of it.
+_TROUBLE_IN_WORDS = tuple(os.strerror(number) for number in _MACHINE_TROUBLE)
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done; 1: the machine's or the data's trouble; 2: bad input, said in one line; 130: interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         status = _dispatch(words)
         sys.stdout.flush()
@@ -94,15 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{_PROGRAM}: interrupted", file=sys.stderr)
         return _INTERRUPTED
-    except OSError as error:
-        if error.errno not in _MACHINE_TROUBLE:
-            raise
-        place = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{place}{error.strerror}", status=1)
     except Exception as error:
-        if not _is_user_error(error):
+        if _is_user_error(error):
+            return _complain(str(error))
+        if (trouble := _machine_trouble(error)) is None:
             raise
-        return _complain(str(error))
+        return _complain(trouble, status=1)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -152,6 +161,19 @@ def _is_user_error(error: Exception) -> bool:
     # If nobody has imported the class, this is not one.
     module = sys.modules.get("codec.foundation.errors")
     return module is not None and isinstance(error, module.UserError)
+
+
+def _machine_trouble(error: BaseException) -> str | None:
+    """The path and the cause, where the error, or one behind it, is the machine's; else None."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, OSError) and behind.errno in _MACHINE_TROUBLE:
+            place = f"{behind.filename}: " if behind.filename else ""
+            return f"{place}{behind.strerror}"
+        if any(words in str(behind) for words in _TROUBLE_IN_WORDS):
+            return str(behind).strip().split("\n")[0]
+        behind = behind.__cause__ or behind.__context__
+    return None
 
 
 def _complain(message: str, status: int = _BAD_INPUT) -> int:

@@ -1,6 +1,8 @@
 """Reading audio: what comes out is the file's samples, or one line that says why not."""
 
 import io
+import os
+import subprocess
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,10 @@ import torch
 
 from codec.foundation import UserError
 from data.audio import audio_info, read_audio, read_blocks, read_segment, write_audio
-from data.decoding import AudioError
+from data.containers import _frames
+from data.decoding import AudioError, AudioPart, ffmpeg_program
+from data.recordings import refuse_recording
+from recipes.apps.uploads import Upload
 
 
 def tone(samples: int, rate: int = 24000, channels: int = 1) -> np.ndarray:
@@ -175,3 +180,115 @@ def test_write_and_read_back(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_audio(tmp_path / "c.wav", failing(), 24000)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "b.wav"]
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 24000, 44100, 48000])
+@pytest.mark.parametrize("mode", ["VARIABLE", "AVERAGE", "CONSTANT"])
+def test_all_of_an_mp3_without_a_header(tmp_path: Path, rate: int, mode: str) -> None:
+    """Its beginning is silent: libsndfile's guess from the first frames is far off."""
+    samples = np.random.default_rng(1).normal(0, 0.1, 12 * rate).astype(np.float32)
+    samples[: 4 * rate] *= 1e-4
+    path = tmp_path / "a.mp3"
+    with soundfile.SoundFile(path, "w", rate, 1, bitrate_mode=mode, compression_level=0.5) as file:
+        file.write(samples)
+    whole = path.read_bytes()
+    with open(path, "rb") as opened:
+        second = list(_frames(opened.read()))[1]
+    assert read_audio(path, rate).shape == (12 * rate,)  # its header is right
+    path.write_bytes(whole[second.offset :])
+    read = read_audio(path, rate)
+    assert len(read) == audio_info(path).frames and 12 <= len(read) / rate < 12.2
+    torch.testing.assert_close(read_segment(path, rate, 5 * rate, 100), read[5 * rate : 5 * rate + 100])
+    path.write_bytes(whole + whole)
+    assert 24 <= len(read_audio(path, rate)) / rate < 24.5
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_all_of_a_chained_ogg(tmp_path: Path, subtype: str) -> None:
+    parts = []
+    for number in range(3):
+        soundfile.write(tmp_path / "p.ogg", tone(24000 * (number + 1)), 24000, format="OGG", subtype=subtype)
+        parts.append((tmp_path / "p.ogg").read_bytes())
+    (tmp_path / "a.ogg").write_bytes(b"".join(parts))
+    read = read_audio(tmp_path / "a.ogg", 24000)
+    assert len(read) == audio_info(tmp_path / "a.ogg").frames == 6 * 24000
+    torch.testing.assert_close(
+        read_segment(tmp_path / "a.ogg", 24000, 20000, 60000), read[20000:80000], rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [("a.wav", "WAV"), ("a.rf64", "RF64"), ("a.w64", "W64"), ("a.aiff", "AIFF"), ("a.au", "AU"),
+     ("a.flac", "FLAC"), ("a.ogg", "OGG"), ("a.caf", "CAF")],
+)  # fmt: skip
+def test_a_file_that_was_cut_off_is_named(tmp_path: Path, name: str, format: str) -> None:
+    path = tmp_path / name
+    soundfile.write(path, tone(240000), 24000, format=format)
+    assert len(read_audio(path, 24000)) == 240000
+    whole = path.read_bytes()
+    for share in (0.3, 0.6, 0.95):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(AudioError, match=name):
+            read_audio(path, 24000)
+
+
+def test_a_wav_of_unknown_length_is_whole(tmp_path: Path) -> None:
+    """What a program writes into a pipe."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(24000), 24000)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"data") + 4
+    content[4:8] = content[at : at + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    assert len(read_audio(path, 24000)) == 24000
+
+
+def test_channels(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    left = tone(24000)
+    soundfile.write(path, np.concatenate([left, -left], axis=1), 24000, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"channels cancel out .*--channel"):
+        read_audio(path, 24000)
+    for channel, sign in ((0, 1), (1, -1)):
+        read = read_audio(AudioPart(str(path), channel=channel), 24000)
+        np.testing.assert_array_equal(read.numpy(), sign * left[:, 0])
+    with pytest.raises(AudioError, match="has 2 channels, no channel 2"):
+        read_audio(AudioPart(str(path), channel=2), 24000)
+
+
+@pytest.mark.skipif(ffmpeg_program() is None, reason="needs ffmpeg")
+@pytest.mark.parametrize("name", ["a.m4a", "a.webm", "a.aac"])
+def test_what_ffmpeg_reads(tmp_path: Path, name: str) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(48000), 24000)
+    coded = tmp_path / name
+    subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", coded], check=True)
+    for source in (str(coded), Upload(coded.read_bytes())):
+        read = read_audio(source, 24000)
+        assert abs(len(read) - 48000) < 4800 and 0.2 < float(read.abs().max()) < 0.6
+
+
+def test_what_only_ffmpeg_reads_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.decoding.ffmpeg_program", lambda: None)
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+    with pytest.raises(AudioError, match=r"a\.m4a: not audio that libsndfile reads, and ffmpeg is not inst"):
+        audio_info(tmp_path / "a.m4a")
+
+
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    for name in (b"caf\xe9.wav", b"n" * 251 + b".wav"):
+        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        write_audio(path, torch.zeros(100), 24000)
+        assert len(read_audio(path, 24000)) == 100
+    with pytest.raises(AudioError, match=r"caf\\xe8\.wav: no such file"):
+        read_audio(os.fsdecode(b"caf\xe8.wav"), 24000)
+
+
+def test_recordings_of_others_are_refused(tmp_path: Path) -> None:
+    for suffix in ("wav", "flac", "ogg", "mp3"):
+        path = tmp_path / f"a.{suffix}"
+        write_audio(path, torch.zeros(24000), 24000)
+        refuse_recording(path)
+        soundfile.write(path, np.zeros(24000), 24000)
+        with pytest.raises(UserError, match=f"a.{suffix}: is a recording, which is not overwritten"):
+            refuse_recording(path)

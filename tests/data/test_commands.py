@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 from data import TokenDataset, read_audio
+from data.audio import _Output
 from recipes.cli.main import main
 from tests.data.fake_codec import HOP, FakeCodec
 
@@ -126,3 +127,38 @@ def test_ids_stay_below_the_output(corpus_path: Path, tmp_path: Path) -> None:
     assert main(["decode", str(tmp_path / "t"), "--output", str(tmp_path / "d" / "e"), "--codec", "a"]) == 0
     written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.wav"))
     assert written == ["d/e/a/b.wav", "d/e/x.wav", "d/e/y/z.wav"]
+
+
+def test_no_input_and_no_recording_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        soundfile.write(f"{number}.wav", np.zeros(2400), 24000)
+    Path("t.txt").write_text("a line\n")
+    Path("link.txt").symlink_to("t.txt")
+    before = {path: path.read_bytes() for path in sorted(tmp_path.iterdir())}
+    for words, said in [
+        (["reconstruct", "0.wav", "1.wav", "--output", ".", "--codec", "a"], "0.wav: is a recording"),
+        (["encode", "0.wav", "--output", "2.wav", "--codec", "a"], "2.wav: is a recording"),
+        (["train-tokenizer", "t.txt", "--output", "link.txt"], "link.txt: is an input of this command"),
+        (["tokenize", ".", "--output", str(tmp_path), "--codec", "a"], "is an input of this command"),
+        (["tokenize", ".", "--output", "s3://bucket/t"], "addresses cannot be written to"),
+        (["encode", "0.wav", "--output", "x/" + 300 * "n"], "File name too long"),
+    ]:
+        assert main(words) in (1, 2)
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+    Path("x").rmdir()
+    assert {path: path.read_bytes() for path in sorted(tmp_path.iterdir())} == before
+    for _ in range(2):  # what it has made itself it makes again
+        assert main(["reconstruct", "0.wav", "--output", "made", "--codec", "a"]) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    (tmp_path / "full.wav").symlink_to("/dev/full")
+    with _Output(tmp_path / "full.wav", Path("a.wav")) as output:
+        output.write(b"x" * 10_000)
+        with pytest.raises(OSError, match=r"No space left on device: 'a\.wav'"):
+            output.check()
