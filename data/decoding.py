@@ -37,7 +37,7 @@ _TOLERANCE = 0.1  # seconds by which the times of a part may be off
 
 _FFMPEG_MAGIC = (
     b"\x1aE\xdf\xa3", b"\x30\x26\xb2\x75", b"#!AMR", b"\xff\xf1", b"\xff\xf9", b"MAC ", b"wvpk", b"TTA1", b"\x0bw",
-    b"OggS", b"caff",
+    b"OggS",
 )  # fmt: skip
 
 

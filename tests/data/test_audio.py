@@ -266,6 +266,9 @@ def test_what_ffmpeg_reads(tmp_path: Path, name: str) -> None:
     for source in (str(coded), Upload(coded.read_bytes())):
         read = read_audio(source, 24000)
         assert abs(len(read) - 48000) < 4800 and 0.2 < float(read.abs().max()) < 0.6
+    coded.write_bytes(coded.read_bytes()[:-200])
+    with pytest.raises(AudioError, match="ffmpeg cannot read all of it"):
+        read_audio(coded, 24000)
 
 
 def test_what_only_ffmpeg_reads_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
