@@ -34,6 +34,7 @@ class CodecEncoderOutput(ModelOutput):
 
     audio_codes: Tensor = ALWAYS_SET  # (batch, num_quantizers, frames) int64
     frame_mask: Tensor = ALWAYS_SET  # (batch, frames) bool, True for a row's own frames
+    voice: Tensor | None = None  # (batch, voice_dim), who speaks; None for a codec without a voice vector
 
 
 @dataclass
@@ -165,6 +166,10 @@ class CodecModel(PreTrainedModel):
         """The decoder's input while encoder and quantizer are frozen: (batch, frames, dim) quantized, no gradients."""
         return self.codes_to_latent(self.quantize(latent, frame_mask), frame_mask)
 
+    def voice_of(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Who speaks, with gradients: (batch, samples), each row's own `lengths` (batch,) -> (batch, voice_dim)."""
+        raise ValueError(f"{self.config.name} has no voice vector")
+
     def _calibrate_quantizer(self, latent: Tensor) -> None:
         """Start the quantizer from data: the latents (frames, dim) of one batch."""
 
@@ -175,7 +180,8 @@ class CodecModel(PreTrainedModel):
         """Code a batch: (batch, 1, samples), mask (batch, samples) -> codes (batch, num_quantizers, frames), mask.
 
         The mask is true (or 1) for a row's own samples, a prefix. Codes beyond a row's own frames are 0. A row longer
-        than the config's `chunk_seconds` is coded in windows, by itself.
+        than the config's `chunk_seconds` is coded in windows, by itself. A codec with a voice vector also gives each
+        row's voice.
         """
         waveform, lengths = self._rows(input_values, padding_mask)
         frame_mask = mask_from_lengths(lengths, waveform.shape[1] // self.config.hop_length)
@@ -189,9 +195,13 @@ class CodecModel(PreTrainedModel):
             codes = waveform.new_zeros(batch, self.config.num_quantizers, frames, dtype=torch.long)
             for row, own in enumerate(lengths.tolist()):
                 samples = waveform[row, : own * self.config.hop_length]
-                codes[row, :, :own] = self.encode_blocks([samples])
+                codes[row, :, :own] = self.encode_blocks([samples]).audio_codes[0]
         return CodecEncoderOutput(
-            audio_codes=codes.masked_fill(~frame_mask[:, None], 0), frame_mask=frame_mask
+            audio_codes=codes.masked_fill(~frame_mask[:, None], 0),
+            frame_mask=frame_mask,
+            voice=self.voice_of(waveform, lengths * self.config.hop_length)
+            if self.config.voice_dim
+            else None,
         )
 
     def encode_to_latent(self, input_values: Tensor, padding_mask: Tensor | None = None) -> CodecLatentOutput:
@@ -201,59 +211,90 @@ class CodecModel(PreTrainedModel):
         return CodecLatentOutput(latent=self.encoder(waveform, frame_mask), frame_mask=frame_mask)
 
     @torch.no_grad()
-    def encode_blocks(self, blocks: Iterable[Tensor]) -> Tensor:
-        """Code one recording that comes in blocks (samples,) of any size, in bounded memory -> (quantizers, frames).
+    def encode_blocks(self, blocks: Iterable[Tensor]) -> CodecEncoderOutput:
+        """Code one recording that comes in blocks (samples,) of any size, in bounded memory: a batch of one row.
 
-        The codes are those of `encode` on the whole, and do not depend on how the recording is cut into blocks.
+        The result is that of `encode` on the whole, and does not depend on how the recording is cut into blocks.
         """
         window, hop = self.config.window, self.config.hop_length
+        beginning = _Beginning(blocks, self.config.voice_samples)
+        moved = (block.to(self.device, torch.float32) for block in beginning)
         if window is None:
-            return self._encode_stream(blocks)
-        codes = [
-            self.quantize(self.encoder(self._pad_to_hop(piece.samples[None])))[
-                0, :, piece.keep_from : piece.keep_to
+            codes = self._encode_stream(moved)
+        else:
+            pieces = [
+                self.quantize(self.encoder(self._pad_to_hop(piece.samples[None])))[
+                    ..., piece.keep_from : piece.keep_to
+                ]
+                for piece in windows_over(moved, window, hop)
             ]
-            for piece in windows_over((block.to(self.device) for block in blocks), window, hop)
-        ]
-        if not codes:
-            return torch.zeros(self.config.num_quantizers, 0, dtype=torch.long, device=self.device)
-        return torch.cat(codes, dim=1)
+            nothing = torch.zeros(1, self.config.num_quantizers, 0, dtype=torch.long, device=self.device)
+            codes = torch.cat([nothing, *pieces], dim=2)
+        voice = None
+        if self.config.voice_dim:
+            voice = self.voice_of(self._pad_to_hop(beginning.samples[None]).to(self.device, torch.float32))
+        mask = torch.ones(1, codes.shape[2], dtype=torch.bool, device=codes.device)
+        return CodecEncoderOutput(audio_codes=codes, frame_mask=mask, voice=voice)
 
     def _encode_stream(self, blocks: Iterable[Tensor]) -> Tensor:
+        """Blocks (samples,) -> codes (1, quantizers, frames)."""
         state = StreamState()
         codes = []
         step = int(STREAM_SECONDS * self.config.frame_rate) * self.config.hop_length
         samples = 0
         for block in blocks:
-            for piece in block.to(self.device, torch.float32).split(step):
+            for piece in block.split(step):
                 samples += piece.numel()
                 codes.append(self.quantize(self.encoder(piece[None], None, state), None, state))
         state.final = True
         missing = torch.zeros(1, -samples % self.config.hop_length, device=self.device)
         codes.append(self.quantize(self.encoder(missing, None, state), None, state))
-        return torch.cat(codes, dim=2)[0]
+        return torch.cat(codes, dim=2)
 
     # -- codes to waveform ------------------------------------------------------------------------------------------
 
-    def decode(self, audio_codes: Tensor, frame_mask: Tensor | None = None) -> CodecDecoderOutput:
+    def decode(
+        self, audio_codes: Tensor, frame_mask: Tensor | None = None, voice: Tensor | None = None
+    ) -> CodecDecoderOutput:
         """Codes (batch, quantizers, frames), mask (batch, frames) -> audio (batch, 1, frames * hop_length).
 
         The quantizers may be the first few; audio is zero behind a row's own frames. Rows longer than the config's
-        `chunk_seconds` are decoded in windows, each row by itself; `mel` is then None.
+        `chunk_seconds` are decoded in windows, each row by itself; `mel` is then None. `voice` (batch, voice_dim) is
+        the config's default voice unless given. Raises ValueError for the voice of another codec.
         """
         window = self.config.window
         if window is not None and audio_codes.shape[-1] > window.frames:
-            return self._decode_in_windows(audio_codes, frame_mask)
-        return self.decode_latent(self.codes_to_latent(audio_codes, frame_mask), frame_mask)
+            return self._decode_in_windows(audio_codes, frame_mask, voice)
+        return self.decode_latent(self.codes_to_latent(audio_codes, frame_mask), frame_mask, None, voice)
 
     def decode_latent(
-        self, latent: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
+        self,
+        latent: Tensor,
+        frame_mask: Tensor | None = None,
+        state: StreamState | None = None,
+        voice: Tensor | None = None,
     ) -> CodecDecoderOutput:
         """Quantized latent (batch, frames, dim) -> mel and audio, in one window, or the next chunk of a stream."""
-        mel = self.decoder(latent, frame_mask, state)
+        mel = self.decode_mel(latent, frame_mask, state, voice)
         if state is not None:
             return CodecDecoderOutput(audio_values=self.vocoder(mel, None, None, state)[:, None], mel=mel)
         return CodecDecoderOutput(audio_values=self.vocode(mel, frame_mask, latent.shape[1]), mel=mel)
+
+    def decode_mel(
+        self, latent: Tensor, frame_mask: Tensor | None, state: StreamState | None, voice: Tensor | None
+    ) -> Tensor:
+        """Quantized latent (batch, frames, dim), voice (batch or 1, voice_dim) -> mel (batch, mel frames, n_mels)."""
+        dim = self.config.voice_dim
+        if voice is not None and voice.shape not in ((len(latent), dim), (1, dim)):
+            raise ValueError(
+                f"{self.config.name} has voices of {dim} numbers: got a voice of shape {tuple(voice.shape)}"
+            )
+        if not dim:
+            return self.decoder(latent, frame_mask, state)
+        if voice is None:
+            default = self.config.default_voice
+            voice = latent.new_zeros(1, dim) if default is None else latent.new_tensor(default)[None]
+        return self.decoder(latent, frame_mask, state, voice.to(latent))
 
     def vocode(self, mel: Tensor, frame_mask: Tensor | None, frames: int) -> Tensor:
         """Mel (batch, mel frames, n_mels) of `frames` codec frames -> audio (batch, 1, frames * hop_length)."""
@@ -264,37 +305,49 @@ class CodecModel(PreTrainedModel):
         return waveform[:, None]
 
     @torch.no_grad()
-    def decode_blocks(self, audio_codes: Tensor) -> Iterator[Tensor]:
-        """Decode one recording of any length in bounded memory: codes (quantizers, frames) -> blocks (samples,)."""
+    def decode_blocks(self, audio_codes: Tensor, voice: Tensor | None = None) -> Iterator[Tensor]:
+        """Decode one recording of any length in bounded memory: codes (quantizers, frames) -> blocks (samples,).
+
+        `voice` (voice_dim,) is the config's default voice unless given.
+        """
         codes = audio_codes[None].to(self.device)  # (1, quantizers, frames)
+        voice = None if voice is None else voice[None]
         window = self.config.window
         if window is not None:
-            yield from self._decode_windows(codes, window)
+            yield from self._decode_windows(codes, window, voice)
             return
         state = StreamState()
         pieces = codes.split(int(STREAM_SECONDS * self.config.frame_rate), dim=-1)
         for index, piece in enumerate(pieces):
             state.final = index == len(pieces) - 1
             latent = self.codes_to_latent(piece, None, state)
-            yield self.decode_latent(latent, None, state).audio_values[0, 0]
+            yield self.decode_latent(latent, None, state, voice).audio_values[0, 0]
 
-    def _decode_in_windows(self, audio_codes: Tensor, frame_mask: Tensor | None) -> CodecDecoderOutput:
+    def _decode_in_windows(
+        self, audio_codes: Tensor, frame_mask: Tensor | None, voice: Tensor | None
+    ) -> CodecDecoderOutput:
         batch, _, frames = audio_codes.shape
         audio = torch.zeros(batch, 1, frames * self.config.hop_length, device=audio_codes.device)
         lengths = [frames] * batch if frame_mask is None else lengths_from_mask(frame_mask).tolist()
         for row, length in enumerate(lengths):
             position = 0
-            for block in self.decode_blocks(audio_codes[row, :, :length]):
+            own = None if voice is None else voice[row % len(voice)]
+            for block in self.decode_blocks(audio_codes[row, :, :length], own):
                 audio[row, 0, position : position + block.numel()] = block
                 position += block.numel()
         return CodecDecoderOutput(audio_values=audio)
 
-    def _decode_windows(self, codes: Tensor, window: Window) -> Iterator[Tensor]:
+    def _decode_windows(self, codes: Tensor, window: Window, voice: Tensor | None) -> Iterator[Tensor]:
         """Windows with context, cross-faded over one frame where they meet."""
         hop = self.config.hop_length
         positions = torch.arange(codes.shape[-1], device=codes.device)
         decoded = (
-            (self.decode_latent(self.codes_to_latent(codes[..., piece.samples])).audio_values[0, 0], piece)
+            (
+                self.decode_latent(
+                    self.codes_to_latent(codes[..., piece.samples]), None, None, voice
+                ).audio_values[0, 0],
+                piece,
+            )
             for piece in windows_over([positions], window, 1)
         )
         yield from join_windows(decoded, hop, fade=hop)
@@ -349,6 +402,20 @@ class CodecModel(PreTrainedModel):
             lengths = padding_mask.long().sum(dim=1)
         hop = self.config.hop_length
         return self._pad_to_hop(waveform), (lengths + hop - 1) // hop
+
+
+class _Beginning:
+    """Blocks of a recording as they come; keeps the first `count` samples."""
+
+    def __init__(self, blocks: Iterable[Tensor], count: int) -> None:
+        self._blocks, self._count = blocks, count
+        self.samples = torch.zeros(0)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for block in self._blocks:
+            if missing := self._count - self.samples.numel():
+                self.samples = torch.cat([self.samples.to(block), block[:missing]])
+            yield block
 
 
 class SingleCodebookModel(CodecModel):

@@ -79,6 +79,16 @@ class CodecConfig(PreTrainedConfig):
         raise NotImplementedError
 
     @property
+    def voice_dim(self) -> int:
+        """Numbers of a voice vector; 0 for a codec without one."""
+        return 0
+
+    @property
+    def voice_samples(self) -> int:
+        """Samples from a recording's start that its voice vector is taken from, in whole frames."""
+        return 0
+
+    @property
     def frame_rate(self) -> float:
         """Frames a second."""
         return self.sampling_rate / self.hop_length
@@ -121,10 +131,14 @@ class CodecConfig(PreTrainedConfig):
 
 def _without_later_fields(encoder: dict[str, Any]) -> dict[str, Any]:
     """An encoder's fields without those that are younger than published codecs, where they change nothing."""
-    mel = encoder.get("mel")
-    if mel is None or mel["power_offset"] != 0:
-        return encoder
-    return {**encoder, "mel": {key: value for key, value in mel.items() if key != "power_offset"}}
+    encoder = {
+        key: value
+        for key, value in encoder.items()
+        if (key, value) not in (("level", "none"), ("voice", None))
+    }
+    if (mel := encoder.get("mel")) is not None:
+        encoder["mel"] = {key: value for key, value in mel.items() if (key, value) != ("power_offset", 0)}
+    return encoder
 
 
 def vocoder_from(values: dict[str, Any] | None) -> VocosConfig | BigVGANConfig:

@@ -55,7 +55,7 @@ def with_vocoder(model: CodecModel, vocoder: Vocoder) -> CodecModel:
         )
     config = type(model.config)(**{**model.config.to_dict(), "vocoder": asdict(vocoder.config)})
     changed = type(model)(config)
-    for part in ("encoder", "quantizer", "decoder"):
+    for part in set(model.PARTS) - {"vocoder"}:
         changed.get_submodule(part).load_state_dict(model.get_submodule(part).state_dict())
     changed.vocoder.load_state_dict(fit_weight_norm(vocoder.state_dict(), changed.vocoder))
     return changed.eval()

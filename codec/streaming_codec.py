@@ -60,9 +60,9 @@ class StreamingDecoder:
     Raises ValueError for a codec that cannot stream exactly.
     """
 
-    def __init__(self, codec: CodecModel, batch_size: int = 1) -> None:
+    def __init__(self, codec: CodecModel, batch_size: int = 1, voice: Tensor | None = None) -> None:
         _check_streams(codec)
-        self.codec, self.batch_size = codec, batch_size
+        self.codec, self.batch_size, self.voice = codec, batch_size, voice
         config: Any = codec.config
         self.latency_samples: int = (
             config.decoder_config.lookahead * config.hop_length + config.vocoder_config.lookahead_samples
@@ -98,7 +98,7 @@ class StreamingDecoder:
     def _decode(self, audio_codes: Tensor, state: StreamState) -> Tensor:
         codes = audio_codes.to(self.codec.device)
         latent = self.codec.codes_to_latent(codes, None, state)
-        audio = self.codec.decode_latent(latent, None, state).audio_values
+        audio = self.codec.decode_latent(latent, None, state, self.voice).audio_values
         assert audio is not None
         return audio[:, 0]
 
@@ -128,10 +128,11 @@ class ChunkedDecoder:
         chunk_frames: int = 12,
         context_frames: int = 48,
         lookahead_frames: int = 6,
+        voice: Tensor | None = None,
     ) -> None:
         if chunk_frames < 1 or context_frames < 0 or lookahead_frames < 1:
             raise ValueError("chunk_frames and lookahead_frames are 1 or more, context_frames 0 or more")
-        self.codec, self.batch_size = codec, batch_size
+        self.codec, self.batch_size, self.voice = codec, batch_size, voice
         self.chunk_frames, self.context_frames, self.lookahead_frames = (
             chunk_frames,
             context_frames,
@@ -167,7 +168,7 @@ class ChunkedDecoder:
     def _next(self, window: Tensor, frames: int) -> Tensor:
         """Decode a window and keep the audio of `frames` frames behind its context."""
         hop = self.codec.config.hop_length
-        audio = self.codec.decode(window.to(self.codec.device)).audio_values[:, 0]
+        audio = self.codec.decode(window.to(self.codec.device), voice=self.voice).audio_values[:, 0]
         kept = audio[:, self._context * hop : (self._context + frames) * hop].clone()
         if self._tail is not None:
             ramp = torch.linspace(0, 1, hop + 2, device=audio.device)[1:-1]
@@ -182,7 +183,7 @@ class ChunkedDecoder:
     @torch.no_grad()
     def error(self, audio_codes: Tensor) -> ChunkingError:
         """How far this decoder's audio is from the codec's own, for codes (batch_size, quantizers, frames)."""
-        whole = self.codec.decode(audio_codes.to(self.codec.device)).audio_values[:, 0]
+        whole = self.codec.decode(audio_codes.to(self.codec.device), voice=self.voice).audio_values[:, 0]
         self._start()
         difference = torch.cat([self.push(audio_codes), self.finish()], dim=1) - whole
         noise, signal = difference.square().mean().item(), whole.square().mean().item()
@@ -190,13 +191,18 @@ class ChunkedDecoder:
         return ChunkingError(difference.abs().max().item(), ratio)
 
 
-def stream_decoder(codec: Codec, batch_size: int = 1) -> StreamingDecoder | ChunkedDecoder:
-    """The decoder for codes that arrive bit by bit: exact where the codec streams, chunked where it does not."""
+def stream_decoder(
+    codec: Codec, batch_size: int = 1, voice: Tensor | None = None
+) -> StreamingDecoder | ChunkedDecoder:
+    """The decoder for codes that arrive bit by bit: exact where the codec streams, chunked where it does not.
+
+    `voice` (batch_size or 1, voice_dim) is the codec's default voice unless given.
+    """
     config: Any = codec.config
     if getattr(config, "streams", False):
         exact: Any = codec
-        return StreamingDecoder(exact, batch_size)
-    return ChunkedDecoder(codec, batch_size)
+        return StreamingDecoder(exact, batch_size, voice)
+    return ChunkedDecoder(codec, batch_size, voice=voice)
 
 
 def _check_streams(codec: CodecModel) -> None:

@@ -29,6 +29,8 @@ class Segment(TypedDict):
     utterance: int  # where it came from: index into `SegmentDataset.waveforms`
     start: int  # and its first sample there
     heard: NotRequired[Tensor]  # like `waveform`, with noise: the input, if an augmentation has noise
+    reference: NotRequired[Tensor]  # (reference_samples,) another stretch of the same recording: who speaks
+    reference_length: NotRequired[int]  # its samples that are audio
     labels: NotRequired[Tensor]  # (characters,) int64 of what is said in it, with a labeller
     span: NotRequired[Tensor]  # (2,) int64 first sample and end of the stretch in which exactly that is said
 
@@ -49,6 +51,8 @@ class SegmentDataset(Dataset[Segment]):
     preload: decode everything into memory first
     labeller: finds what is said in a segment; without one, segments come without labels
     augmentation: changes that are drawn for every segment
+    reference_samples: length of a second stretch of the same recording, at the same level and with the same changes
+        but noise; 0: there is none
 
     Raises UserError when nothing can be read.
     """
@@ -66,6 +70,7 @@ class SegmentDataset(Dataset[Segment]):
         preload: bool = False,
         labeller: "Labeller | None" = None,
         augmentation: Augmentation | None = None,
+        reference_samples: int = 0,
     ) -> None:
         if segment_samples < 1:
             raise UserError(f"segment_samples is {segment_samples}: expected at least 1")
@@ -84,6 +89,7 @@ class SegmentDataset(Dataset[Segment]):
         self.segment_samples, self.seed = segment_samples, seed
         self.gain_db, self.gain_of, self.max_gain_db = gain_db, gain_of, max_gain_db
         self.labeller, self.augmentation = labeller, augmentation
+        self.reference_samples = reference_samples
         weights = sampling_weights(self.waveforms.lengths, self.waveforms.speakers, speaker_balance)
         self._cumulative = np.cumsum(weights)
 
@@ -111,20 +117,29 @@ class SegmentDataset(Dataset[Segment]):
         start = int(random.integers(0, max(0, total - samples) + 1))
         audio = self.waveforms.read(utterance, start, samples)
         read = len(audio)
+        gain = 1.0
         if self.gain_db is not None:
             level = 10.0 ** (random.uniform(*self.gain_db) / 20.0)
             peak = self.waveforms.peak(utterance) if self.gain_of == "utterance" else float(audio.abs().max())
-            audio = audio * min(level / max(peak, 1e-9), 10.0 ** (self.max_gain_db / 20.0))
-        if drawn is not None:
-            audio = drawn.change(audio, self.waveforms.sampling_rate)[: self.segment_samples]
+            gain = min(level / max(peak, 1e-9), 10.0 ** (self.max_gain_db / 20.0))
+        audio = self._changed(audio * gain, drawn, self.segment_samples)
         segment: Segment = {
-            "waveform": self._padded(audio),
+            "waveform": _padded(audio, self.segment_samples),
             "length": len(audio),
             "utterance": utterance,
             "start": start,
         }
         if drawn is not None and drawn.snr_db is not None:
-            segment["heard"] = self._padded(drawn.with_noise(audio, self._voices))
+            segment["heard"] = _padded(drawn.with_noise(audio, self._voices), self.segment_samples)
+        if self.reference_samples:
+            samples = (
+                self.reference_samples if drawn is None else drawn.source_samples(self.reference_samples)
+            )
+            place = int(random.integers(0, max(0, total - samples) + 1))
+            other = self.waveforms.read(utterance, place, samples)
+            other = self._changed(other * gain, drawn, self.reference_samples)
+            segment["reference"] = _padded(other, self.reference_samples)
+            segment["reference_length"] = len(other)
         if self.labeller is not None:
             said = self.labeller.label(self.waveforms.ids[utterance], start, read, total)
             segment["labels"] = torch.from_numpy(said.characters)
@@ -133,10 +148,8 @@ class SegmentDataset(Dataset[Segment]):
             segment["span"] = torch.tensor(span)
         return segment
 
-    def _padded(self, audio: Tensor) -> Tensor:
-        waveform = torch.zeros(self.segment_samples)
-        waveform[: len(audio)] = audio
-        return waveform
+    def _changed(self, audio: Tensor, drawn: Drawn | None, most: int) -> Tensor:
+        return audio if drawn is None else drawn.change(audio, self.waveforms.sampling_rate)[:most]
 
     def _voices(self, random: np.random.Generator) -> list[Tensor]:
         """Stretches of a few utterances, for babble."""
@@ -256,6 +269,10 @@ def alphabet_of(utterances: Sequence[Utterance]) -> str:
     """The characters of the texts that are spoken, in order: letters in lower case, digits, apostrophe, space."""
     characters = {c for utterance in utterances for c in (utterance.text or "").lower()}
     return "".join(sorted({c for c in characters if c.isalnum() or c == "'"} | {" "}))
+
+
+def _padded(audio: Tensor, samples: int) -> Tensor:
+    return torch.nn.functional.pad(audio, (0, samples - len(audio)))
 
 
 def _nothing() -> SegmentLabels:

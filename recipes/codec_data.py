@@ -16,6 +16,8 @@ from data.segments import Labeller, MixedSegments, alphabet_of
 from data.waveforms import FileWaveforms, MemoryWaveforms
 from recipes.codec_recipe import CodecCorpus, CodecRecipe
 
+_REFERENCE_SECONDS = 2.0  # of the same recording, from which a voice vector is taken in training
+
 
 def training_data(config: CodecRecipe) -> TrainingData:
     """Open the corpora of a recipe.
@@ -24,7 +26,8 @@ def training_data(config: CodecRecipe) -> TrainingData:
     """
     if not config.corpora:
         raise UserError("no corpora to train on: give some as --corpora or in the config file")
-    sampling_rate = model_config(config).sampling_rate
+    codec = model_config(config)
+    sampling_rate = codec.sampling_rate
     sources, validation, names = [], [], []
     texts: list[Utterance] = []
     for entry in config.corpora:
@@ -70,6 +73,7 @@ def training_data(config: CodecRecipe) -> TrainingData:
                     speaker_balance=entry.speaker_balance,
                     labeller=Labeller(train, sampling_rate, alphabet) if alphabet else None,
                     augmentation=entry.augmentation,
+                    reference_samples=round(_REFERENCE_SECONDS * sampling_rate) if codec.voice_dim else 0,
                 )
                 for entry, waveforms, train in sources
             ],

@@ -145,30 +145,34 @@ class CodecAdapter(nn.Module, ABC):
             batch, self.config.num_quantizers, -(-samples // hop), dtype=torch.long, device=device
         )
         for row, (length, count) in enumerate(zip(lengths.tolist(), frames.tolist(), strict=True)):
-            codes[row, :, :count] = self.encode_blocks([input_values[row, 0, :length]])
+            codes[row, :, :count] = self.encode_blocks([input_values[row, 0, :length]]).audio_codes[0]
         return CodecEncoderOutput(audio_codes=codes, frame_mask=mask_from_lengths(frames, codes.shape[-1]))
 
     @torch.no_grad()
-    def encode_blocks(self, blocks: Iterable[Tensor]) -> Tensor:
-        """Code one recording that comes in blocks (samples,) of any size, in bounded memory -> (quantizers, frames).
+    def encode_blocks(self, blocks: Iterable[Tensor]) -> CodecEncoderOutput:
+        """Code one recording that comes in blocks (samples,) of any size, in bounded memory: a batch of one row.
 
         The codes are those of `encode` on the whole, and do not depend on how the recording is cut into blocks.
         """
-        hop, codes = self.config.hop_length, []
+        hop = self.config.hop_length
+        codes = [torch.zeros(self.config.num_quantizers, 0, dtype=torch.long, device=self.device)]
         on_device = (at_least_float32(block.to(self.device)) for block in blocks)
         for piece in windows_over(on_device, self.config.window, hop):
             codes.append(self._encode_row(piece.samples[None, None])[:, piece.keep_from : piece.keep_to])
-        if not codes:
-            return torch.zeros(self.config.num_quantizers, 0, dtype=torch.long, device=self.device)
-        return torch.cat(codes, dim=-1).long()
+        joined = torch.cat(codes, dim=-1).long()[None]
+        return CodecEncoderOutput(
+            audio_codes=joined, frame_mask=torch.ones_like(joined[:, 0], dtype=torch.bool)
+        )
 
     # -- codes to waveform ------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def decode(self, audio_codes: Tensor, frame_mask: Tensor | None = None) -> CodecDecoderOutput:
+    def decode(
+        self, audio_codes: Tensor, frame_mask: Tensor | None = None, voice: Tensor | None = None
+    ) -> CodecDecoderOutput:
         """Codes (batch, num_quantizers, frames), mask (batch, frames) -> audio (batch, 1, frames * hop_length).
 
-        Behind a row's own frames it is zero.
+        Behind a row's own frames it is zero. These codecs have no voice vector, so `voice` is None.
         """
         batch, _, frames = audio_codes.shape
         audio = torch.zeros(batch, 1, frames * self.config.hop_length, device=audio_codes.device)
@@ -181,7 +185,7 @@ class CodecAdapter(nn.Module, ABC):
         return CodecDecoderOutput(audio_values=audio)
 
     @torch.no_grad()
-    def decode_blocks(self, audio_codes: Tensor) -> Iterator[Tensor]:
+    def decode_blocks(self, audio_codes: Tensor, voice: Tensor | None = None) -> Iterator[Tensor]:
         """Decode one recording of any length in bounded memory: codes (num_quantizers, frames) -> blocks (samples,)."""
         hop, codes = self.config.hop_length, audio_codes.to(self.device)
         if codes.shape[-1] == 0:

@@ -42,6 +42,16 @@ class SEANetConfig:
 
 
 @dataclass(frozen=True)
+class VoiceConfig:
+    """A vector of who speaks, beside the codes. The decoder adapts the norms of its ConvNeXt blocks to it."""
+
+    dim: int = 64
+    hidden_dim: int = 128
+    blocks: int = 3
+    seconds: float = 10.0  # of a recording, from its start, that the vector is taken from
+
+
+@dataclass(frozen=True)
 class LogMelEncoderConfig:
     """An encoder that starts from log-mel: learns within minutes on a CPU, and streams."""
 
@@ -61,6 +71,13 @@ class LogMelEncoderConfig:
     layer_scale: float = 0.3
     lstm_layers: int = 1
     dim: int = 128  # of the latent
+    # "running": spectra are first divided by a running level, so that louder copies give the same codes
+    level: Literal["none", "running"] = "none"
+    voice: VoiceConfig | None = None  # with a voice vector
+
+    def __post_init__(self) -> None:
+        if isinstance(self.voice, dict):  # as JSON has it
+            object.__setattr__(self, "voice", part_from(VoiceConfig, self.voice))
 
     @property
     def hop_length(self) -> int:
@@ -82,6 +99,7 @@ class LogMelEncoderConfig:
 class SLMVQConfig:
     """The SLM-VQ (arXiv 2507.18897, section 3.2): a frozen random codebook behind a learnable MLP."""
 
+    kind: Literal["slm-vq"] = "slm-vq"
     codebook_size: int = 8_192
     dim: int = 512
     hidden_dim: int = 1_024
@@ -89,6 +107,20 @@ class SLMVQConfig:
     gradient: Literal["rotation", "straight-through"] = "rotation"
     commitment: float = 0.25
     training_quantizers: int = 2  # residual quantizers in the VQ loss; only the first one makes codes
+
+
+@dataclass(frozen=True)
+class FSQConfig:
+    """Finite scalar quantization (arXiv 2309.15505): each of a few numbers is rounded to one of its `levels`."""
+
+    kind: Literal["fsq"] = "fsq"
+    levels: tuple[int, ...] = (8, 8, 8, 4, 4)
+    dim: int = 128  # of the latent
+
+    @property
+    def codebook_size(self) -> int:
+        """Codes."""
+        return math.prod(self.levels)
 
 
 @dataclass(frozen=True)
@@ -126,9 +158,10 @@ class HHCodecConfig(CodecConfig):
 
     Args:
         encoder: fields of `SEANetConfig` or `LogMelEncoderConfig`, by its `kind`.
-        quantizer: fields of `SLMVQConfig`.
+        quantizer: fields of `SLMVQConfig` or `FSQConfig`, by its `kind`.
         decoder: fields of `MelDecoderConfig`.
         vocoder: fields of `VocosConfig` or `BigVGANConfig`, by its `kind`.
+        default_voice: the voice vector that is decoded with where none is given; None: zeros.
         name, chunk_seconds, overlap_seconds, exported, fingerprint: as in `CodecConfig`.
     """
 
@@ -141,6 +174,7 @@ class HHCodecConfig(CodecConfig):
         quantizer: dict[str, Any] | None = None,
         decoder: dict[str, Any] | None = None,
         vocoder: dict[str, Any] | None = None,
+        default_voice: list[float] | None = None,
         chunk_seconds: float | None = 20.0,
         overlap_seconds: float | None = 2.0,
         exported: bool = False,
@@ -152,9 +186,15 @@ class HHCodecConfig(CodecConfig):
         if encoder_class is None:
             raise ValueError(f"unknown encoder kind {kind!r}: expected 'seanet' or 'log-mel'")
         self.encoder = asdict(part_from(encoder_class, encoder))
-        self.quantizer = asdict(part_from(SLMVQConfig, quantizer))
+        quantizer_class = {"slm-vq": SLMVQConfig, "fsq": FSQConfig}.get(
+            kind := (quantizer or {}).get("kind", "slm-vq")
+        )
+        if quantizer_class is None:
+            raise ValueError(f"unknown quantizer kind {kind!r}: expected 'slm-vq' or 'fsq'")
+        self.quantizer = asdict(part_from(quantizer_class, quantizer))
         self.decoder = asdict(part_from(MelDecoderConfig, decoder))
         self.vocoder = asdict(vocoder_from(vocoder))
+        self.default_voice = default_voice
         super().__init__(name, chunk_seconds, overlap_seconds, exported, fingerprint, **kwargs)
 
     def _check(self) -> None:
@@ -164,6 +204,8 @@ class HHCodecConfig(CodecConfig):
                 f"the encoder's latent has {encoder.dim} dimensions, "
                 f"the quantizer's codebook {self.quantizer_config.dim}"
             )
+        if self.default_voice is not None and len(self.default_voice) != self.voice_dim:
+            raise ValueError(f"default_voice has {len(self.default_voice)} numbers, a voice {self.voice_dim}")
         check_mel_parts(self, encoder, upsample)
         mel = self.vocoder_config.mel
         straight = mel.alignment == "same" and mel.hop_length * upsample == self.hop_length
@@ -182,9 +224,29 @@ class HHCodecConfig(CodecConfig):
         return part_from(LogMelEncoderConfig, self.encoder)
 
     @property
-    def quantizer_config(self) -> SLMVQConfig:
+    def quantizer_config(self) -> SLMVQConfig | FSQConfig:
         """The quantizer's fields, typed."""
+        if self.quantizer["kind"] == "fsq":
+            return part_from(FSQConfig, self.quantizer)
         return part_from(SLMVQConfig, self.quantizer)
+
+    @property
+    def voice_dim(self) -> int:
+        """Numbers of a voice vector; 0 for a codec without one."""
+        voice = self.encoder.get("voice")
+        return 0 if voice is None else int(voice["dim"])
+
+    @property
+    def voice_samples(self) -> int:
+        """Samples from a recording's start that its voice vector is taken from, in whole frames."""
+        voice = self.encoder.get("voice")
+        return 0 if voice is None else round(voice["seconds"] * self.frame_rate) * self.hop_length
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """The fields that, with the weights, decide what a code and a voice vector mean."""
+        levels = {"levels": self.quantizer["levels"]} if self.quantizer["kind"] == "fsq" else {}
+        return {**super().meaning, **levels}
 
     @property
     def decoder_config(self) -> MelDecoderConfig:

@@ -6,7 +6,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from codec.hh_codec.configuration import LogMelEncoderConfig, SEANetConfig
+from codec.hh_codec.voice import VoiceEncoder
 from codec.nn.blocks import ConvNeXtBlock, FrameConv, RowLSTM
+from codec.nn.level import RunningLevel
 from codec.nn.mel import LogMel
 from codec.nn.sequences import StreamState, lengths_from_mask, mask_from_lengths, windows_input
 
@@ -130,6 +132,8 @@ class LogMelEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.mel = LogMel(config.mel)
+        rate = config.mel.sampling_rate / config.mel.hop_length
+        self.level = RunningLevel(rate) if config.level == "running" else None
         self.embed = FrameConv(
             config.mel.n_mels, config.mel_dim, config.kernel_size + config.lookahead, config.lookahead
         )
@@ -140,6 +144,7 @@ class LogMelEncoder(nn.Module):
         self.lstm = RowLSTM(config.frame_dim, config.lstm_layers, bidirectional=False)
         self.final_norm = nn.LayerNorm(config.frame_dim, eps=1e-6)
         self.proj_out = nn.Linear(config.frame_dim, config.dim)
+        self.voice_encoder = None if config.voice is None else VoiceEncoder(config.voice, config.mel.n_mels)
 
     def _blocks(self, count: int, dim: int) -> nn.ModuleList:
         config = self.config
@@ -153,7 +158,7 @@ class LogMelEncoder(nn.Module):
     ) -> Tensor:
         """(batch, samples in whole hops, zero beyond each row's frames) -> (batch, frames, dim)."""
         config = self.config
-        x = (self.mel(waveform, state) - config.mel_mean) / config.mel_std  # (batch, mel frames, n_mels)
+        x = self.standardized_mel(waveform, state)
         mel_mask = None if frame_mask is None else frame_mask.repeat_interleave(config.stride, dim=1)
         x = self.norm(self.embed(x, mel_mask, state))
         for block in self.mel_blocks:
@@ -165,6 +170,24 @@ class LogMelEncoder(nn.Module):
         for block in self.frame_blocks:
             x = block(x, frame_mask, state)
         return self.proj_out(self.final_norm(self.lstm(x, frame_mask, state)))
+
+    def standardized_mel(self, waveform: Tensor, state: StreamState | None = None) -> Tensor:
+        """(batch, samples) -> what the first layer reads, (batch, mel frames, n_mels)."""
+        return (self.mel(waveform, state, self.level) - self.config.mel_mean) / self.config.mel_std
+
+    def voice_of(self, waveform: Tensor, lengths: Tensor | None) -> Tensor:
+        """Who speaks: (batch, samples), each row's own `lengths` (batch,) -> (batch, voice dim).
+
+        Raises ValueError for an encoder without a voice encoder.
+        """
+        if self.voice_encoder is None:
+            raise ValueError("this codec has no voice vector")
+        hop = self.config.mel.hop_length
+        mel = self.standardized_mel(F.pad(waveform, (0, -waveform.shape[1] % hop)))
+        if lengths is None:
+            return self.voice_encoder(mel)
+        own = ((lengths + hop - 1) // hop).clamp(max=mel.shape[1])
+        return self.voice_encoder(mel, mask_from_lengths(own, mel.shape[1]))
 
     @property
     def output_layer(self) -> nn.Linear:

@@ -23,7 +23,14 @@ class MelDecoder(nn.Module):
     only draw piecewise-linear mels.) Where the mel's rate is the fine rate already, nothing is interpolated.
     """
 
-    def __init__(self, config: MelDecoderConfig, latent_dim: int, hop_length: int, mel: MelConfig):
+    def __init__(
+        self,
+        config: MelDecoderConfig,
+        latent_dim: int,
+        hop_length: int,
+        mel: MelConfig,
+        voice_dim: int = 0,
+    ):
         super().__init__()
         self.config = config
         self.mel_config = mel
@@ -44,7 +51,14 @@ class MelDecoder(nn.Module):
         self.context_norm = block_norm(dim, streaming)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.convnext = nn.ModuleList(
-            ConvNeXtBlock(dim, config.hidden_ratio * dim, config.layer_scale, config.kernel_size, lookahead)
+            ConvNeXtBlock(
+                dim,
+                config.hidden_ratio * dim,
+                config.layer_scale,
+                config.kernel_size,
+                lookahead,
+                voice_dim,
+            )
             for _ in range(config.blocks)
         )
         self.final_norm = nn.LayerNorm(dim, eps=1e-6)
@@ -60,6 +74,7 @@ class MelDecoder(nn.Module):
                 config.layer_scale,
                 config.kernel_size,
                 lookahead,
+                voice_dim,
             )
             for _ in range(config.fine_blocks)
         )
@@ -82,16 +97,20 @@ class MelDecoder(nn.Module):
         return (samples + hop - 1) // hop + extra
 
     def forward(
-        self, latent: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
+        self,
+        latent: Tensor,
+        frame_mask: Tensor | None = None,
+        state: StreamState | None = None,
+        voice: Tensor | None = None,
     ) -> Tensor:
-        """(batch, frames, latent_dim) -> (batch, mel frames, n_mels), natural log."""
+        """(batch, frames, latent_dim), voice (batch, voice_dim) -> (batch, mel frames, n_mels), natural log."""
         config = self.config
         x = self.embed(latent, frame_mask, state)
         for block in self.context:
             x = block(x, frame_mask, state)
         x = self.norm(self.context_norm(x, frame_mask))
         for block in self.convnext:
-            x = block(x, frame_mask, state)
+            x = block(x, frame_mask, state, voice)
         x = self.final_norm(x)
         if config.fine_dim is None:
             with at_weights_precision(self.mel_head, x) as x:
@@ -102,7 +121,7 @@ class MelDecoder(nn.Module):
         x = x.reshape(x.shape[0], x.shape[1] * config.upsample, config.fine_dim)
         fine_mask = None if frame_mask is None else frame_mask.repeat_interleave(config.upsample, dim=1)
         for block in self.fine:
-            x = block(x, fine_mask, state)
+            x = block(x, fine_mask, state, voice)
         x = self.fine_norm(x)
         if self.interpolates:
             if state is not None:

@@ -4,20 +4,21 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
 from codec.base import CodecOutput, SingleCodebookModel, build_vocoder, standardize, weights_without_norm
-from codec.hh_codec.configuration import HHCodecConfig, LogMelEncoderConfig, SEANetConfig
+from codec.hh_codec.configuration import FSQConfig, HHCodecConfig, LogMelEncoderConfig, SEANetConfig
 from codec.hh_codec.encoders import LogMelEncoder, SEANetEncoder
+from codec.hh_codec.fsq import FSQ
 from codec.hh_codec.mel_decoder import MelDecoder
-from codec.hh_codec.slm_vq import SLMVQ, SLMVQOutput
+from codec.hh_codec.slm_vq import SLMVQ, QuantizerOutput
 
 
 class HHCodecModel(SingleCodebookModel):
-    """Encoder -> SLM-VQ -> mel decoder -> vocoder."""
+    """Encoder -> SLM-VQ or FSQ -> mel decoder, to which a voice encoder may say who speaks -> vocoder."""
 
     config_class = HHCodecConfig
     config: HHCodecConfig
     base_model_prefix = "hh_codec"
     encoder: SEANetEncoder | LogMelEncoder
-    quantizer: SLMVQ
+    quantizer: SLMVQ | FSQ
     decoder: MelDecoder
 
     def __init__(self, config: HHCodecConfig):
@@ -28,9 +29,14 @@ class HHCodecModel(SingleCodebookModel):
         else:
             assert isinstance(encoder, LogMelEncoderConfig)
             self.encoder = LogMelEncoder(encoder)
-        self.quantizer = SLMVQ(config.quantizer_config, exported=config.exported)
+        quantizer = config.quantizer_config
+        self.quantizer = (
+            FSQ(quantizer) if isinstance(quantizer, FSQConfig) else SLMVQ(quantizer, exported=config.exported)
+        )
         vocoder = config.vocoder_config
-        self.decoder = MelDecoder(config.decoder_config, encoder.dim, config.hop_length, vocoder.mel)
+        self.decoder = MelDecoder(
+            config.decoder_config, encoder.dim, config.hop_length, vocoder.mel, config.voice_dim
+        )
         self.vocoder = build_vocoder(vocoder, folded=config.exported)
         self.post_init()
 
@@ -43,16 +49,17 @@ class HHCodecModel(SingleCodebookModel):
         synthesize: bool = True,
         total_frames: Tensor | float | None = None,
         draws: Tensor | None = None,
+        voice: Tensor | None = None,
     ) -> CodecOutput:
-        """One training pass in one window: (batch, 1, samples) -> mel, audio, codes, VQ loss.
+        """One training pass in one window: (batch, 1, samples), voice (batch, voice_dim) -> mel, audio, codes, VQ loss.
 
         `synthesize=False` skips the vocoder, for stages in which it does not train. The VQ loss is summed over the
         batch's own frames and divided by `total_frames` (their number unless given).
         """
         latent = self.encode_to_latent(input_values, padding_mask)
         mask = latent.frame_mask
-        quantized: SLMVQOutput = self.quantizer(latent.latent, mask, total_frames)
-        mel = self.decoder(quantized.latent, mask)
+        quantized: QuantizerOutput = self.quantizer(latent.latent, mask, total_frames)
+        mel = self.decoder(quantized.latent, mask, None, voice)
         audio = self.vocode(mel, mask, quantized.latent.shape[1]) if synthesize else None
         return CodecOutput(
             audio_values=audio,
@@ -72,10 +79,25 @@ class HHCodecModel(SingleCodebookModel):
         """The effective codebook, and the encoder's weights without weight norm."""
         if self.config.exported:
             return {}
-        return {"quantizer.codebook": self.quantizer.effective_codebook(), **weights_without_norm(self)}
+        folded = weights_without_norm(self)
+        if isinstance(self.quantizer, SLMVQ):
+            folded["quantizer.codebook"] = self.quantizer.effective_codebook()
+        return folded
 
     def _calibrate_quantizer(self, latent: Tensor) -> None:
-        standardize(self.quantizer.output_layer, self.quantizer.effective_codebook())
+        if isinstance(self.quantizer, FSQ):
+            self.quantizer.calibrate(latent)
+        else:
+            standardize(self.quantizer.output_layer, self.quantizer.effective_codebook())
+
+    def voice_of(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Who speaks, from the first seconds, with gradients: (batch, samples) -> (batch, voice_dim).
+
+        `lengths` (batch,): each row's own samples.
+        """
+        if not isinstance(self.encoder, LogMelEncoder):
+            return super().voice_of(waveform, lengths)
+        return self.encoder.voice_of(waveform[:, : self.config.voice_samples], lengths)
 
 
 AutoConfig.register(HHCodecConfig.model_type, HHCodecConfig, exist_ok=True)

@@ -19,8 +19,8 @@ from codec.nn.sequences import masked_mean
 
 
 @dataclass
-class SLMVQOutput:
-    """What the quantizer gives in training."""
+class QuantizerOutput:
+    """What a quantizer gives in training."""
 
     latent: Tensor  # (batch, frames, dim), by the first quantizer; carries the gradient to the encoder
     codes: Tensor  # (batch, frames) int64 of the first quantizer
@@ -79,7 +79,7 @@ class SLMVQ(nn.Module):
 
     def forward(
         self, latent: Tensor, mask: Tensor | None = None, total: Tensor | float | None = None
-    ) -> SLMVQOutput:
+    ) -> QuantizerOutput:
         """(batch, frames, dim), (batch, frames) -> quantized latent, codes, VQ loss.
 
         The loss is summed over the frames of the mask and divided by `total`, their number unless given.
@@ -92,7 +92,7 @@ class SLMVQ(nn.Module):
         with torch.autocast(latent.device.type, enabled=False):
             residual = at_least_float32(latent)
             loss = residual.new_zeros(())
-            outputs: list[SLMVQOutput] = []
+            outputs: list[QuantizerOutput] = []
             for layer in range(self.config.training_quantizers):
                 codebook = self.effective_codebook(layer)
                 codes = nearest(residual, codebook)
@@ -104,9 +104,9 @@ class SLMVQ(nn.Module):
                     passed = rotate_to(residual, quantized)
                 else:
                     passed = residual + (quantized - residual).detach()
-                outputs.append(SLMVQOutput(passed, codes, loss, towards_codes.detach()))
+                outputs.append(QuantizerOutput(passed, codes, loss, towards_codes.detach()))
                 residual = residual - passed.detach()
-        return SLMVQOutput(outputs[0].latent, outputs[0].codes, loss, outputs[0].commitment)
+        return QuantizerOutput(outputs[0].latent, outputs[0].codes, loss, outputs[0].commitment)
 
 
 def rotate_to(x: Tensor, target: Tensor) -> Tensor:

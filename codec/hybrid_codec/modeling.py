@@ -84,11 +84,15 @@ class HybridCodecModel(CodecModel):
         return self.codes_to_latents(audio_codes, frame_mask, state).sum
 
     def decode_latent(
-        self, latent: Tensor, frame_mask: Tensor | None = None, state: StreamState | None = None
+        self,
+        latent: Tensor,
+        frame_mask: Tensor | None = None,
+        state: StreamState | None = None,
+        voice: Tensor | None = None,
     ) -> CodecDecoderOutput:
         """Quantized latent (batch, frames, dim) -> audio, in one window, or the next chunk of a stream."""
         if isinstance(self.decoder, MelDecoder):
-            return super().decode_latent(latent, frame_mask, state)
+            return super().decode_latent(latent, frame_mask, state, voice)
         return CodecDecoderOutput(audio_values=self.decoder(latent, frame_mask)[:, None])
 
     # -- training ---------------------------------------------------------------------------------------------------

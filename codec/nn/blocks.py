@@ -46,6 +46,14 @@ class FrameConv(nn.Conv1d):
         return is_plain_inference(x, self.weight) and x.shape[0] * x.shape[1] <= self.in_channels
 
 
+class ZeroLinear(nn.Linear):
+    """A linear layer that starts at zero: what it adds to is at first as without it (adaLN-Zero, arXiv 2212.09748)."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
 class ConvNeXtBlock(nn.Module):
     """ConvNeXt over frames: depthwise convolution, layer norm, pointwise expansion with GELU, layer scale, residual.
 
@@ -59,20 +67,34 @@ class ConvNeXtBlock(nn.Module):
         layer_scale: float,
         kernel_size: int = 7,
         lookahead: int | None = None,
+        condition_dim: int = 0,
     ):
         super().__init__()
         self.dwconv = FrameConv(dim, dim, kernel_size, lookahead, groups=dim)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.condition = ZeroLinear(condition_dim, 2 * dim) if condition_dim else None
         self.pwconv1 = Pointwise(dim, hidden_dim)
         self.pwconv2 = Pointwise(hidden_dim, dim)
         self.gamma = nn.Parameter(torch.full((dim,), layer_scale))
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, state: StreamState | None = None) -> Tensor:
-        """(batch, frames, dim) -> (batch, frames, dim)."""
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        state: StreamState | None = None,
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        """(batch, frames, dim) -> (batch, frames, dim).
+
+        A block with `condition_dim` needs `condition` (batch, condition_dim), which scales and shifts its norm.
+        """
         if state is not None and self.dwconv.right:
             raise ValueError("a ConvNeXt block with look-ahead cannot stream")
-        h = self.dwconv(x, mask, state)
-        h = linear_gelu(self.norm(h), self.pwconv1.weight, self.pwconv1.bias)
+        h = self.norm(self.dwconv(x, mask, state))
+        if self.condition is not None:
+            scale, shift = self.condition(condition)[:, None].chunk(2, dim=-1)  # (batch, 1, dim) each
+            h = torch.addcmul(shift, h, 1 + scale)
+        h = linear_gelu(h, self.pwconv1.weight, self.pwconv1.bias)
         return torch.addcmul(x, self.gamma, self.pwconv2(h))
 
 

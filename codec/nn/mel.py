@@ -9,6 +9,7 @@ import torchaudio
 from torch import Tensor, nn
 
 from codec.nn.kernels import at_least_float32
+from codec.nn.level import RunningLevel
 from codec.nn.sequences import StreamState, windows_input
 
 
@@ -79,8 +80,10 @@ class LogMel(nn.Module):
         self.window.copy_(torch.hann_window(config.n_fft))
         self.filters.copy_(filters)
 
-    def forward(self, waveform: Tensor, state: StreamState | None = None) -> Tensor:
-        """(batch, samples) -> (batch, frames, n_mels).
+    def forward(
+        self, waveform: Tensor, state: StreamState | None = None, level: RunningLevel | None = None
+    ) -> Tensor:
+        """(batch, samples) -> (batch, frames, n_mels), relative to the running `level` where there is one.
 
         With a state, `waveform` is the next chunk of a stream ("zeros" padding only); the frames whose windows are
         complete come out.
@@ -112,6 +115,8 @@ class LogMel(nn.Module):
             if config.power != 1.0:
                 spectrum = spectrum**config.power
             mel = spectrum.transpose(1, 2) @ filters  # (batch, frames, n_mels)
+            if level is not None:
+                mel = level(mel, state)
             return mel.clamp_min(config.floor).log()
 
 

@@ -39,6 +39,14 @@ def masked_mean(values: Tensor, mask: Tensor | None, total: Tensor | float | Non
     return (values * mask).sum() / (mask.sum().clamp_min(1) if total is None else total)
 
 
+def masked_mean_over_frames(x: Tensor, mask: Tensor | None) -> Tensor:
+    """(batch, frames, dim), mask (batch, frames) -> (batch, dim): the mean over each row's own frames."""
+    if mask is None:
+        return x.mean(dim=1)
+    weight = mask[..., None].to(x.dtype)
+    return (x * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)
+
+
 class StreamState:
     """What a stream remembers between chunks: one entry a module, keyed by the module and a name.
 

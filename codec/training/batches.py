@@ -17,7 +17,8 @@ STAGE_STRIDE = 10**9  # segments of different stages never share a number
 class Segments(Protocol):
     """Training examples by number: {"waveform": (samples,), "length": int}, a pure function of the number.
 
-    Segments with noise also have {"heard": (samples,)}, which is encoded instead of "waveform", the target.
+    Segments with noise also have {"heard": (samples,)}, which is encoded instead of "waveform", the target. For a codec
+    with a voice vector they have {"reference": (samples,), "reference_length": int}, a stretch of the same speaker.
 
     With transcripts also {"labels": (characters,) int64 numbers in the alphabet, "span": (2,) int64 first sample and
     end of the stretch in which exactly that is spoken}.
@@ -72,6 +73,9 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     }
     if any("heard" in example for example in examples):
         batch["heard"] = torch.stack([example.get("heard", example["waveform"]) for example in examples])
+    if "reference" in examples[0]:
+        batch["reference"] = torch.stack([example["reference"] for example in examples])
+        batch["reference_length"] = torch.tensor([example["reference_length"] for example in examples])
     if "labels" in examples[0]:
         labels = [example["labels"] for example in examples]
         batch |= {

@@ -74,12 +74,14 @@ class CodecTrainingStep(nn.Module):
         texts: Transcripts | None = None,
         draws: Tensor | None = None,
         heard: Tensor | None = None,
+        reference: tuple[Tensor, Tensor] | None = None,
     ) -> StepOutput:
         """(batch, samples), zero beyond a row's own `lengths` (batch,) -> losses, audio.
 
         Every loss is a sum over the batch's frames divided by `total_frames`, their own number unless given. losses.ctc
         needs `texts`. `draws` (batch, DRAWS) are the random numbers of codecs that draw for each row. `heard` (batch,
-        samples) is encoded instead of `waveform`, which stays the target.
+        samples) is encoded instead of `waveform`, which stays the target. A codec with a voice vector takes it from
+        `reference`, (batch, samples) and each row's own (batch,), or without one from `waveform`.
         """
         hop = self.model.config.hop_length
         waveform = nn.functional.pad(waveform, (0, -waveform.shape[1] % hop))
@@ -87,7 +89,10 @@ class CodecTrainingStep(nn.Module):
         total = ((lengths + hop - 1) // hop).sum() if total_frames is None else total_frames
         target = self.mel_of(waveform)
         source = waveform if heard is None else nn.functional.pad(heard, (0, -heard.shape[1] % hop))
-        output = self.reconstruct(source, padding_mask, target, stage, total, draws)
+        voice = None
+        if self.model.config.voice_dim and stage.vocoder_input != "recording":
+            voice = self.model.voice_of(*((waveform, lengths) if reference is None else reference))
+        output = self.reconstruct(source, padding_mask, target, stage, total, draws, voice)
         losses = self._losses(output, waveform, target, stage, total)
         losses |= self._semantic_losses(output, waveform, stage, total, texts)
         weights = stage.losses
@@ -108,6 +113,7 @@ class CodecTrainingStep(nn.Module):
         stage: Stage,
         total: Tensor | float,
         draws: Tensor | None = None,
+        voice: Tensor | None = None,
     ) -> CodecOutput:
         """Outputs of the whole codec, or of the vocoder alone on the recording's own mel."""
         if stage.vocoder_input == "recording":
@@ -117,13 +123,19 @@ class CodecTrainingStep(nn.Module):
             return CodecOutput(audio_values=audio, frame_mask=frame_mask)
         synthesize = stage.losses.need_waveform
         if not {"encoder", "quantizer"} & set(stage.train):
-            return self._decode_only(waveform, padding_mask, synthesize, draws)
+            return self._decode_only(waveform, padding_mask, synthesize, draws, voice)
+        given = {} if voice is None else {"voice": voice}
         return self.model(
-            waveform[:, None], padding_mask, synthesize=synthesize, total_frames=total, draws=draws
+            waveform[:, None], padding_mask, synthesize=synthesize, total_frames=total, draws=draws, **given
         )
 
     def _decode_only(
-        self, waveform: Tensor, padding_mask: Tensor, synthesize: bool, draws: Tensor | None
+        self,
+        waveform: Tensor,
+        padding_mask: Tensor,
+        synthesize: bool,
+        draws: Tensor | None,
+        voice: Tensor | None,
     ) -> CodecOutput:
         """Outputs with encoder and quantizer frozen: codes without gradients, then decoder and vocoder."""
         model = self.model
@@ -135,7 +147,7 @@ class CodecTrainingStep(nn.Module):
             return CodecOutput(
                 audio_values=model.decode_latent(quantized, mask).audio_values, frame_mask=mask
             )
-        mel = model.decoder(quantized, mask)
+        mel = model.decode_mel(quantized, mask, None, voice)
         audio = model.vocode(mel, mask, quantized.shape[1]) if synthesize else None
         return CodecOutput(audio_values=audio, mel=mel, frame_mask=mask)
 

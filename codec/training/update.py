@@ -141,11 +141,16 @@ class StageUpdate:
         waveform, lengths = batch["waveform"].to(device), batch["length"].to(device)
         texts = None if (found := transcripts(batch)) is None else found.to(device)
         heard = batch["heard"].to(device) if "heard" in batch else None
+        reference = None
+        if "reference" in batch:
+            reference = batch["reference"].to(device), batch["reference_length"].to(device)
         pair = None
         # gradients are averaged over processes with the last part only
         with nullcontext() if last else self.accelerator.no_sync(self.generator.wrapped):
             with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-                output = self.generator.wrapped(waveform, lengths, self.stage, total, texts, draws, heard)
+                output = self.generator.wrapped(
+                    waveform, lengths, self.stage, total, texts, draws, heard, reference
+                )
                 losses = output.losses
                 if self.discriminators is not None:
                     assert self.adversary is not None

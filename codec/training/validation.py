@@ -160,9 +160,10 @@ def _reconstruct(
     else:
         codes = model.quantize(model.encoder(padded, mask), mask)
         counts += torch.bincount(codes[:, 0][mask].cpu(), minlength=len(counts))
-        mel, audio = _decoded(step, codes, mask, stage.losses.need_waveform, frames)
+        voice = model.voice_of(padded, mask.sum(dim=1) * hop) if model.config.voice_dim else None
+        mel, audio = _decoded(step, codes, mask, stage.losses.need_waveform, frames, voice)
         if codes.shape[1] > 1:
-            first, _ = _decoded(step, codes[:, :1], mask, False, frames)
+            first, _ = _decoded(step, codes[:, :1], mask, False, frames, voice)
     return [
         ValidationSample(
             name=name,
@@ -177,14 +178,19 @@ def _reconstruct(
 
 
 def _decoded(
-    step: CodecTrainingStep, codes: Tensor, mask: Tensor, synthesize: bool, frames: Sequence[int]
+    step: CodecTrainingStep,
+    codes: Tensor,
+    mask: Tensor,
+    synthesize: bool,
+    frames: Sequence[int],
+    voice: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Codes -> the decoder's mel (batch, mel frames, n_mels), else the audio's, and audio if asked for."""
     model, hop = step.model, step.model.config.hop_length
     latent = model.codes_to_latent(codes, mask)
     if step.decodes_mel:
-        mel = model.decoder(latent, mask)
+        mel = model.decode_mel(latent, mask, None, voice)
         return mel, model.vocode(mel, mask, mask.shape[1]) if synthesize else None
-    audio = model.decode_latent(latent, mask).audio_values
+    audio = model.decode_latent(latent, mask, None, voice).audio_values
     mels = [step.mel_of(audio[row, :, : n * hop])[0] for row, n in enumerate(frames)]
     return torch.nn.utils.rnn.pad_sequence(mels, batch_first=True), audio

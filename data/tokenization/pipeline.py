@@ -239,7 +239,7 @@ class BatchEncoder:
                 yield block
 
         with _inference(self._device.type, self._precision):
-            codes = self._model.encode_blocks(counted())  # (num_quantizers, frames)
+            codes = self._model.encode_blocks(counted()).audio_codes[0]  # (num_quantizers, frames)
         return LongCodes(to_stream(codes.cpu().numpy().astype(np.uint16)), samples)
 
 

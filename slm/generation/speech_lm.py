@@ -291,7 +291,7 @@ class SpeechLM:
 
         waveform: (samples,) float32 at the codec's sampling rate.
         """
-        codes = self.codec.encode_blocks([waveform.to(self.model.device)])  # (quantizers, frames)
+        codes = self.codec.encode_blocks([waveform.to(self.model.device)]).audio_codes[0]
         return codes.T.reshape(-1).cpu().numpy().astype(np.uint16)
 
     def decode(self, speech_ids: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:

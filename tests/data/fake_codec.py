@@ -62,8 +62,8 @@ class FakeCodec(torch.nn.Module):
         frame_mask = torch.nn.functional.pad(padding_mask, (0, -samples % HOP)).reshape(batch, -1, HOP).any(2)
         return SimpleNamespace(audio_codes=codes.transpose(1, 2), frame_mask=frame_mask)
 
-    def encode_blocks(self, blocks: Iterable[Tensor]) -> Tensor:
-        return self.encode(torch.cat(list(blocks))[None, None]).audio_codes[0]
+    def encode_blocks(self, blocks: Iterable[Tensor]) -> SimpleNamespace:
+        return self.encode(torch.cat(list(blocks))[None, None])
 
     def decode(self, audio_codes: Tensor, frame_mask: Tensor | None = None) -> SimpleNamespace:
         """A frame's first code as the level of its samples."""

@@ -114,7 +114,7 @@ def create_app(speaker: SpeechLM, limits: ServiceLimits) -> FastAPI:
         recording = read_recording(upload, rate, limits.seconds)
         if not recording.is_whole:
             raise RequestError(413, f"the recording is longer than {limits.seconds:g} s")
-        codes = codec.encode_blocks([recording.waveform.to(speaker.model.device)])
+        codes = codec.encode_blocks([recording.waveform.to(speaker.model.device)]).audio_codes[0]
         return {
             "codes": codes.tolist(),
             "fingerprint": info.fingerprint,
