@@ -1,7 +1,7 @@
 """What all codecs of this project do alike: their results, batches, recordings of any length, freezing."""
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from codec.configuration import CodecConfig
+from codec.foundation import UserError
 from codec.nn.blocks import ConvNeXtBlock
 from codec.nn.kernels import at_least_float32
 from codec.nn.sequences import (
@@ -153,6 +154,10 @@ class CodecModel(PreTrainedModel):
     def folded(self) -> dict[str, Tensor]:
         """The tensors that only an exported model has: weights with their norm, codebooks with their transform."""
 
+    def _codebook_sizes(self) -> Sequence[int]:
+        """Of all quantizers, in use or not."""
+        return self.config.codebook_sizes
+
     def use_quantizers(self, count: int | None) -> None:
         """Let `encode` give the codes of the first `count` quantizers only; of all for None.
 
@@ -260,8 +265,10 @@ class CodecModel(PreTrainedModel):
 
         The quantizers may be the first few; audio is zero behind a row's own frames. Rows longer than the config's
         `chunk_seconds` are decoded in windows, each row by itself; `mel` is then None. `voice` (batch, voice_dim) is
-        the config's default voice unless given. Raises ValueError for the voice of another codec.
+        the config's default voice unless given. Raises ValueError for the voice of another codec,
+        UserError for what are no codes of this one.
         """
+        check_codes(audio_codes, self._codebook_sizes())
         window = self.config.window
         if window is not None and audio_codes.shape[-1] > window.frames:
             return self._decode_in_windows(audio_codes, frame_mask, voice)
@@ -308,8 +315,10 @@ class CodecModel(PreTrainedModel):
     def decode_blocks(self, audio_codes: Tensor, voice: Tensor | None = None) -> Iterator[Tensor]:
         """Decode one recording of any length in bounded memory: codes (quantizers, frames) -> blocks (samples,).
 
-        `voice` (voice_dim,) is the config's default voice unless given.
+        `voice` (voice_dim,) is the config's default voice unless given. Raises UserError for what are no codes of this
+        codec.
         """
+        check_codes(audio_codes[None], self._codebook_sizes())
         codes = audio_codes[None].to(self.device)  # (1, quantizers, frames)
         voice = None if voice is None else voice[None]
         window = self.config.window
@@ -432,6 +441,25 @@ class SingleCodebookModel(CodecModel):
     ) -> Tensor:
         """Codes (batch, 1, frames) -> latent (batch, frames, dim)."""
         return self.quantizer.decode(audio_codes[:, 0])
+
+
+def check_codes(audio_codes: Tensor, codebook_sizes: Sequence[int]) -> None:
+    """Raise UserError unless (batch, quantizers, frames) are codes of the first quantizers of a codec."""
+    most = len(codebook_sizes)
+    if audio_codes.ndim != 3 or not 1 <= audio_codes.shape[1] <= most:
+        raise UserError(
+            f"codes have the shape (batch, quantizers, frames) with 1 to {most} quantizers, "
+            f"not {tuple(audio_codes.shape)}"
+        )
+    for quantizer, size in enumerate(codebook_sizes[: audio_codes.shape[1]]):
+        codes = audio_codes[:, quantizer]
+        wrong = ((codes < 0) | (codes >= size)).nonzero()
+        if len(wrong):
+            row, frame = wrong[0].tolist()
+            raise UserError(
+                f"code {int(codes[row, frame])} (row {row}, quantizer {quantizer}, frame {frame}) is none of this "
+                f"codec's: they go from 0 to {size - 1}"
+            )
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codec.base import CodecModel
+from codec.base import CodecModel, check_codes
 from codec.loading import Codec
 from codec.nn.sequences import StreamState
 
@@ -96,6 +96,7 @@ class StreamingDecoder:
 
     @torch.no_grad()
     def _decode(self, audio_codes: Tensor, state: StreamState) -> Tensor:
+        check_codes(audio_codes, self.codec._codebook_sizes())
         codes = audio_codes.to(self.codec.device)
         latent = self.codec.codes_to_latent(codes, None, state)
         audio = self.codec.decode_latent(latent, None, state, self.voice).audio_values

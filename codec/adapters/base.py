@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from codec.base import CodecDecoderOutput, CodecEncoderOutput
+from codec.base import CodecDecoderOutput, CodecEncoderOutput, check_codes
 from codec.foundation import UserError
 from codec.nn.kernels import at_least_float32
 from codec.nn.sequences import Window, join_windows, lengths_from_mask, mask_from_lengths, windows_over
@@ -172,8 +172,10 @@ class CodecAdapter(nn.Module, ABC):
     ) -> CodecDecoderOutput:
         """Codes (batch, num_quantizers, frames), mask (batch, frames) -> audio (batch, 1, frames * hop_length).
 
-        Behind a row's own frames it is zero. These codecs have no voice vector, so `voice` is None.
+        Behind a row's own frames it is zero. These codecs have no voice vector, so `voice` is None. Raises UserError for what
+        are no codes of this codec.
         """
+        check_codes(audio_codes, self._codebook_sizes())
         batch, _, frames = audio_codes.shape
         audio = torch.zeros(batch, 1, frames * self.config.hop_length, device=audio_codes.device)
         lengths = [frames] * batch if frame_mask is None else lengths_from_mask(frame_mask).tolist()
@@ -186,7 +188,11 @@ class CodecAdapter(nn.Module, ABC):
 
     @torch.no_grad()
     def decode_blocks(self, audio_codes: Tensor, voice: Tensor | None = None) -> Iterator[Tensor]:
-        """Decode one recording of any length in bounded memory: codes (num_quantizers, frames) -> blocks (samples,)."""
+        """Decode one recording of any length in bounded memory: codes (num_quantizers, frames) -> blocks (samples,).
+
+        Raises UserError for what are no codes of this codec.
+        """
+        check_codes(audio_codes[None], self._codebook_sizes())
         hop, codes = self.config.hop_length, audio_codes.to(self.device)
         if codes.shape[-1] == 0:
             yield torch.zeros(0, device=self.device)

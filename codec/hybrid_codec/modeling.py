@@ -10,6 +10,8 @@ dimensions and looked up by direction; quantizer dropout; no acoustic stream for
 of the rows: the same share, evenly spread).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
@@ -51,12 +53,15 @@ class HybridCodecModel(CodecModel):
             self.vocoder = build_vocoder(vocoder, folded=config.exported)
         self.post_init()
 
+    def _codebook_sizes(self) -> Sequence[int]:
+        return self.config.quantizer_config.codebook_sizes
+
     def use_quantizers(self, count: int | None) -> None:
         """Let `encode` give the codes of the first `count` quantizers only; of all for None.
 
         What a code means stays as it is. Raises ValueError for more than there are.
         """
-        most = len(self.config.quantizer_config.codebook_sizes)
+        most = len(self._codebook_sizes())
         if count is not None and not 1 <= count <= most:
             raise ValueError(f"{self.config.name} has 1 to {most} quantizers to use, not {count}")
         self.config.used_quantizers = count

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import pytest
 import torch
 
-from codec import CodecModel, export_codec, preset_config
+from codec import CodecModel, UserError, export_codec, preset_config
 from codec.configuration import CodecConfig
 from codec.loading import model_of
 from codec.presets import PRESETS
@@ -107,3 +108,23 @@ def speech_like(rows: int, samples: int, seed: int = 0) -> torch.Tensor:
     voice = sum(torch.sin(k * phase) / k for k in range(1, 12))
     envelope = 0.5 + 0.5 * torch.sin(2 * torch.pi * (2 + wander) * time)
     return 0.2 * envelope * voice + 0.01 * torch.randn(rows, samples, generator=generator)
+
+
+@torch.no_grad()
+def refuses_codes_out_of_range(codec: Any) -> None:
+    """Assert that each quantizer's last code is decoded, and no other number behind it or below 0, in any shape."""
+    sizes = codec.config.codebook_sizes
+    last = torch.tensor(sizes)[None, :, None].expand(1, -1, 3) - 1
+    assert codec.decode(last).audio_values.shape[-1] == 3 * codec.config.hop_length
+    for quantizer, size in enumerate(sizes):
+        for wrong in (size, -1, 60_000):
+            codes = last.clone()
+            codes[0, quantizer, 2] = wrong
+            told = rf"code {wrong} \(row 0, quantizer {quantizer}, frame 2\).* 0 to {size - 1}$"
+            with pytest.raises(UserError, match=told):
+                codec.decode(codes, torch.ones(1, 3, dtype=torch.bool))
+            with pytest.raises(UserError, match=told):
+                list(codec.decode_blocks(codes[0]))
+    for shape in ((1, len(sizes) + 1, 3), (1, 0, 3), (len(sizes), 3)):
+        with pytest.raises(UserError, match="shape"):
+            codec.decode(torch.zeros(shape, dtype=torch.long))

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, Xcodec2FeatureExtractor
 from codec import CodecInfo, UserError, load_codec
 from codec.adapters import CodecAdapter, adapt
 from tests.codec.small_adapters import SMALL, save_small, small_model
-from tests.codec.small_codecs import speech_like
+from tests.codec.small_codecs import refuses_codes_out_of_range, speech_like
 
 KINDS = sorted(SMALL)
 RATE = {"mimi": 24_000, "encodec": 24_000, "dac": 16_000, "xcodec2": 16_000}
@@ -117,6 +117,10 @@ def test_codes_do_not_depend_on_the_batch(kind: str, codec: CodecAdapter) -> Non
         assert alone.shape[-1] == frames * HOP[kind]
         assert torch.equal(audio[row, 0, : frames * HOP[kind]], alone[0, 0])
         assert not audio[row, 0, frames * HOP[kind] :].any()
+
+
+def test_codes_out_of_range_are_an_error(codec: CodecAdapter) -> None:
+    refuses_codes_out_of_range(codec)
 
 
 def test_long_audio_goes_in_windows(

@@ -9,7 +9,7 @@ from codec import CodecModel, export_codec, preset_config
 from codec.hybrid_codec.modeling import HybridCodecModel
 from codec.loading import model_of
 from codec.presets import PRESETS
-from tests.codec.small_codecs import small_codec, speech_like
+from tests.codec.small_codecs import refuses_codes_out_of_range, small_codec, speech_like
 
 LENGTHS = [48_000, 31_337, 1_000, 999, 1, 5_001, 40_000]  # samples
 
@@ -184,3 +184,7 @@ def test_autocast_rounds_neither_mel_nor_waveform(codec: CodecModel) -> None:
         if values is not None:
             assert values.dtype == torch.float32
             assert (values != values.bfloat16()).float().mean() > 0.9
+
+
+def test_codes_out_of_range_are_an_error(codec: CodecModel) -> None:
+    refuses_codes_out_of_range(codec)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from codec import CodecModel
+from codec import CodecModel, UserError
 from codec.streaming_codec import ChunkedDecoder, StreamingDecoder, StreamingEncoder, stream_decoder
 from tests.codec.small_codecs import small_codec, speech_like
 
@@ -88,6 +88,13 @@ def test_an_empty_stream_is_no_audio_and_no_codes(codec: CodecModel) -> None:
 
 
 @torch.no_grad()
+def test_codes_out_of_range_are_an_error(codec: CodecModel) -> None:
+    codes = random_codes(codec, 1, 3)
+    codes[0, 0, 1] = codec.config.codebook_sizes[0]
+    with pytest.raises(UserError, match="frame 1"):
+        StreamingDecoder(codec).push(codes)
+
+
 def test_other_codecs_are_decoded_in_chunks_with_context() -> None:
     """Attention and norms over the utterance never see the same twice, so it is close, and closer with more context."""
     codec = small_codec("hh-codec-24hz-vocos")

@@ -50,6 +50,8 @@ def test_encode_and_decode_are_the_codec_s(client: TestClient, speaker: SpeechLM
     assert answer.headers["content-type"] == "audio/wav"
     expected = speaker.codec.decode(codes[None]).audio_values[0, 0].detach().clamp(-1, 1).numpy()
     assert np.abs(wav(answer.content) - expected).max() < 2 / 32_768
+    answer = client.post("/decode", json=found)  # all of it: audio as long as the recording
+    assert np.abs(wav(answer.content) - expected[: round(1.01 * RATE)]).max() < 2 / 32_768
     flac = client.post("/encode", content=encoded(np.stack([hum(1.0, 44_100)] * 2, 1), 44_100, "FLAC"))
     assert len(flac.json()["codes"][0]) == 24
 

@@ -29,12 +29,16 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 class DecodeBody(BaseModel):
-    """What `/decode` takes."""
+    """What `/decode` takes: `codes`, or all that `/encode` answers."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     codes: list[list[int]]  # (num_quantizers, frames)
     fingerprint: str | None = None  # of the codec that made them: checked when it is given
+    frame_rate: float | None = None  # its frames a second: checked too
+    seconds: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False
+    )  # of the recording: the audio is cut to it
 
 
 class SpeakBody(BaseModel):
@@ -131,15 +135,22 @@ def create_app(speaker: SpeechLM, limits: ServiceLimits) -> FastAPI:
                 f"these codes are those of another codec ({body.fingerprint[:32]}), "
                 f"not of {info.name} ({info.fingerprint})"
             )
+        if body.frame_rate not in (None, info.frame_rate):
+            raise UserError(f"frame_rate is {body.frame_rate:g}, that of {info.name} is {info.frame_rate:g}")
         codes = _checked_codes(body.codes, info, limits)
+        samples = codes.shape[1] * info.hop_length if body.seconds is None else round(body.seconds * rate)
+        if -(-samples // info.hop_length) != codes.shape[1]:
+            raise UserError(
+                f"seconds is {body.seconds:g}, the codes are of {codes.shape[1] / info.frame_rate:g} s"
+            )
         async with queue.slot():
-            wav = await asyncio.to_thread(_decode, codes)
+            wav = await asyncio.to_thread(_decode, codes, samples)
         return Response(wav, media_type="audio/wav")
 
-    def _decode(codes: torch.Tensor) -> bytes:
+    def _decode(codes: torch.Tensor, samples: int) -> bytes:
         with torch.inference_mode():
             audio = codec.decode(codes[None].to(speaker.model.device)).audio_values
-        return wav_bytes(audio[0, 0], rate)
+        return wav_bytes(audio[0, 0, :samples], rate)
 
     @app.post("/speak")
     async def speak(request: Request) -> StreamingResponse:
