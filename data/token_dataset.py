@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from glob import escape
 from pathlib import Path
@@ -19,11 +19,12 @@ from filelock import FileLock
 from codec import CodecInfo
 from codec.foundation import UserError, first_line, remove_leftovers
 from data.corpora.utterance import Word
-from data.sharded_directory import METADATA, missing_files, read_json
-from data.tokenization.directory import TokenDirectory, codec_of_schema, token_schema
-from data.tokenization.plan import HEADERS
+from data.sharded_directory import METADATA
+from data.token_files import find_files
+from data.tokenization.directory import TokenRow, token_schema
 
 _CODES_SHOWN = 48
+_COLUMNS = ("id", "codes", "text", "speaker", "language", "words", "seconds")
 
 
 class TokenDataset:
@@ -41,9 +42,13 @@ class TokenDataset:
         split: str,
         splits: list[str],
         metadata: Mapping[str, Any],
+        files: Sequence[Path] = (),
     ) -> None:
         self.name, self.info, self.split, self.splits = name, info, split, splits
-        self.metadata = metadata  # of metadata.json; empty for a single file
+        self.metadata = (
+            metadata  # of metadata.json; empty for a single file, and for files that it does not describe
+        )
+        self._files = files  # of all splits
         self._table = table
         chunks = table.column("codes").chunks
         self._values = [
@@ -69,39 +74,23 @@ class TokenDataset:
         split, or one of another codec.
         """
         path = Path(path)
-        opened = cls._of_file(path) if path.is_file() else cls._of_directory(path, split)
-        if codec is not None:
-            codec.check_same(opened.info, what=str(path))
-        return opened
-
-    @classmethod
-    def _of_directory(cls, path: Path, split: str) -> "TokenDataset":
-        metadata = read_metadata(path)
-        splits = list(metadata["splits"])
+        found = find_files(path)
+        splits = list(found.splits)
+        if path.is_file():
+            split = "train"
         if split not in splits:
             raise UserError(f"{path}: has no split {split!r}, only {', '.join(splits)}")
-        missing = missing_files(path, TokenDirectory.shard_names(metadata))
-        if missing:
-            raise UserError(
-                f"{path}: {len(missing)} shards are missing ({missing[0]} first): run codec-slm tokenize again"
-            )
-        if metadata["splits"][split]["rows"] == 0:
-            raise UserError(
-                f"{path}: its {split} split has no rows: failures.jsonl says why each recording failed"
-            )
-        table = _mapped_table(path, f"{split}-*-of-{metadata['splits'][split]['shards']:05d}.parquet")
-        expected = metadata["splits"][split]["rows"]
-        if len(table) != expected:
-            raise UserError(f"{path}: the {split} split has {len(table)} rows, metadata.json says {expected}")
-        return cls(str(path), table, CodecInfo.from_dict(metadata["codec"]), split, splits, metadata)
-
-    @classmethod
-    def _of_file(cls, path: Path) -> "TokenDataset":
-        try:
-            table = pq.read_table(path).combine_chunks()
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{path}: not a Parquet file ({first_line(error)})") from None
-        return cls(str(path), table, codec_of_schema(table.schema, str(path)), "train", ["train"], {})
+        if codec is not None:
+            codec.check_same(found.info, what=str(path))
+        files = found.splits[split]
+        if path.is_dir() and not any(pq.read_metadata(file).num_rows for file in files):
+            why = ": failures.jsonl says why each recording failed" if found.metadata else ""
+            raise UserError(f"{path}: its {split} split has no rows{why}")
+        table = pq.read_table(path).combine_chunks() if path.is_file() else _mapped_table(path, files)
+        if not found.metadata:
+            table = _checked(table, found.info, str(path))
+        every = [file for of_split in found.splits.values() for file in of_split]
+        return cls(str(path), table, found.info, split, splits, found.metadata, every)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -111,6 +100,23 @@ class TokenDataset:
         chunk, row = self._place(index)
         offsets = self._offsets[chunk]
         return self._values[chunk][offsets[row] : offsets[row + 1]]
+
+    def row(self, index: int, identity: str | None = None) -> TokenRow:
+        """All of a row, under another id if one is given."""
+        return TokenRow(
+            self.id(index) if identity is None else identity,
+            self.codes(index),
+            self.seconds(index),
+            self.text(index),
+            self.speaker(index),
+            self.language(index),
+            self.words(index),
+        )
+
+    def column(self, name: str) -> list[Any]:
+        """A column but `codes`, as Python's values; None where there is no such column."""
+        there = name in self._table.column_names
+        return self._table.column(name).to_pylist() if there else [None] * len(self)
 
     def id(self, index: int) -> str:
         return self._cell("id", index)
@@ -123,6 +129,8 @@ class TokenDataset:
 
     def speaker_numbers(self) -> tuple[np.ndarray, list[str]]:
         """Number of each row's speaker, (rows,) int32, -1 for none; and the names by number."""
+        if "speaker" not in self._table.column_names:
+            return np.full(len(self), -1, dtype=np.int32), []
         encoded = self._table.column("speaker").dictionary_encode().unify_dictionaries()
         if not encoded.num_chunks:
             return np.zeros(0, dtype=np.int32), []
@@ -146,10 +154,15 @@ class TokenDataset:
         """16 hex digits that name what is in the dataset (all splits)."""
         if self.metadata:
             return self.metadata["content_hash"]
-        return hashlib.sha256(Path(self.name).read_bytes()).hexdigest()[:16]
+        digest = hashlib.sha256()
+        for file in self._files:
+            digest.update(file.read_bytes())
+        return digest.hexdigest()[:16]
 
     def _cell(self, column: str, index: int) -> Any:
         chunk, row = self._place(index)
+        if column not in self._table.column_names:
+            return None
         return self._table.column(column).chunk(chunk)[row].as_py()
 
     def _place(self, index: int) -> tuple[int, int]:
@@ -160,34 +173,51 @@ class TokenDataset:
         return chunk, index - int(self._first[chunk])
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """`metadata.json` of a whole token dataset. Raises UserError that says what is there instead."""
-    if not path.exists():
-        raise UserError(f"{path}: no such directory")
-    file = path / METADATA
-    if not file.is_file():
-        if (path / HEADERS).is_file():
-            raise UserError(
-                f"{path}: this token dataset is not whole yet: run its codec-slm tokenize command again"
-            )
-        raise UserError(f"{path}: not a token dataset (no metadata.json): make one with codec-slm tokenize")
-    metadata = read_json(file)
-    if not {"codec", "splits", "content_hash"} <= metadata.keys():
-        raise UserError(f"{file}: not the metadata of a token dataset")
-    return metadata
-
-
-def _mapped_table(path: Path, pattern: str) -> pa.Table:
+def _mapped_table(path: Path, files: Sequence[Path]) -> pa.Table:
     bars = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
+    named = [name for name in _COLUMNS if name in pq.read_schema(files[0]).names]
     try:
         dataset = datasets.load_dataset(
-            "parquet", data_files={"train": f"{escape(str(path.resolve()))}/{pattern}"}, split="train"
+            "parquet",
+            data_files={"train": [escape(str(file.resolve())) for file in files]},
+            split="train",
+            columns=named,
         )
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise UserError(f"{path}: {first_line(error.__cause__ or error)}") from None
     finally:
         if bars:
             datasets.enable_progress_bars()
     return dataset.data.table
+
+
+def _checked(table: pa.Table, info: CodecInfo, name: str) -> pa.Table:
+    """Rows that others have written, with codes as uint16. Raises UserError for what are no codes of the codec."""
+    if missing := {"id", "codes", "seconds"} - set(table.column_names):
+        raise UserError(f"{name}: lacks the column {sorted(missing)[0]}")
+    codes = table.column("codes")
+    if codes.type not in (pa.list_(pa.uint16()), pa.large_list(pa.uint16())):
+        try:
+            codes = codes.cast(pa.large_list(pa.uint16()))
+        except pa.ArrowException as error:
+            raise UserError(f"{name}: its codes are no lists of codes ({first_line(error)})") from None
+        table = table.set_column(table.column_names.index("codes"), "codes", codes)
+    for chunk in codes.chunks:
+        offsets = chunk.offsets.to_numpy()
+        values = chunk.values.to_numpy()[offsets[0] : offsets[-1]]
+        if chunk.null_count or (np.diff(offsets) % info.num_quantizers).any():
+            raise UserError(f"{name}: has rows without whole frames of {info.num_quantizers} codes")
+        if not len(values):
+            continue
+        most = values.reshape(-1, info.num_quantizers).max(axis=0)
+        for quantizer, size in enumerate(info.codebook_sizes):
+            if most[quantizer] >= size:
+                raise UserError(
+                    f"{name}: has the code {most[quantizer]}; those of {info.name}, quantizer {quantizer}, go from 0 "
+                    f"to {size - 1}"
+                )
+    return table
 
 
 class TokenStream:

@@ -5,6 +5,7 @@ DIR/.train-00000-of-00008.json      what `metadata.json` needs to know of it: co
 DIR/.headers.safetensors            lengths of the recordings
 DIR/failures.jsonl, README.md       written when all shards are there
 DIR/metadata.json                   written last
+DIR/data/                           links to the shards and nothing else, for `pandas.read_parquet("DIR/data")`
 
 The hidden files are removed when the dataset is whole.
 """
@@ -12,7 +13,9 @@ The hidden files are removed when the dataset is whole.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +37,10 @@ from data.sharded_directory import (
 )
 from data.tokenization.plan import HEADERS, stored_identity
 
-_CODEC_KEY = b"codec"  # in the Parquet file's own metadata: a shard alone says what its codes mean
+# In the Parquet file's own metadata, so that a shard alone says what its codes mean. pandas hands its `attrs` on to
+# what it writes, `datasets` the features of columns, whose `id` is for whatever one likes.
+_CODEC_KEY, _PANDAS_KEY, _DATASETS_KEY = b"codec", b"PANDAS_ATTRS", b"huggingface"
+DATA = "data"  # a folder with links to the Parquet files alone: some tools read directories of nothing else
 _ROWS_PER_GROUP = 10_000
 
 
@@ -53,6 +59,8 @@ class TokenRow:
 
 def token_schema(info: CodecInfo) -> pa.Schema:
     """The columns of a shard. Types are explicit: a column of nulls in one shard has the type of the next shard's."""
+    codec = json.dumps(info.to_dict(), sort_keys=True)
+    feature = {"dtype": "string", "id": codec, "_type": "Value"}
     return pa.schema(
         [
             pa.field("id", pa.string()),
@@ -63,7 +71,11 @@ def token_schema(info: CodecInfo) -> pa.Schema:
             pa.field("words", WORDS_TYPE),
             pa.field("seconds", pa.float32()),
         ],
-        metadata={_CODEC_KEY: json.dumps(info.to_dict(), sort_keys=True)},
+        metadata={
+            _CODEC_KEY: codec,
+            _PANDAS_KEY: json.dumps({"codec": codec}),
+            _DATASETS_KEY: json.dumps({"info": {"features": {"id": feature}}}),
+        },
     )
 
 
@@ -94,14 +106,18 @@ def parquet_bytes(rows: Sequence[TokenRow], info: CodecInfo) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def codec_of_schema(schema: pa.Schema, name: str) -> CodecInfo:
-    """The codec that a Parquet file's codes belong to. Raises UserError when the file does not say."""
-    about = (schema.metadata or {}).get(_CODEC_KEY)
-    if about is None or "codes" not in schema.names:
-        raise UserError(
-            f"{name}: not a file of speech tokens (it names no codec): make one with codec-slm encode"
-        )
-    return CodecInfo.from_dict(json.loads(about))
+def codec_of_schema(schema: pa.Schema) -> CodecInfo | None:
+    """The codec that a Parquet file's codes belong to; None where the file does not say."""
+    about = schema.metadata or {}
+    features = json.loads(about.get(_DATASETS_KEY, b"{}")).get("info", {}).get("features", {})
+    for codec in (
+        about.get(_CODEC_KEY),
+        json.loads(about.get(_PANDAS_KEY, b"{}")).get("codec"),
+        features.get("id", {}).get("id"),
+    ):
+        if codec is not None:
+            return CodecInfo.from_dict(json.loads(codec))
+    return None
 
 
 class TokenDirectory(ShardedDirectory):
@@ -139,9 +155,20 @@ class TokenDirectory(ShardedDirectory):
 
     def contents(self, shards: Sequence[Shard]) -> Contents:
         notes = [read_json(self.notes_file(shard.file_name)) for shard in shards]
-        metadata = _summary(self.identity, shards, notes)
+        metadata = _summary(self.path, self.identity, shards, notes)
         failures = [failure for of_shard in notes for failure in of_shard["failures"]]
         return Contents(metadata, failures, {"README.md": dataset_card(metadata)})
+
+    def finish(self, shards: Sequence[Shard]) -> bool:
+        """As of every such directory; then link the shards into a folder of their own, where links are known."""
+        whole = super().finish(shards)
+        if whole:
+            with suppress(OSError):
+                (self.path / DATA).mkdir(exist_ok=True)
+            for name in self.shard_names(self.metadata()):
+                with suppress(OSError):
+                    (self.path / DATA / name).symlink_to(Path("..", name))
+        return whole
 
     @staticmethod
     def shard_names(metadata: Mapping[str, Any]) -> list[str]:
@@ -166,7 +193,7 @@ def _usage(rows: Sequence[TokenRow], codec: CodecInfo) -> list[np.ndarray]:
 
 
 def _summary(
-    identity: Mapping[str, Any], shards: Sequence[Shard], notes: Sequence[Mapping[str, Any]]
+    path: Path, identity: Mapping[str, Any], shards: Sequence[Shard], notes: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """`metadata.json`: a function of the corpus, the codec and the options."""
     codec = CodecInfo.from_dict(identity["codec"])
@@ -176,6 +203,7 @@ def _summary(
         usage = [np.sum([one["usage"][q] for one in own], axis=0) for q in range(codec.num_quantizers)]
         splits[split] = {
             "shards": len(own),
+            "bytes": sum((path / shard.file_name).stat().st_size for shard in shards if shard.split == split),
             "rows": sum(one["rows"] for one in own),
             "frames": sum(one["frames"] for one in own),
             "seconds": round(sum(one["seconds"] for one in own), 3),
@@ -273,6 +301,9 @@ from datasets import load_dataset
 
 dataset = load_dataset("path/to/this/directory")
 ```
+
+pandas and polars read `path/to/this/directory/data`. What `datasets` or pandas write names the codec again, and so is a
+token dataset; beside what other tools write, put a copy of `metadata.json`.
 
 The codes mean something only to the codec of that fingerprint. `codec-slm inspect DIRECTORY --row 0
 --audio out.wav` shows a row and decodes it. Everything that was set is in `metadata.json`; recordings that

@@ -222,8 +222,16 @@ def read_headers(
             headers += found
             progress.update(len(found))
             alive()
-    write_bytes(path, _dump(headers, identity))
+    begin(output, identity, headers)
     return headers
+
+
+def begin(output: Path, identity: dict[str, Any], headers: Sequence[AudioInfo | None] = ()) -> None:
+    """Say in a directory what is being made there."""
+    rows = [(h.frames, h.sampling_rate, h.channels) if h else (0, 0, 0) for h in headers]
+    table = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3)
+    about = {"identity": json.dumps(identity, sort_keys=True)}
+    write_bytes(output / HEADERS, save({"headers": table}, metadata=about))
 
 
 def _header(utterance: Utterance) -> AudioInfo | None:
@@ -261,12 +269,6 @@ def _wait_for(path: Path, sign: Path) -> None:
         except FileNotFoundError:
             pass
         time.sleep(0.2)
-
-
-def _dump(headers: Sequence[AudioInfo | None], identity: dict[str, Any]) -> bytes:
-    rows = [(h.frames, h.sampling_rate, h.channels) if h else (0, 0, 0) for h in headers]
-    table = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3)
-    return save({"headers": table}, metadata={"identity": json.dumps(identity, sort_keys=True)})
 
 
 def _load(path: Path, identity: dict[str, Any]) -> list[AudioInfo | None] | None:

@@ -1,4 +1,4 @@
-"""Commands on corpora and token datasets: tokenize, align, inspect, train-tokenizer."""
+"""Commands on corpora and token datasets: tokenize, combine, align, inspect, train-tokenizer."""
 
 import sys
 from collections.abc import Callable
@@ -99,15 +99,31 @@ def tokenize(
         print(f"codec-slm: WARNING: {warning}", file=sys.stderr)
     result = tokenize_corpus(model, utterances, output, options, workers, print if first else None)
 
-    def summary(made: dict[str, Any]) -> str:
-        splits = ", ".join(f"{counts['rows']:,} {name}" for name, counts in made["splits"].items())
-        failed = f", {made['failures']:,} failed" if made["failures"] else ""
-        return f"{made['rows']:,} rows ({splits}), {duration(made['seconds'])} of audio{failed}"
-
-    status = _status(result, output, max_failures, summary, "recordings failed")
+    status = _status(result, output, max_failures, _counted, "recordings failed")
     if first and result.whole and (told := left_out(utterances, Path(output, "failures.jsonl"))):
         print(told)
     return status
+
+
+def combine(datasets: list[str], output: str, where: str | None = None, shards: int | None = None) -> int:
+    """Put token datasets together into one, with the rows that are wanted, in shards of even length.
+
+    Takes what `tokenize` and `encode` write, and what `datasets`, pandas, DuckDB or polars made of it. Kill it and
+    start it again, with any number of processes, as `tokenize`.
+
+    Args:
+        datasets: token datasets of one codec, or Parquet files.
+        output: directory of the token dataset.
+        where: which rows, over split, id, text, speaker, language and seconds, as in
+            "seconds < 20 and speaker == 'anna'" or "text.str.len() > 3" (an expression of `pandas.DataFrame.query`).
+        shards: files of a split at most; by default one a quarter hour, up to 1,024.
+    """
+    from data.combine import combine_datasets
+
+    if shards is not None and shards < 1:
+        raise UserError(f"--shards is {shards}: expected at least 1")
+    result = combine_datasets(datasets, output, where, shards)
+    return _status(result, output, 1.0, _counted, "rows failed")
 
 
 def align(
@@ -280,13 +296,14 @@ def train_tokenizer(
     """
     from data import TokenDataset, open_corpus, train_text_tokenizer
     from data.corpora.reading import Reading
+    from data.token_files import holds_tokens
 
     columns = CorpusOptions(text_column, split_column=split_column, encoding=encoding)
     path = Path(corpus)
     texts: list[str | None]
     if path.suffix == ".txt" and path.is_file():
         texts = [line.rstrip("\r\n") for _, line in Reading(options=columns).lines(path)]
-    elif (path / "metadata.json").is_file():
+    elif holds_tokens(path):
         dataset = TokenDataset.open(path)
         texts = [dataset.text(row) for row in range(len(dataset))]
     else:
@@ -303,6 +320,12 @@ def _check(max_failures: float, workers: int | None) -> None:
         raise UserError(f"--max_failures is {max_failures}: a share from 0 to 1")
     if workers is not None and workers < 0:
         raise UserError(f"--workers is {workers}: 0 (all in this process) or more")
+
+
+def _counted(made: dict[str, Any]) -> str:
+    splits = ", ".join(f"{counts['rows']:,} {name}" for name, counts in made["splits"].items())
+    failed = f", {made['failures']:,} failed" if made["failures"] else ""
+    return f"{made['rows']:,} rows ({splits}), {duration(made['seconds'])} of audio{failed}"
 
 
 def _status(

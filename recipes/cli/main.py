@@ -53,6 +53,9 @@ COMMANDS = {
     "decode": Command("recipes.cli.codec:decode", "codes to audio files"),
     "reconstruct": Command("recipes.cli.codec:reconstruct", "audio files to codes and back to audio"),
     "tokenize": Command("recipes.cli.data:tokenize", "a corpus to a token dataset"),
+    "combine": Command(
+        "recipes.cli.data:combine", "token datasets to one: put together, filtered, in other shards"
+    ),
     "align": Command("recipes.cli.data:align", "when each word of a corpus's transcripts is spoken"),
     "inspect": Command(
         "recipes.cli.data:inspect",

@@ -28,7 +28,11 @@ OPTIONS = TokenizeOptions(shards=6, batch_seconds=2.0)
 
 def content(directory: Path) -> dict[str, str]:
     """Every file, hidden ones too, with its hash."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(directory.iterdir())}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.iterdir())
+        if path.is_file()
+    }
 
 
 def start(corpus: Path, output: Path, codec: FakeCodec, rank: int = 0, world_size: int = 1) -> BaseProcess:
