@@ -172,8 +172,8 @@ class CodecAdapter(nn.Module, ABC):
     ) -> CodecDecoderOutput:
         """Codes (batch, num_quantizers, frames), mask (batch, frames) -> audio (batch, 1, frames * hop_length).
 
-        Behind a row's own frames it is zero. These codecs have no voice vector, so `voice` is None. Raises UserError for what
-        are no codes of this codec.
+        Behind a row's own frames it is zero. These codecs have no voice vector, so `voice` is None.
+        Raises UserError for what are no codes of this codec.
         """
         check_codes(audio_codes, self._codebook_sizes())
         batch, _, frames = audio_codes.shape
