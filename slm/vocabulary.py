@@ -63,7 +63,7 @@ class Vocabulary:
         self._tokenizer.encode_special_tokens = True
         # SentencePiece writes spaces as U+2581 and so cannot tell the two apart: ours goes through its bytes.
         self._space_ids: list[int] | None = None
-        if speech["text_model"] == "sentencepiece":
+        if self.is_sentencepiece:
             ids = tokenizer.get_vocab()
             self._space_ids = [ids[f"<0x{byte:02X}>"] for byte in SPACE.encode()]
 
@@ -93,13 +93,14 @@ class Vocabulary:
             UserError: no usable text tokenizer, or names that cannot be tokens.
         """
         path = Path(text_model)
-        is_sentencepiece = path.suffix == ".model" or path.is_file()
-        tokenizer = (
-            tokenizer_from_sentencepiece(path) if is_sentencepiece else _pretrained_tokenizer(str(text_model))
-        )
+        bos: str | None = None
+        if is_sentencepiece := path.suffix == ".model" or path.is_file():
+            tokenizer = tokenizer_from_sentencepiece(path)
+        else:
+            tokenizer, bos = _pretrained_tokenizer(str(text_model))
         kind = "sentencepiece" if is_sentencepiece else "pretrained"
         return cls._assemble(
-            tokenizer, kind, str(text_model), codec, voices, max_quantizers, codec_location or codec.name
+            tokenizer, kind, str(text_model), codec, voices, max_quantizers, codec_location or codec.name, bos
         )
 
     def for_codec(
@@ -123,6 +124,7 @@ class Vocabulary:
             voices,
             max_quantizers,
             codec_location or codec.name,
+            self._speech.get("bos_token"),
         )
 
     @classmethod
@@ -135,6 +137,7 @@ class Vocabulary:
         voices: Sequence[str],
         max_quantizers: int | None,
         codec_location: str,
+        bos: str | None,
     ) -> "Vocabulary":
         """Add everything but text to a text tokenizer."""
         num_text = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
@@ -169,6 +172,8 @@ class Vocabulary:
             "speech_offsets": list(accumulate(sizes[:-1], initial=first_speech)),
             "size": num_text + len(tokens),
         }
+        if bos is not None:
+            speech["bos_token"] = bos
         return cls(tokenizer, speech)
 
     @classmethod
@@ -206,8 +211,14 @@ class Vocabulary:
             directory / "tokenizer_config.json",
             {
                 "tokenizer_class": "PreTrainedTokenizerFast",
+                **({"bos_token": self._speech["bos_token"]} if "bos_token" in self._speech else {}),
                 "eos_token": "<|eos|>",
                 "pad_token": "<|pad|>",
+                # llama.cpp would otherwise put both in front of every text.
+                "add_bos_token": False,
+                "add_prefix_space": False,
+                # What `generate` takes: the models know no token types.
+                "model_input_names": ["input_ids", "attention_mask"],
                 "clean_up_tokenization_spaces": False,
                 "model_max_length": int(1e30),
             },
@@ -217,6 +228,17 @@ class Vocabulary:
     def __len__(self) -> int:
         """Number of tokens, a multiple of 128: the rows of the model's embedding."""
         return self._speech["size"]
+
+    @property
+    def is_sentencepiece(self) -> bool:
+        """Whether the text tokens are those of a SentencePiece model."""
+        return self._speech["text_model"] == "sentencepiece"
+
+    @property
+    def bos_id(self) -> int | None:
+        """The token that the pretrained text model begins texts with, if it has one; documents do without it."""
+        bos = self._speech.get("bos_token")
+        return None if bos is None else self._tokenizer.token_to_id(bos)
 
     def voice_id(self, name: str | None) -> int | None:
         """The tag of a voice, or None for a voice that has none."""
@@ -349,7 +371,8 @@ class Vocabulary:
         return (ids - self.speech_offsets[quantizers]).astype(np.uint16)
 
 
-def _pretrained_tokenizer(name: str) -> Tokenizer:
+def _pretrained_tokenizer(name: str) -> tuple[Tokenizer, str | None]:
+    """The fast tokenizer, and its BOS token."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
@@ -359,7 +382,7 @@ def _pretrained_tokenizer(name: str) -> Tokenizer:
         ) from None
     if not tokenizer.is_fast:
         raise UserError(f"{name}: only fast tokenizers (tokenizer.json) can be extended")
-    return Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    return Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()), tokenizer.bos_token
 
 
 def _check_voices(voices: Sequence[str]) -> None:

@@ -100,7 +100,7 @@ def save_checkpoint(
 
     weights: by name, if the model itself does not hold them (it is sharded).
     """
-    model.generation_config = GenerationConfig(eos_token_id=vocabulary.eos_id, pad_token_id=vocabulary.pad_id)
+    model.generation_config = _generation_config(vocabulary)
     # One file, whatever the size up to what one machine holds: shards would be one more thing to keep whole.
     with without_progress_bars():
         model.save_pretrained(directory, max_shard_size="1TB", state_dict=weights)
@@ -113,9 +113,16 @@ def save_checkpoint(
     save_vocabulary(directory, vocabulary, capabilities)
 
 
+def _generation_config(vocabulary: Vocabulary) -> GenerationConfig:
+    return GenerationConfig(
+        bos_token_id=vocabulary.bos_id, eos_token_id=vocabulary.eos_id, pad_token_id=vocabulary.pad_id
+    )
+
+
 def save_vocabulary(directory: Path, vocabulary: Vocabulary, capabilities: SpeechCapabilities) -> None:
-    """Write the tokenizer files and `speech.json`."""
+    """Write the tokenizer files, `speech.json` and `generation_config.json`."""
     vocabulary.save_pretrained(directory)
+    _generation_config(vocabulary).save_pretrained(directory)
     speech = json.loads((directory / SPEECH_FILE).read_text(encoding="utf-8"))
     write_json(directory / SPEECH_FILE, speech | {"speaking": asdict(capabilities)})
 

@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from codec.foundation import UserError
 from recipes.cli.main import main
@@ -57,6 +57,11 @@ def logits_of(model, ids: torch.Tensor) -> torch.Tensor:
 
 def test_it_trains_what_it_says_and_nothing_else(adapter):
     run, base, mode = adapter
+    generation, vocabulary = (
+        GenerationConfig.from_pretrained(run / "final"),
+        Vocabulary.from_pretrained(run / "final"),
+    )
+    assert (generation.eos_token_id, generation.pad_token_id) == (vocabulary.eos_id, vocabulary.pad_id)
     weights = load_file(run / "final" / "adapter_model.safetensors")
     rows = {name for name in weights if "trainable_tokens_delta" in name or "token_adapter" in name}
     low_rank = set(weights) - rows

@@ -177,6 +177,9 @@ def test_what_is_saved_asks_for_nothing_that_transformers_4_lacks(saved):
     config = json.loads((saved / "tokenizer_config.json").read_text())
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert not {"extra_special_tokens", "backend", "is_local"} & config.keys()
+    # llama.cpp reads texts rightly with these, and version 4's `generate` takes what its tokenizer gives.
+    assert config["add_bos_token"] is False and config["add_prefix_space"] is False
+    assert list(AutoTokenizer.from_pretrained(saved)("text")) == ["input_ids", "attention_mask"]
     assert PreTrainedTokenizerFast.from_pretrained(saved).eos_token == "<|eos|>"
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from codec.foundation import UserError
+from slm.models.checkpoint import SpeechCapabilities, save_vocabulary
 from slm.models.config import ModelConfig, StartConfig
 from slm.models.warm_start import Start, start_model
 from slm.training.data import TrainingData
@@ -156,6 +157,20 @@ def test_what_does_not_fit_is_refused(text_lms, tmp_path):
         toy_config(tmp_path, start_from=StartConfig(name))
 
 
+def test_the_token_that_a_text_model_begins_with_is_kept(text_lms, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(text_lms[True])
+    tokenizer.bos_token = "<|endoftext|>"
+    tokenizer.save_pretrained(tmp_path / "text")
+    built = Vocabulary.build(tmp_path / "text", CODEC)
+    built.save_pretrained(tmp_path / "speech")
+    copy = Vocabulary.from_pretrained(tmp_path / "speech").for_codec(OTHER_CODEC)
+    assert built.bos_id == copy.bos_id == tokenizer.bos_token_id is not None
+    assert AutoTokenizer.from_pretrained(tmp_path / "speech").bos_token_id == built.bos_id
+    save_vocabulary(tmp_path / "speech", copy, SpeechCapabilities())
+    assert GenerationConfig.from_pretrained(tmp_path / "speech").bos_token_id == built.bos_id
+    assert Vocabulary.build(text_lms[True], CODEC).bos_id is None
+
+
 def test_an_architecture_that_mixes_up_packed_documents_is_refused(text_lms, tmp_path):
     from transformers import BloomConfig
 
@@ -188,7 +203,11 @@ def test_training_goes_on_from_a_text_model_and_resumes(text_lms, tmp_path):
     assert one.config.eos_token_id == Vocabulary.from_pretrained(final).eos_id
     assert len(AutoTokenizer.from_pretrained(final)) == one.config.vocab_size == other.config.vocab_size
     losses = [
-        [json.loads(line).get("train/loss") for line in (tmp_path / n / "log.jsonl").read_text().splitlines()]
+        [
+            line["train/loss"]
+            for line in map(json.loads, (tmp_path / n / "log.jsonl").open())
+            if "train/loss" in line
+        ]
         for n in ("whole", "parts")
     ]
     assert losses[0][:4] == losses[1][:4] and losses[0][-1] < losses[0][0]
