@@ -26,6 +26,7 @@ from slm.vocabulary import Vocabulary
 
 # What the numbers of a document's stream decide, by counter.
 _FORMAT, _VOICE, _PROMPT, _PROMPT_ROW, _PROMPT_TEXT = range(5)
+_MEASURED = 20_000  # documents, to know how long those of a source are on average
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ class EpochPlan:
     rows: np.ndarray  # int32, over all sources
     repeats: np.ndarray  # int16, 1 for a row that comes for the second time in the epoch, …
     formats: np.ndarray  # uint8, index into the formats' names
-    drawn: np.ndarray  # uint8, the format before a row without text or words had to take another
+    drawn: (
+        np.ndarray
+    )  # uint8, the format before a row that lacks something, or is too long, had to take another
     tags: np.ndarray  # int32, token id of the voice tag, or -1
     prompts: np.ndarray  # int32, row of the prompt utterance, or -1
     prompt_texts: np.ndarray  # bool, whether it comes with its text
@@ -51,10 +54,17 @@ class DocumentCounts:
     """What an epoch holds."""
 
     documents: dict[str, int]  # by format
-    drawn: dict[str, int]  # by the format that was drawn; differs where rows lack text or words
+    drawn: dict[
+        str, int
+    ]  # by the format that was drawn; differs where rows lack text or words, or are too long
+    became: dict[tuple[str, str], int]  # of these, by the format that was drawn and another that was made
+    too_long: int  # of these, such as would not have fitted into a block
     voice_tags: int
     prompts: int
     tokens: int
+    tokens_of_format: dict[str, int]
+    documents_of_source: list[int]
+    tokens_of_source: list[int]
 
 
 class Documents:
@@ -67,6 +77,10 @@ class Documents:
 
     What a document looks like depends on the seed, the epoch and the row alone. The order of an epoch's documents
     depends on the seed, the epoch and the number of rows.
+
+    A document that is longer than `longest` is cut when it is packed. Text would be torn from its speech there, so no
+    such document has both: the row becomes `speech`, its text left out. A prompt that would make a document longer than
+    that is left out too.
     """
 
     def __init__(
@@ -76,16 +90,17 @@ class Documents:
         config: DocumentConfig,
         seed: int,
         budget: int | None = None,
+        longest: int | None = None,
     ):
         """Reads the sizes of all rows, and of texts and words only if a format needs them.
 
         Args:
             budget: tokens that the run trains on; `max_epochs` of the sources refers to them.
+            longest: tokens of a block.
 
         Raises:
             UserError: there is nothing to make a document of, a dataset is of another codec, a format is unknown, or
-            only some
-                datasets have a weight.
+                only some datasets have a weight.
         """
         if unknown := [name for name in config.formats if name not in FORMATS]:
             raise UserError(f"no document format is called {unknown[0]!r}; there are {', '.join(FORMATS)}")
@@ -97,7 +112,9 @@ class Documents:
         self.vocabulary = vocabulary
         self.config = config
         self.seed = seed
+        self.longest = longest
         self._formats = list(FORMATS.values())
+        self._paired = np.array([format.needs_text and format.needs_speech for format in self._formats])
         with_voices = config.prompt_probability or (config.voice_tag_probability and vocabulary.voices)
         self.table = measure(self.sources, vocabulary, texts_needed(config), bool(with_voices))
         sizes = self.table.text + self.table.speech
@@ -109,35 +126,38 @@ class Documents:
             )
         starts = np.searchsorted(self._usable, self.table.source_starts)
         self._sizes = np.diff(starts).tolist()
-        tokens = np.diff(np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])[self.table.source_starts])
-        weights = [source.weight for source in self.sources]
-        self._rows_per_epoch = rows_per_epoch(self._sizes, tokens.tolist(), weights)
+        self._rows_per_epoch: list[float] = list(self._sizes)
         self._companions = Companions(self.table.voice) if config.prompt_probability else None
         # By number of the voice; the last entry is for -1, no voice.
         tags = [vocabulary.voice_id(name) for name in [*self.table.voice_names, None]]
         self._tags = np.array([-1 if tag is None else tag for tag in tags], dtype=np.int32)
         self._plans: dict[int, EpochPlan] = {}
+        weights = [source.weight for source in self.sources]
+        most = [source.max_epochs if budget else None for source in self.sources]
+        if any(entry is not None for entry in [*weights, *most]):
+            tokens = self.tokens_of_sources()
+            # of all tokens of the run, as many epochs of the source
+            limits = [
+                None if epochs is None else epochs * count / (budget or 1)
+                for epochs, count in zip(most, tokens, strict=True)
+            ]
+            self._rows_per_epoch = rows_per_epoch(self._sizes, tokens, weights, limits)
         for number, source in enumerate(self.sources):
             if source.rows_per_epoch is not None:
                 self._rows_per_epoch[number] = source.rows_per_epoch
-        if budget and any(source.max_epochs is not None for source in self.sources):
-            self._limit_rows(budget, tokens.tolist(), weights)
 
-    def _limit_rows(self, budget: int, tokens: list[int], weights: list[float | None]) -> None:
-        """Keep every source within its `max_epochs`. A row of a source counts with the mean length of its documents."""
-        plan = self._make_plan(0)
-        source_of = np.searchsorted(self.table.source_starts, plan.rows, side="right") - 1
-        documents = np.maximum(np.bincount(source_of, minlength=len(self.sources)), 1)
-        mean_lengths = np.bincount(source_of, plan.lengths, minlength=len(self.sources)) / documents
-        for _ in range(
-            20
-        ):  # how many epochs the budget is depends on what an epoch is made of, and the other way
-            epochs = budget / float(mean_lengths @ np.array(self._rows_per_epoch))
-            limits = [
-                None if source.max_epochs is None else source.max_epochs / epochs * count / sum(tokens)
-                for source, count in zip(self.sources, tokens, strict=True)
-            ]
-            self._rows_per_epoch = rows_per_epoch(self._sizes, tokens, weights, limits)
+    def tokens_of_sources(self) -> list[float]:
+        """Tokens of each source's documents if every row comes once: the mean over some epochs."""
+        epochs = range(max(1, min(100, _MEASURED // self._usable.size)))
+        plans = (self._make_plan(epoch) for epoch in epochs)
+        return np.mean([self._by_source(plan.rows, plan.lengths) for plan in plans], axis=0).tolist()
+
+    def _by_source(self, rows: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+        """How many of the rows are of each source, or the sum of their values, (sources,)."""
+        return np.bincount(self._source_of(rows), values, minlength=len(self.sources))
+
+    def _source_of(self, rows: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.table.source_starts, rows, side="right") - 1
 
     def lengths(self, epoch: int) -> np.ndarray:
         """Tokens of every document of an epoch, (documents,) int64, without building any."""
@@ -172,18 +192,46 @@ class Documents:
     def counts(self, epoch: int) -> DocumentCounts:
         """How many documents of which kind an epoch holds."""
         plan = self.plan(epoch)
+        names = self.format_names
 
-        def by_name(formats: np.ndarray) -> dict[str, int]:
-            counts = np.bincount(formats, minlength=len(self._formats)).tolist()
-            return {format.name: count for format, count in zip(self._formats, counts, strict=True) if count}
+        def by_name(formats: np.ndarray, values: np.ndarray | None = None) -> dict[str, int]:
+            counts = np.bincount(formats, values, minlength=len(names)).tolist()
+            return {name: int(count) for name, count in zip(names, counts, strict=True) if count}
 
+        other = np.flatnonzero(plan.formats != plan.drawn)
+        pairs, counts = np.unique(
+            np.stack([plan.drawn[other], plan.formats[other]]), axis=1, return_counts=True
+        )
         return DocumentCounts(
             documents=by_name(plan.formats),
             drawn=by_name(plan.drawn),
+            became={
+                (names[drawn], names[made]): count
+                for drawn, made, count in zip(*pairs.tolist(), counts.tolist(), strict=True)
+            },
+            too_long=sum(
+                int(self._can_take(format, plan.rows[other[plan.drawn[other] == number]]).sum())
+                for number, format in enumerate(self._formats)
+            ),
             voice_tags=int((plan.tags >= 0).sum()),
             prompts=int((plan.prompts >= 0).sum()),
             tokens=int(plan.lengths.sum()),
+            tokens_of_format=by_name(plan.formats, plan.lengths),
+            documents_of_source=self._by_source(plan.rows).tolist(),
+            tokens_of_source=self._by_source(plan.rows, plan.lengths).astype(int).tolist(),
         )
+
+    def can_make(self, name: str) -> bool:
+        """Whether any row can become a document of this format."""
+        rows = self._usable[self._can_take(FORMATS[name], self._usable)]
+        rows = rows[np.array(self._rows_per_epoch)[self._source_of(rows)] > 0]
+        if not rows.size or self.longest is None:
+            return bool(rows.size)
+        formats = np.full(len(rows), self._formats.index(FORMATS[name]))
+        lengths = self._body_lengths(
+            formats, rows, self._keys(rows, np.zeros_like(rows)), Draws(self.seed, 0)
+        )
+        return bool((lengths <= self.longest).any()) or not self._paired[formats[0]]
 
     def plan(self, epoch: int) -> EpochPlan:
         """The plan of an epoch, made when first needed."""
@@ -202,25 +250,30 @@ class Documents:
 
         drawn = self._draw_formats(uniform(numbers(streams, _FORMAT)))
         formats = self._feasible(drawn, rows)
-        voiced, prompted = (
-            np.array([getattr(f, name) for f in self._formats])[formats] for name in ("voiced", "prompted")
-        )
+        text_alone = np.array([isinstance(source.dataset, TextRows) for source in self.sources])
+        drawn = np.where(text_alone[self._source_of(rows)], formats, drawn)  # it has no choice
+        voiced = np.array([format.voiced for format in self._formats])[formats]
         voiced &= uniform(numbers(streams, _VOICE)) < self.config.voice_tag_probability
         tags = np.where(voiced, self._tags[self.table.voice[rows]], np.int32(-1))
+        lengths = (tags >= 0) + self._body_lengths(formats, rows, keys, draws)
+        if self.longest is not None:
+            torn = np.flatnonzero(self._paired[formats] & (lengths > self.longest))
+            formats[torn] = self._formats.index(FORMATS["speech"])
+            lengths[torn] = (tags[torn] >= 0) + self._body_lengths(
+                formats[torn], rows[torn], keys[torn], draws
+            )
+
+        prompted = np.array([format.prompted for format in self._formats])[formats]
         prompted &= uniform(numbers(streams, _PROMPT)) < self.config.prompt_probability
         prompts = self._draw_prompts(rows, prompted, uniform(numbers(streams, _PROMPT_ROW)))
         prompt_texts = uniform(numbers(streams, _PROMPT_TEXT)) < self.config.prompt_text_probability
         prompt_texts &= (self.table.text[prompts] > 0) & (prompts >= 0)
-
-        lengths = (tags >= 0).astype(np.int64)
-        lengths += np.where(prompts >= 0, self.table.speech[prompts] + 2, 0)
-        lengths += np.where(prompt_texts, self.table.text[prompts] + 1, 0)
-        for number, format in enumerate(self._formats):
-            chosen = np.flatnonzero(formats == number)
-            if chosen.size:
-                lengths[chosen] += format.length(
-                    self._row_sizes(rows[chosen], keys[chosen]), self.config, draws
-                )
+        prompt_lengths = np.where(prompts >= 0, self.table.speech[prompts] + 2, 0)
+        prompt_lengths += np.where(prompt_texts, self.table.text[prompts] + 1, 0)
+        if self.longest is not None:
+            prompts[(prompts >= 0) & (lengths + prompt_lengths > self.longest)] = -1
+            prompt_texts &= prompts >= 0
+        lengths += np.where(prompts >= 0, prompt_lengths, 0)
         return EpochPlan(
             rows=rows,
             repeats=order.repeats,
@@ -232,6 +285,18 @@ class Documents:
             lengths=lengths.astype(np.int32),
             draws=draws,
         )
+
+    def _body_lengths(
+        self, formats: np.ndarray, rows: np.ndarray, keys: np.ndarray, draws: Draws
+    ) -> np.ndarray:
+        """Tokens of documents without tag and prompt, (documents,) int64."""
+        lengths = np.zeros(len(rows), dtype=np.int64)
+        for number, format in enumerate(self._formats):
+            chosen = np.flatnonzero(formats == number)
+            if chosen.size:
+                sizes = self._row_sizes(rows[chosen], keys[chosen])
+                lengths[chosen] = format.length(sizes, self.config, draws)
+        return lengths
 
     def _keys(self, rows: np.ndarray, repeats: np.ndarray) -> np.ndarray:
         """Names of the documents' random streams, (documents,) uint64.
@@ -286,7 +351,7 @@ class Documents:
         return RowSizes(keys, text, speech, stretches, rows.astype(np.int64), table)
 
     def _row(self, row: int, key: np.ndarray, draws: Draws) -> Row:
-        source = int(np.searchsorted(self.table.source_starts, row, side="right")) - 1
+        source = int(self._source_of(np.array(row)))
         index = row - int(self.table.source_starts[source])
         return Row(self.sources[source].dataset, index, key, self.vocabulary, self.config, draws)
 

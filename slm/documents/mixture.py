@@ -19,7 +19,7 @@ class EpochRows:
 
 def rows_per_epoch(
     sizes: Sequence[int],
-    tokens: Sequence[int],
+    tokens: Sequence[float],
     weights: Sequence[float | None],
     limits: Sequence[float | None] | None = None,
 ) -> list[float]:
@@ -30,12 +30,12 @@ def rows_per_epoch(
 
     Args:
         sizes: rows of each source.
-        tokens: text and speech tokens of each source.
+        tokens: of the documents of each source if every row comes once.
         weights: one for each source, or None for each.
         limits: the largest share of the tokens that each source may have, or None.
 
     Returns:
-        (sources,) rows; not whole numbers where limits hold, see `rows_of_epoch`.
+        (sources,) rows; not whole numbers, see `rows_of_epoch`.
     """
     unweighted = all(weight is None for weight in weights)
     most = [inf if limit is None else limit for limit in limits or [None] * len(sizes)]
@@ -58,7 +58,7 @@ def rows_per_epoch(
     for share, size, source_tokens in zip(shares, sizes, tokens, strict=True):
         per_row = source_tokens / size if source_tokens else 1.0
         rows = sum(tokens) * share / per_row if share and size else 0.0
-        counts.append(rows if limited or not rows else max(1, round(rows)))
+        counts.append(round(rows, 9))  # no row less for the last digit
     return counts
 
 

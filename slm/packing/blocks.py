@@ -121,7 +121,7 @@ class BlockStream:
         own = self._own_blocks()
         while True:
             step = [next(own) for _ in range(self.blocks_per_step // self.num_processes)]
-            self.position = self._after(self.position)
+            self.position = self.after(self.position)
             yield step
 
     def _own_blocks(self) -> Iterator[Block]:
@@ -134,8 +134,13 @@ class BlockStream:
             passed += len(blocks) - first
             epoch, first = epoch + 1, 0
 
-    def _after(self, position: StreamPosition) -> StreamPosition:
-        epoch, block = position.epoch, position.block + self.blocks_per_step
+    def epoch_blocks(self) -> PackedBlocks:
+        """All blocks of the epoch in which the next step begins."""
+        return self._blocks(self.position.epoch)
+
+    def after(self, position: StreamPosition, steps: int = 1) -> StreamPosition:
+        """Where the step so many steps after the one at `position` begins."""
+        epoch, block = position.epoch, position.block + steps * self.blocks_per_step
         while block >= (length := self._length(epoch)):
             epoch, block = epoch + 1, block - length
         return StreamPosition(epoch, block)

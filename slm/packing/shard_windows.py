@@ -10,8 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import floor
 
-import numpy as np
-
 from codec.foundation import generator
 from data.token_dataset import TokenStream
 from slm.documents.config import DocumentConfig
@@ -45,20 +43,24 @@ class ShardWindows:
         config: DocumentConfig,
         seed: int,
         shards: int,
+        longest: int | None = None,
     ) -> None:
-        """`shards`: of the first streamed source in a window; one source at least is streamed."""
-        self.vocabulary, self.config, self.seed = vocabulary, config, seed
+        """`shards`: of the first streamed source in a window; one source at least is streamed.
+
+        longest: tokens of a block.
+        """
+        self.vocabulary, self.config, self.seed, self.longest = vocabulary, config, seed, longest
         # What is on the disk is measured once, not for every window.
         self.sources = [_measured(source, vocabulary, config) for source in sources]
         first = next(source for source in sources if isinstance(source, StreamedSource))
         shards = min(shards, first.stream.shards("train"))
-        tokens = _tokens(first, vocabulary) * shards / first.stream.shards("train")  # of it in a window
+        tokens = 0.0 if first.weight is None else self._tokens(first) * shards / first.stream.shards("train")
         self._steps = [  # shards of a streamed source, or rows of another, in a window
             _size(source)
             * (
                 shards / first.stream.shards("train")
                 if source.weight is None or first.weight is None
-                else tokens * source.weight / (first.weight * max(_tokens(source, vocabulary), 1))
+                else tokens * source.weight / (first.weight * max(self._tokens(source), 1))
             )
             for source in sources
         ]
@@ -82,7 +84,21 @@ class ShardWindows:
             )
             sizes = read_sizes(rows, self.vocabulary, texts_needed(self.config), cached=False)
             opened.append(Source(rows, voice=source.voice, sizes=sizes))
-        return Documents(opened, self.vocabulary, self.config, self.seed)
+        return Documents(opened, self.vocabulary, self.config, self.seed, longest=self.longest)
+
+    def _tokens(self, source: Source | StreamedSource) -> float:
+        """Tokens of a source's documents if every row comes once; of a streamed one by those of its first shard."""
+        if not isinstance(source, StreamedSource):
+            part, whole = replace(source, weight=None), 1.0
+        else:
+            rows = source.stream.open("train", [0])
+            sizes = read_sizes(rows, self.vocabulary, texts_needed(self.config), cached=False)
+            part = Source(rows, voice=source.voice, sizes=sizes)
+            codec = self.vocabulary.codec
+            seconds = float(rows.lengths.sum()) / (codec.frame_rate * rows.info.num_quantizers)
+            whole = source.stream.metadata["splits"]["train"]["seconds"] / max(seconds, 1e-9)
+        documents = Documents([part], self.vocabulary, self.config, self.seed, longest=self.longest)
+        return documents.tokens_of_sources()[0] * whole
 
     def _shards(self, number: int, window: int) -> list[int]:
         source, step = self.sources[number], self._steps[number]
@@ -125,11 +141,3 @@ def _measured(
 def _size(source: Source | StreamedSource) -> int:
     """Shards of a streamed source, rows of another."""
     return source.stream.shards("train") if isinstance(source, StreamedSource) else len(source.dataset)
-
-
-def _tokens(source: Source | StreamedSource, vocabulary: Vocabulary) -> float:
-    """Approximate tokens of a source; of a streamed one only the length of the speech is known."""
-    if isinstance(source, StreamedSource):
-        seconds: float = source.stream.metadata["splits"]["train"]["seconds"]
-        return seconds * vocabulary.codec.frame_rate * vocabulary.num_quantizers
-    return float(np.asarray(source.dataset.lengths).sum())

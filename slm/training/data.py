@@ -21,6 +21,7 @@ from slm.models.warm_start import Start
 from slm.packing.blocks import BlockStream, PackedBlocks, StreamPosition
 from slm.packing.shard_windows import BlocksAhead, ShardWindows, StreamedSource
 from slm.training.config import DatasetConfig, SLMTrainingConfig
+from slm.training.report import check_formats, report_epoch
 from slm.vocabulary import Vocabulary
 
 
@@ -64,9 +65,25 @@ class TrainingData:
                 documents = replace(documents, formats=formats)
             source = Source(dataset, voice=entries[name].voice)
             sets[name] = PackedBlocks(
-                Documents([source], self.vocabulary, documents, config.seed), config.batch.length, epoch=0
+                Documents([source], self.vocabulary, documents, config.seed, longest=config.batch.length),
+                config.batch.length,
+                epoch=0,
             )
         return sets
+
+    def report(self, phase: int, blocks: PackedBlocks) -> tuple[list[str], dict[str, float]]:
+        """What is trained on in one phase, by the blocks of its first epoch; see `report_epoch`.
+
+        Raises UserError for a format that no row can become.
+        """
+        config, decay = self.config, phase == 1
+        if self.streams:  # of a window; the next may hold what this one lacks
+            names = [dataset_name(source.dataset.name) for source in blocks.documents.sources]
+            return report_epoch(blocks, names, [None] * len(names), None)
+        check_formats(blocks.documents, blocks.epoch)
+        names = [dataset_name(entry.path) for entry in config.sources]
+        names = [f"{name}-{n}" if names.count(name) > 1 else name for n, name in enumerate(names)]
+        return report_epoch(blocks, names, config.weights(decay), config.token_budget(decay))
 
     def _blocks(self, decay: bool) -> Callable[[int], PackedBlocks]:
         """A function that makes the blocks of an epoch, or of a window of a streamed dataset."""
@@ -82,9 +99,13 @@ class TrainingData:
                 else source
                 for number, source in enumerate(sources)
             ]
-            windows = ShardWindows(streamed, self.vocabulary, documents, seed, config.window_shards)
+            windows = ShardWindows(
+                streamed, self.vocabulary, documents, seed, config.window_shards, config.batch.length
+            )
             return BlocksAhead(windows, config.batch.length)
-        built = Documents(sources, self.vocabulary, documents, seed, config.token_budget(decay))
+        built = Documents(
+            sources, self.vocabulary, documents, seed, config.token_budget(decay), config.batch.length
+        )
         return lambda epoch: PackedBlocks(built, config.batch.length, epoch)
 
     def _sources(self, decay: bool) -> list[Source]:

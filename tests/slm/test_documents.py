@@ -11,11 +11,13 @@ from codec.foundation import UserError
 from slm.documents.config import DocumentConfig
 from slm.documents.documents import Documents
 from slm.documents.draws import Draws, below, numbers, uniform
-from slm.documents.formats import CONTROL, SPEECH, Document
+from slm.documents.formats import CONTROL, FORMATS, SPEECH, TEXT, Document
 from slm.documents.mixture import rows_of_epoch, rows_per_epoch
-from slm.documents.rows import Source
+from slm.documents.rows import Source, TextRows
+from slm.packing.blocks import PackedBlocks
+from slm.training.report import check_formats, report_epoch
 from slm.vocabulary import Vocabulary, split_words
-from tests.slm.token_rows import MemoryRows, codec_info, speech_rows, train_text_model
+from tests.slm.token_rows import SENTENCES, MemoryRows, codec_info, speech_rows, train_text_model
 
 PLAIN = DocumentConfig(corruption=0.0, voice_tag_probability=0.0)
 EVERYTHING = DocumentConfig(
@@ -447,6 +449,87 @@ def test_weights_are_shares_of_tokens(vocabulary):
         [Source(long, weight=1.0), Source(short, weight=0.0)], vocabulary, only("speech"), seed=0
     )
     assert (zero.plan(0).rows < 300).all()
+
+
+def test_weights_are_shares_of_what_is_trained_on(vocabulary):
+    """Of documents as they are written, whatever the formats leave out or add, also where rows are few."""
+    spoken, few = speech_rows(200), speech_rows(7, seed=1)
+    ids = vocabulary.encode_text(" ".join(SENTENCES)).astype(np.uint16)
+    texts = TextRows("texts", np.tile(ids, 20), np.arange(21) * len(ids), "hash")
+    config = DocumentConfig(
+        formats={"interleaved": 2, "asr": 1, "text": 2}, prompt_probability=0.3, corruption=0.0
+    )
+    sources = [Source(spoken, weight=0.7), Source(few, weight=0.1), Source(texts, weight=0.2)]
+    documents = Documents(sources, vocabulary, config, seed=0)
+    tokens = np.zeros(3)
+    for epoch in range(200, 400):
+        tokens += documents.counts(epoch).tokens_of_source
+    assert tokens / tokens.sum() == pytest.approx([0.7, 0.1, 0.2], rel=0.03)
+    counts = documents.counts(3)
+    assert sum(counts.tokens_of_source) == sum(counts.tokens_of_format.values()) == counts.tokens
+    assert sum(counts.documents_of_source) == sum(counts.documents.values())
+
+
+@pytest.mark.parametrize("sizes", [(2048,), (64, 32)])
+def test_text_is_never_torn_from_its_speech(text_models, sizes):
+    codec = codec_info(sizes)
+    vocabulary = Vocabulary.build(text_models["char"], codec, ["slt"])
+    config = DocumentConfig(
+        formats={name: 1.0 for name in FORMATS},
+        prompt_probability=0.5,
+        corruption=0.0,
+        prompt_text_probability=0.5,
+    )
+    length = 200
+    documents = Documents([speech_rows(80, codec=codec)], vocabulary, config, seed=0, longest=length)
+    free = Documents([speech_rows(80, codec=codec)], vocabulary, config, seed=0)
+    left = too_long = 0
+    for epoch in range(3):
+        plan, blocks = documents.plan(epoch), PackedBlocks(documents, length, epoch)
+        for index in range(80):
+            document, whole = documents.build(epoch, index), free.build(epoch, index)
+            assert len(document) == plan.lengths[index]
+            paired = {TEXT, SPEECH} <= set(document.modality.tolist())
+            if len(document) > length:
+                assert not paired  # its pieces may be anywhere
+            if plan.formats[index] != plan.drawn[index]:
+                assert documents.format_names[plan.formats[index]] == "speech" and len(whole) > length
+                too_long += 1
+            elif len(whole) <= length:
+                assert equal(document, whole)  # a document that fits is what it was
+            left += paired
+        assert blocks.plan.cut_documents == (plan.lengths > length).sum()
+        assert documents.counts(epoch).too_long == sum(
+            count for (drawn, made), count in documents.counts(epoch).became.items() if made == "speech"
+        )
+    assert left > 20 and too_long > 20 and free.counts(0).too_long == 0
+
+
+def test_a_format_that_no_row_can_become_is_an_error(vocabulary):
+    rows = speech_rows(40)
+    rows.timed = [None] * 40
+    mixed = only("tts", DocumentConfig(corruption=0.0))
+    config = replace(mixed, formats={"tts": 1.0, "interleaved": 1.0})
+    documents = Documents([rows], vocabulary, config, seed=0, longest=1024)
+    drawn = documents.counts(0).drawn["interleaved"]
+    with pytest.raises(
+        UserError, match=rf"interleaved, but no row .* of {drawn} documents drawn, {drawn} became tts.*words"
+    ):
+        check_formats(documents, 0)
+    with pytest.raises(UserError, match=r"asks for tts, but no row .* 40 became speech.*batch\.length 60"):
+        check_formats(Documents([rows], vocabulary, mixed, seed=0, longest=60), 0)
+
+    rows.timed = speech_rows(40).timed[:20] + [None] * 20
+    documents = Documents([rows], vocabulary, config, seed=0, longest=1024)
+    check_formats(documents, 0)
+    lines, values = report_epoch(PackedBlocks(documents, 1024, 0), ["rows"], [1.0], 10_000)
+    made = values["data/made/interleaved"]
+    assert 0 < made < values["data/drawn/interleaved"] == drawn
+    assert f"format interleaved: {drawn} drawn, {made} made" in "\n".join(lines)
+    assert f"{drawn - made} became tts, lacking text and speech and words" in "\n".join(lines)
+    assert values["data/source_share/rows"] == 1 and values["data/fill"] > 0.8
+    blocks = len(PackedBlocks(documents, 1024, 0))
+    assert values["data/epochs/rows"] == pytest.approx(10_000 / (blocks * 1024))
 
 
 @given(

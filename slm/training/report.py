@@ -1,0 +1,89 @@
+"""What an epoch is made of, as it was asked for and as it came out: told and logged when a run begins."""
+
+from collections.abc import Sequence
+
+from codec.foundation import UserError
+from slm.documents.documents import Documents
+from slm.documents.formats import FORMATS
+from slm.packing.blocks import PackedBlocks
+
+
+def check_formats(documents: Documents, epoch: int) -> None:
+    """Raise UserError for a format that is asked for and that no row can become."""
+    counts = documents.counts(epoch)
+    for name, drawn in counts.drawn.items():
+        if not counts.documents.get(name) and not documents.can_make(name):
+            raise UserError(
+                f"documents.formats asks for {name}, but no row can become one: of {drawn:,} documents drawn, "
+                f"{_became(documents, epoch, name)}; it needs {_needs(name)}, in a row that fits into a block "
+                f"(batch.length {documents.longest}): leave it out, or add what is missing"
+            )
+
+
+def report_epoch(
+    blocks: PackedBlocks, names: Sequence[str], weights: Sequence[float | None], budget: int | None
+) -> tuple[list[str], dict[str, float]]:
+    """Lines for a person, and numbers for the log.
+
+    names and weights are those of the sources; budget: places in blocks that the run trains on, None if not known.
+    """
+    documents, plan, epoch = blocks.documents, blocks.plan, blocks.epoch
+    counts = documents.counts(epoch)
+    places = len(plan) * plan.block_length
+    lines = [
+        f"epoch {epoch}: {sum(counts.documents.values()):,} documents, {counts.tokens:,} tokens in {len(plan):,} "
+        f"blocks of {plan.block_length:,}, {plan.fill:.1%} full; {plan.cut_documents:,} documents are longer than a "
+        "block and cut into pieces"
+    ]
+    values: dict[str, float] = {
+        "data/documents": sum(counts.documents.values()),
+        "data/tokens": counts.tokens,
+        "data/fill": plan.fill,
+        "data/cut_documents": plan.cut_documents,
+        "data/too_long": counts.too_long,
+    }
+    asked = sum(weight or 0.0 for weight in weights)
+    for number, (name, weight) in enumerate(zip(names, weights, strict=True)):
+        share = counts.tokens_of_source[number] / max(counts.tokens, 1)
+        rows = len(documents.sources[number].dataset)
+        epochs = (
+            counts.documents_of_source[number] / max(rows, 1) * (1.0 if budget is None else budget / places)
+        )
+        lines.append(
+            f"source {name}: {rows:,} rows, {share:.1%} of the tokens"
+            + (f" (asked {weight / asked:.1%})" if weight is not None and asked else "")
+            + (
+                f", {epochs:.2f} times in an epoch"
+                if budget is None
+                else f", {epochs:.2f} epochs in this phase"
+            )
+        )
+        values |= {f"data/source_share/{name}": share, f"data/epochs/{name}": epochs}
+    for name in dict.fromkeys([*counts.drawn, *counts.documents]):
+        drawn, made = counts.drawn.get(name, 0), counts.documents.get(name, 0)
+        share = counts.tokens_of_format.get(name, 0) / max(counts.tokens, 1)
+        became = _became(documents, epoch, name)
+        lines.append(
+            f"format {name}: {drawn:,} drawn, {made:,} made, {share:.1%} of the tokens"
+            + (f"; {became}, lacking {_needs(name)} or too long for a block" if became else "")
+        )
+        values |= {f"data/drawn/{name}": drawn, f"data/made/{name}": made, f"data/format_share/{name}": share}
+    if counts.too_long:
+        lines.append(
+            f"{counts.too_long:,} documents of text and speech are longer than a block (batch.length "
+            f"{documents.longest}): their speech is trained on without its text"
+        )
+    return lines, values
+
+
+def _became(documents: Documents, epoch: int, name: str) -> str:
+    became = documents.counts(epoch).became
+    return ", ".join(f"{count:,} became {made}" for (drawn, made), count in became.items() if drawn == name)
+
+
+def _needs(name: str) -> str:
+    format = FORMATS[name]
+    needs = ["text"] * format.needs_text + ["speech"] * format.needs_speech
+    if format.needs_words or format.needs_placed:
+        needs.append("words with times that spell the text (codec-slm align)")
+    return " and ".join(needs)
