@@ -5,13 +5,17 @@ RUN/log.jsonl                      one line a logging step
 RUN/tensorboard/                   the same numbers, and audio and pictures
 RUN/checkpoints/step-00001000/     whole or absent
 RUN/final/                         the result
+RUN/.lock                          host and process that work on it now
 """
 
 import dataclasses
+import errno
+import fcntl
 import json
 import math
 import os
 import re
+import socket
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +35,7 @@ from codec.foundation.process import rank
 
 _CHECKPOINT = re.compile(r"step-(\d{8,})")
 _SCORE = "score.json"
+_LOCK = ".lock"
 
 
 class RunDirectory:
@@ -55,6 +60,7 @@ class RunDirectory:
         self._event_writer = tensorboard
         self._tensorboard: Any = None
         self._resumed_step: int | None = None
+        self._lock: int | None = None
 
     @property
     def config_path(self) -> Path:
@@ -75,51 +81,99 @@ class RunDirectory:
 
     # ---- config
 
-    def write_config(self, config: Any, may_change: Collection[str] = ()) -> None:
-        """Write `config.yaml` from a mapping or a dataclass, or check that the run there was started with the
-        same.
+    def changed_fields(self, config: Any, may_change: Collection[str] = ()) -> dict[str, str]:
+        """The fields of a config that differ from those of the run that is there: a sentence each, by dotted name.
 
-        Fields in `may_change` (dotted names: `"output"`, `"optimizer.learning_rate"`; a name covers what is
-        below it) may differ from the run that is there; the file then takes the new values.
+        config: a mapping or a dataclass. may_change: names of fields that may differ (`"output"`,
+        `"optimizer.learning_rate"`, `"datasets.*.path"`; a name covers what is below it).
 
-        Raises UserError naming the fields that differ.
+        Raises UserError naming the other fields that differ, where a checkpoint or a result depends on them.
         """
         plain = plain_config(config)
-        if self.config_path.exists():
-            there = yaml.safe_load(self.config_path.read_text(encoding="utf-8")) or {}
-            if there == plain:
-                return
-            differing = [
-                text
-                for name, text in _differences(there, plain)
-                if not any(_covers(free, name) for free in may_change)
-            ]
-            if differing:
-                raise UserError(
-                    f"{self.path} holds a run with another config ({'; '.join(differing)}): "
-                    "give this run another output directory, or set these fields back to go on with that run"
-                )
+        if not self.config_path.exists() or not (self.latest() or self.final.exists()):
+            return {}  # a run without a checkpoint begins again, whatever it was
+        there = yaml.safe_load(self.config_path.read_text(encoding="utf-8")) or {}
+        changed = dict(_differences(there, plain))
+        refused = [
+            text for name, text in changed.items() if not any(_covers(free, name) for free in may_change)
+        ]
+        if refused:
+            raise UserError(
+                f"{self.path} holds a run with another config ({'; '.join(refused)}): "
+                "give this run another output directory, or set these fields back to go on with that run"
+            )
+        return changed
+
+    def write_config(self, config: Any, may_change: Collection[str] = ()) -> dict[str, str]:
+        """Write `config.yaml`; arguments, result and errors are those of `changed_fields`."""
+        plain, changed = plain_config(config), self.changed_fields(config, may_change)
         if self._writes:
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.config_path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        return changed
+
+    # ---- lock
+
+    def lock(self) -> None:
+        """Keep other processes out until `close`, or until this one ends, however it ends.
+
+        It is a POSIX record lock, which shared file systems hand on to other machines if they know locks at all; where
+        they do not, nothing is locked. Raises UserError that names the process which has the run.
+        """
+        if not self._writes or self._lock is not None:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        path = self.path / _LOCK
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                    break
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    owner = os.read(descriptor, 1000).decode(errors="replace") or "another process"
+                    os.close(descriptor)
+                    raise UserError(
+                        f"{self.path} is being trained by {owner}: wait for it, stop it, or give this run another "
+                        "output directory"
+                    ) from None
+                break  # a file system without locks
+            os.close(descriptor)  # of a process that has just let go and removed the file
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        self._lock = descriptor
+
+    def _unlock(self) -> None:
+        if self._lock is None:
+            return
+        (self.path / _LOCK).unlink(missing_ok=True)
+        os.close(self._lock)
+        self._lock = None
+        if not any(self.path.iterdir()):
+            self.path.rmdir()  # of a command that failed before it wrote anything
 
     # ---- log
 
-    def resume(self, step: int) -> None:
+    def resume(self, step: int) -> list[Path]:
         """Say where the run goes on: after `step` updates, 0 for a fresh start. Call it once, before logging.
 
-        Log lines past that step are dropped, they will be written again; so is what killed processes left
-        half written.
+        Log lines past that step are dropped, they will be written again; so is what killed processes left half
+        written. Checkpoints past it are removed, and returned: there are some where a run goes back.
         """
         self._resumed_step = step
         if not self._writes:
-            return
+            return []
         for directory in (self.path, self.checkpoints):
             remove_leftovers(directory)
+        later = [path for path in self._all_checkpoints() if checkpoint_step(path) > step]
+        for path in later:
+            remove_directory(path)
         if self.log_path.exists():
             lines = _whole_lines(self.log_path.read_bytes())
             kept = [line for line in lines if _step_of_line(line) <= step]
             write_bytes(self.log_path, b"".join(kept))
+        return later
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one line to `log.jsonl`, and the numbers in it to TensorBoard.
@@ -159,13 +213,14 @@ class RunDirectory:
         return self._tensorboard
 
     def close(self) -> None:
-        """Flush and close the log and TensorBoard; logging again opens them again."""
+        """Flush and close the log and TensorBoard, logging again opens them again; give up the lock."""
         if self._log_descriptor is not None:
             os.close(self._log_descriptor)
             self._log_descriptor = None
         if self._tensorboard is not None:
             self._tensorboard.close()
             self._tensorboard = None
+        self._unlock()
 
     def _open_log(self) -> int:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -198,9 +253,10 @@ class RunDirectory:
                 remove_directory(checkpoint)
         return path
 
-    def latest(self) -> Path | None:
-        """The checkpoint with the most steps, whole by construction; None when there is none."""
-        return max(self._all_checkpoints(), key=checkpoint_step, default=None)
+    def latest(self, most: int | None = None) -> Path | None:
+        """The checkpoint with the most steps, at most `most`; whole by construction, None when there is none."""
+        found = [path for path in self._all_checkpoints() if most is None or checkpoint_step(path) <= most]
+        return max(found, key=checkpoint_step, default=None)
 
     def best(self) -> Path | None:
         """The checkpoint with the lowest score, the earliest of equals; None when none was scored."""
@@ -258,7 +314,8 @@ def _differences(there: Any, here: Any, prefix: str = "") -> list[tuple[str, str
         for name in dict.fromkeys([*there, *here]):
             if name not in there and not here[name]:
                 continue  # what an older version did not know yet is off
-            found += _differences(there.get(name), here.get(name), f"{prefix}.{name}" if prefix else name)
+            before = there.get(name, {} if isinstance(here.get(name), Mapping) else None)
+            found += _differences(before, here.get(name), f"{prefix}.{name}" if prefix else name)
         return found
     if _are_sections(there) and _are_sections(here) and len(there) == len(here):
         return [
@@ -279,7 +336,8 @@ def _shown(value: Any) -> str:
 
 
 def _covers(free: str, name: str) -> bool:
-    return name == free or name.startswith(f"{free}.")
+    wanted, parts = free.split("."), name.split(".")
+    return len(wanted) <= len(parts) and all(w in ("*", part) for w, part in zip(wanted, parts, strict=False))
 
 
 def _whole_lines(content: bytes) -> list[bytes]:

@@ -339,7 +339,10 @@ class CodecTrainer:
                 f"{config.output} has gone {done} steps already, the stages ask for {config.total_steps}: "
                 "give them more steps, or the run another output directory"
             )
-        directory.write_config(config, may_change=(*_MAY_CHANGE, f"stages.{len(config.stages) - 1}.steps"))
+        may_change = (*_MAY_CHANGE, f"stages.{len(config.stages) - 1}.steps")
+        directory.changed_fields(config, may_change)
+        directory.lock()
+        directory.write_config(config, may_change)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process and directory.final.exists() and 0 < done < config.total_steps:
             remove_directory(directory.final)  # the result of the shorter run

@@ -18,8 +18,8 @@ class DatasetConfig:
     """A directory, or an address such as `hf://datasets/user/name` or `s3://bucket/name`. Shards at an
     address are fetched as they are needed, `window_shards` at a time, and few of them lie on the disk."""
     weight: float | None = None
-    """Share of the tokens trained on, in proportion to the other datasets' weights. All datasets have a
-    weight or none; without, every row comes once an epoch."""
+    """Share of the tokens trained on, in proportion to the other datasets' weights: tokens of documents as
+    their formats write them. All datasets have a weight or none; without, every row comes once an epoch."""
     decay_weight: float | None = None
     """The same while the learning rate falls; unset: `weight`."""
     voice: str | None = None
@@ -40,11 +40,13 @@ class BatchConfig:
     """Size of one update: `blocks` rows of `length` tokens."""
 
     length: int = 2048
-    """Tokens in a block."""
+    """Tokens in a block. A document of text and speech that is longer is made of its speech alone; speech or
+    text alone is cut into pieces of this length."""
     blocks: int = 8
     """Blocks in an update, over all processes together."""
     blocks_per_forward: int = 8
-    """Blocks that a process takes at a time. This decides the memory, not the result."""
+    """Blocks that a process takes at a time. This decides the memory, not the result, except that dropout
+    draws other masks; so it does with another number of processes."""
 
     def __post_init__(self) -> None:
         if self.length < 2 or self.blocks < 1 or self.blocks_per_forward < 1:
@@ -210,6 +212,10 @@ class SLMTrainingConfig:
     """Steps between two checkpoints."""
     keep_last: int = 2
     """Checkpoints to keep."""
+    skip_data: dict[int, int] = field(default_factory=dict)
+    """After these steps, the data of so many steps are left out: {1000: 50}. A run that has gone further goes
+    back to its last checkpoint at or before the step, keeps the optimizer state, and drops later checkpoints.
+    For going on before a spike of the loss."""
     seed: int = 0
     """Seed of weights, documents and dropout."""
 
@@ -240,6 +246,10 @@ class SLMTrainingConfig:
         if self.run_length.known_steps is None and any(e.max_epochs is not None for e in self.sources):
             raise UserError(
                 "max_epochs of a dataset needs max_steps or max_tokens: how often rows come depends on a run's length"
+            )
+        if any(step < 0 or steps < 1 for step, steps in self.skip_data.items()):
+            raise UserError(
+                f"skip_data is {self.skip_data}: steps from 0 on, and how many to leave out, 1 or more"
             )
         if self.window_shards < 1:
             raise UserError(f"window_shards is {self.window_shards}: at least 1")

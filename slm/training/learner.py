@@ -31,7 +31,7 @@ from slm.packing.blocks import Block, stack
 from slm.training.config import SLMTrainingConfig
 from slm.training.data import TrainingData
 from slm.training.loss import LossSums, PackedLanguageModel
-from slm.training.sharding import fill, gathered, gradients_wait, launcher_shards, shard
+from slm.training.sharding import fill, gathered, gradients_wait, launcher_shards, let_go, shard
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,10 @@ class Learner:
         learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.average = WeightAverage(learning, config.ema) if config.ema else None
         if checkpoint is not None:
+            # of a run in another precision, perhaps; the optimizer counts its steps in a scalar of its own
+            state = {
+                n: t.to(model.dtype) if t.ndim and t.is_floating_point() else t for n, t in state.items()
+            }
             restore_optimizer(self.optimizer, _under("optimizer/", state))
             if self.average is not None:
                 self._restore_average(_under("weights/", state))
@@ -123,6 +127,8 @@ class Learner:
 
     def swap_average(self) -> None:
         """Exchange weights and their average, if there is one: once to use it, once more to go on training."""
+        if self.is_sharded:
+            let_go(self.packed)
         if self.average is not None:
             self.average.swap()
 

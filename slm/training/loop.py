@@ -41,12 +41,13 @@ from slm.training.throughput import (
 from slm.training.trackers import TENSORBOARD, check_trackers, finish_trackers, start_trackers, track
 from slm.training.validation import DivergenceWatch, validate
 
-# Fields that a resumed run may change. They do not affect the weights, except that the length of the run decides the
-# schedule from now on.
+# Fields that a resumed run may change. What it has learnt and read remains: these decide how long and how fast it goes
+# on learning, with what arithmetic, and what is watched. A dataset is known by its content, wherever it lies.
 _MAY_CHANGE = (
     "output", "max_steps", "max_tokens", "max_seconds", "batch.blocks_per_forward", "workers", "log_every",
     "validate_every", "validation", "validation_blocks", "checkpoint_every", "keep_last", "sharding",
     "activation_checkpointing", "logits_mib", "trackers", "tracker_options", "peak_tflops", "samples",
+    "optimizer", "schedule", "attention", "precision", "compile", "datasets.*.path", "texts.*.path", "skip_data",
 )  # fmt: skip
 
 
@@ -92,12 +93,14 @@ def train_slm(config: SLMTrainingConfig, data: TrainingData | None = None) -> Tr
     run = RunDirectory(
         config.output, config.keep_last, SummaryWriter if TENSORBOARD in config.trackers else None
     )
-    run.write_config(config, may_change=_MAY_CHANGE)
-    data = data or open_training_data(config)
     with StopSignal() as stop:
         try:
+            run.lock()
+            run.changed_fields(config, _MAY_CHANGE)  # before anything that takes long
+            data = data or open_training_data(config)
+            trainer = _Trainer(config, accelerator, run, data, stop)
             start_trackers(accelerator, config, config.tracker_options)
-            return _Trainer(config, accelerator, run, data, stop).train()
+            return trainer.train()
         finally:
             finish_trackers(accelerator)
             run.close()
@@ -114,8 +117,20 @@ class _Trainer:
     ) -> None:
         self.config, self.accelerator, self.run, self.data, self.stop = config, accelerator, run, data, stop
         self.counters = _Counters()
-        checkpoint = run.latest()
+        changed = run.changed_fields(config, _MAY_CHANGE)
+        again = [int(name.split(".")[1]) for name in changed if name.startswith("skip_data.")]
+        checkpoint = run.latest(min(again, default=None))
+        if again and checkpoint is None:
+            raise UserError(
+                f"skip_data: {config.output} has no checkpoint at step {min(again)} or before it to go on from"
+            )
         tensors: dict[str, torch.Tensor] = {}
+        is_new_qwen = checkpoint is None and config.start_from is None and config.model.family == "qwen3"
+        if is_new_qwen and data.vocabulary.is_sentencepiece:
+            raise UserError(
+                "llama.cpp cannot convert a Qwen3 model with a SentencePiece text model: set model.family to llama, or "
+                "text_model to a pretrained byte-level tokenizer"
+            )
         if checkpoint is not None:
             state = load_training_state(checkpoint, "cpu")
             saved = dict(state.counters)
@@ -123,8 +138,12 @@ class _Trainer:
             self.counters, tensors = _Counters(**saved), state.tensors
         self.learner = Learner(config, data, accelerator, checkpoint, tensors)
         self.learner.optimizer.skipped = self.counters.skipped
+        # Nothing before this line has changed a file, and nothing after it may refuse the config.
         accelerator.wait_for_everyone()
-        run.resume(self.counters.step)
+        removed = run.resume(self.counters.step)
+        run.write_config(config, _MAY_CHANGE)
+        accelerator.wait_for_everyone()
+        self._say_what_changed(changed, removed)
         self.length = config.run_length
         if accelerator.is_main_process and run.final.exists() and not self._is_over():
             remove_directory(run.final)  # the result of the shorter run
@@ -149,9 +168,10 @@ class _Trainer:
     def train(self) -> TrainingResult:
         config, counters = self.config, self.counters
         self._say_what_trains()
+        stream = self._open_stream()
+        self._report_data(stream)
         if config.start_from is not None and counters.step == 0:
             self._validate()  # the pretrained model's losses, on text above all
-        stream = self._open_stream()
         steps = iter(stream)
         sums = torch.zeros(LossSums.SIZE, dtype=torch.float64)
         work = torch.zeros(Work.SIZE, dtype=torch.float64)
@@ -172,6 +192,13 @@ class _Trainer:
             total = self._total_steps()
             if counters.phase == 0 and self._decay_begins(total):
                 counters.phase, counters.epoch, counters.block = 1, 0, 0
+                stream = self._open_stream()
+                self._report_data(stream)
+                steps = iter(stream)
+            if (skip := config.skip_data.get(counters.step, 0)) > 0:
+                # A function of the step alone: whoever resumes here skips the same.
+                position = stream.after(stream.position, skip)
+                counters.epoch, counters.block = position.epoch, position.block
                 stream = self._open_stream()
                 steps = iter(stream)
             blocks = next(steps)
@@ -261,6 +288,18 @@ class _Trainer:
     def _report(self, losses: LossSums) -> dict[str, float]:
         vocabulary = self.data.vocabulary
         return losses.report(vocabulary.codec.frame_rate, vocabulary.num_quantizers)
+
+    def _report_data(self, stream: BlockStream) -> None:
+        """Say what is trained on; log it where a phase begins."""
+        counters = self.counters
+        if self._is_over():
+            return
+        lines, values = self.data.report(counters.phase, stream.epoch_blocks())
+        if (counters.epoch, counters.block) == (0, 0):
+            self._log(values)
+        if self.accelerator.is_main_process:
+            for line in lines:
+                print(f"train-slm: {line}", file=sys.stderr)
 
     def _speed(self, work: Work, seconds: float) -> dict[str, float]:
         accelerator, vocabulary = self.accelerator, self.data.vocabulary
@@ -354,6 +393,17 @@ class _Trainer:
             snapshot.close()
         self.accelerator.wait_for_everyone()
         return TrainingResult(self.counters.step, True, self.run.final, self.validation_loss)
+
+    def _say_what_changed(self, changed: dict[str, str], removed: list[Path]) -> None:
+        told = [f"changed: {text}" for text in changed.values()]
+        if removed:
+            names = ", ".join(path.name for path in removed)
+            told.append(f"going back to step {self.counters.step}; later checkpoints are removed: {names}")
+        if told:
+            self.run.log(self.counters.step, {"changed": "; ".join(told)})
+        if self.accelerator.is_main_process:
+            for line in told:
+                print(f"train-slm: {line}", file=sys.stderr)
 
     def _say_what_trains(self) -> None:
         config, learner = self.config, self.learner

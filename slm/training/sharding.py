@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from codec.foundation import UserError
@@ -67,6 +67,16 @@ def gradients_wait(model: nn.Module, wait: bool) -> Iterator[None]:
         yield
     finally:
         shared.set_requires_gradient_sync(True)
+
+
+def let_go(model: nn.Module) -> None:
+    """Free what a sharded model has gathered, so that the next forward pass gathers the parts as they are then.
+
+    After a forward pass without a backward one the root is still whole, and changes of the parts would be passed over.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:

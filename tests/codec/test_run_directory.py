@@ -4,6 +4,10 @@ import json
 import multiprocessing
 import os
 import random
+import re
+import socket
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +53,7 @@ def test_the_config_reads_back_as_it_was(tmp_path: Path) -> None:
 
 def test_another_config_is_refused_by_the_names_of_its_fields(tmp_path: Path) -> None:
     RunDirectory(tmp_path).write_config(_Config())
+    _save(RunDirectory(tmp_path), 1)
     other = _Config(steps=200, optimizer=_Optimizer(learning_rate=3e-4))
     with pytest.raises(UserError) as error:
         RunDirectory(tmp_path).write_config(other)
@@ -68,10 +73,64 @@ def test_another_config_is_refused_by_the_names_of_its_fields(tmp_path: Path) ->
 
 def test_fields_that_came_or_went_are_named(tmp_path: Path) -> None:
     RunDirectory(tmp_path).write_config({"codec": "tiny", "old": 1, "part": {"a": 1}})
+    _save(RunDirectory(tmp_path), 1)
     with pytest.raises(
         UserError, match=r"old was 1, is now null; part.a was 1.*; new was null, is now \[2\]"
     ):
         RunDirectory(tmp_path).write_config({"codec": "tiny", "part": {}, "new": [2]})
+
+
+def test_what_may_change_is_reported_and_a_star_is_any_part(tmp_path: Path) -> None:
+    RunDirectory(tmp_path).write_config({"sets": [{"path": "a", "weight": 1}, {"path": "b", "weight": 1}]})
+    _save(RunDirectory(tmp_path), 1)
+    moved = {"sets": [{"path": "a", "weight": 1}, {"path": "c", "weight": 1}], "skip": {"5": 2}}
+    changed = RunDirectory(tmp_path).changed_fields(moved, ["sets.*.path", "skip"])
+    assert changed == {
+        "sets.1.path": 'sets.1.path was "b", is now "c"', "skip.5": "skip.5 was null, is now 2",
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"sets\.1\.weight was 1, is now 2"):
+        moved["sets"][1]["weight"] = 2
+        RunDirectory(tmp_path).changed_fields(moved, ["sets.*.path", "skip"])
+
+
+def test_a_run_without_a_checkpoint_binds_nobody(tmp_path: Path) -> None:
+    RunDirectory(tmp_path).write_config(_Config(steps=1))
+    RunDirectory(tmp_path).log(1, {"loss": 1.0})
+    assert RunDirectory(tmp_path).write_config(_Config(steps=2)) == {}
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["steps"] == 2
+    (tmp_path / "final").mkdir()
+    with pytest.raises(UserError, match="steps was 2, is now 3"):
+        RunDirectory(tmp_path).write_config(_Config(steps=3))
+
+
+# ---- lock
+
+_HOLD = """
+import sys, time
+from codec.foundation import RunDirectory
+run = RunDirectory(sys.argv[1])
+run.lock()
+print("locked", flush=True)
+time.sleep(60)
+"""
+
+
+def test_one_process_at_a_time_has_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    holder = subprocess.Popen([sys.executable, "-c", _HOLD, str(path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "locked\n"
+    try:
+        with pytest.raises(UserError, match=rf"process {holder.pid} on {re.escape(socket.gethostname())}"):
+            RunDirectory(path).lock()
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert (path / ".lock").exists()  # the process died, and its file keeps nobody out
+    run = RunDirectory(path)
+    run.lock()
+    assert (path / ".lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}"
+    run.close()
+    assert not path.exists()  # nothing was written, so nothing is left
 
 
 def test_a_config_of_something_else_is_a_programming_error(tmp_path: Path) -> None:
@@ -154,6 +213,7 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
     run.save(1, lambda directory: pytest.fail("called"))
     assert run.tensorboard is None and os.listdir(tmp_path) == []
     (tmp_path / "config.yaml").write_text("steps: 1\n")
+    (tmp_path / "final").mkdir()
     with pytest.raises(UserError):  # but every process refuses, so that none waits for the others
         run.write_config(_Config())
 
@@ -257,3 +317,14 @@ def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(tmp_path: P
     assert sorted(os.listdir(tmp_path / "killed" / "checkpoints")) == kept
     for name in ("log.jsonl", *(f"checkpoints/{checkpoint}/weights" for checkpoint in kept)):
         assert (tmp_path / "undisturbed" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+
+
+def test_a_run_that_goes_back_loses_what_came_later(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path, keep_last=5)
+    for step in (2, 4, 6):
+        run.log(step, {"loss": 1.0})
+        _save(run, step)
+    assert run.latest(5) == run.checkpoints / "step-00000004" and run.latest(1) is None
+    removed = RunDirectory(tmp_path).resume(4)
+    assert [path.name for path in removed] == ["step-00000006"]
+    assert checkpoint_step(run.latest()) == 4 and [line["step"] for line in run.read_log()] == [2, 4]

@@ -126,8 +126,11 @@ def test_the_command_trains_from_flags(tmp_path, datasets, capsys):
     assert main(["train-slm", *arguments]) == 0
     assert "trained 2 steps" in capsys.readouterr().out
     assert (tmp_path / "run/final/model.safetensors").is_file()
-    assert main(["train-slm", *arguments, "--optimizer.learning_rate", "0.5"]) == 2
-    assert "optimizer.learning_rate was 0.001, is now 0.5" in capsys.readouterr().err
+    assert main(["train-slm", *arguments, "--ema", "0.5"]) == 2
+    assert "ema was 0.0, is now 0.5" in capsys.readouterr().err
+    skip = ["--skip_data", "{1: 2}", "--max_steps", "3"]
+    assert main(["train-slm", *arguments, *skip]) == 2
+    assert "no checkpoint at step 1 or before" in capsys.readouterr().err
 
 
 def test_validation_sets_have_names(tmp_path, datasets, monkeypatch):
@@ -150,7 +153,7 @@ def test_validation_sets_have_names(tmp_path, datasets, monkeypatch):
     assert len(data.hashes) == 3 and data.hashes[2] == data.texts[0].content_hash
     blocks = data.validation_blocks()
     assert list(blocks) == list(sets)
-    formats = {name: set(packed.documents.counts(0).documents) for name, packed in blocks.items()}
+    formats = {name: set(packed.documents.counts(0).drawn) for name, packed in blocks.items()}
     assert formats["speech"] == {"speech"} and formats["as in training"] == {"tts"}
     assert formats["language"] == {"text"} and len(formats["two voices"]) > 1
     assert not any(packed.documents.config.corruption for packed in blocks.values())

@@ -39,6 +39,7 @@ def losses_of(run: Path) -> list[dict[str, float]]:
     return [
         {name: value for name, value in json.loads(line).items() if "/" in name}
         for line in (run / "log.jsonl").read_text().splitlines()
+        if '"changed"' not in line
     ]
 
 
@@ -140,7 +141,8 @@ def test_several_processes_learn_what_one_does(alone, tmp_path, count):
 
 def test_sharded_processes_go_on_as_one_would_have(tmp_path):
     """FSDP2 on gloo takes over from one process, and one process from FSDP2: the same losses, the same files."""
-    settings = EXACT | {"ema": 0.5, "checkpoint_every": 4, "validate_every": 4}
+    # Averages are swapped in for each validation, four of them while the run is sharded.
+    settings = EXACT | {"ema": 0.5, "checkpoint_every": 4, "validate_every": 1}
     objects = {
         "model": replace(toy_config(tmp_path).model, dropout=0.0),
         "schedule": Schedule(warmup_steps=3, kind="constant"),
