@@ -82,8 +82,8 @@ HH_PRESETS: dict[str, dict[str, Any]] = {
 _TINY_MEL = {"n_fft": 1_000, "hop_length": 240}
 
 HYBRID_PRESETS: dict[str, dict[str, Any]] = {
-    # 25 Hz, twelve quantizers; the sizes are DualCodec's, for the paper gives none
-    "hybrid-codec": {},
+    # as published, its HC-SED-AED: 25 Hz, twelve quantizers, four stacks of ConvNeXt blocks, 159.62 M parameters
+    "hybrid-codec": {"quantizer": {"acoustic_blocks": 5, "weight_norm": True}},
     # The same streams and quantizers, small. It starts from log-mel and decodes through mel and Vocos: convolutions on
     # the waveform would take days of a CPU to learn what this learns in an hour. Built of parts that stream.
     "hybrid-codec-tiny": {
@@ -91,10 +91,10 @@ HYBRID_PRESETS: dict[str, dict[str, Any]] = {
         "quantizer": {
             "dim": 128,
             "semantic_codebook_size": 2_048,
-            "semantic_dim": 256,
-            "semantic_hidden_dim": 768,
-            "semantic_blocks": 2,
-            "layer_scale": 0.3,
+            "semantic_dim": 128,
+            "semantic_hidden_dim": 256,
+            "acoustic_blocks": 5,
+            "weight_norm": True,
             "codebook_transform_dim": 256,
             "quantizer_dropout": 0.5,
         },

@@ -35,7 +35,17 @@ class DACEncoderConfig:
 class HybridQuantizerConfig:
     """A semantic stream of one quantizer, and a residual quantizer over what it leaves.
 
-    lookahead: frames that each ConvNeXt block of the semantic stream sees ahead.
+    The defaults are the published sizes; only `acoustic_blocks` and `weight_norm`, which codecs from before there were
+    any do not have in their config.json, are what those codecs are.
+
+    semantic_dim: width of the semantic stream; linear maps lead there and back where it is not the latent's.
+    semantic_hidden_dim: inner width of every ConvNeXt block.
+    semantic_blocks: ConvNeXt blocks of the semantic encoder; semantic_decoder_blocks: of its decoder, None: as many.
+    acoustic_blocks: ConvNeXt blocks of the acoustic encoder, and of its decoder. (Of the paper's variants, HC-SED has
+        none, and HC-SE no semantic decoder either.)
+    layer_scale: of every ConvNeXt block; None: without.
+    lookahead: frames that each ConvNeXt block sees ahead.
+    weight_norm: of the quantizers' projections.
     codebook_transform_dim: hidden width of an MLP behind frozen codebooks in training; None: codebooks are learned as
         they are, as published.
     quantizer_dropout: share of the training rows that get the first few acoustic quantizers only, as many as drawn.
@@ -44,12 +54,15 @@ class HybridQuantizerConfig:
 
     dim: int = 1_024  # of the latent
     semantic_codebook_size: int = 16_384
-    semantic_dim: int = 768
+    semantic_dim: int = 1_024
     semantic_hidden_dim: int = 2_048
-    semantic_blocks: int = 4  # before the semantic quantizer, and again behind it
+    semantic_blocks: int = 5
+    semantic_decoder_blocks: int | None = None
+    acoustic_blocks: int = 0
     kernel_size: int = 7
     lookahead: int = 0
-    layer_scale: float = 0.125
+    layer_scale: float | None = None
+    weight_norm: bool = False
     acoustic_quantizers: int = 11
     acoustic_codebook_size: int = 1_024
     codebook_dim: int = 8

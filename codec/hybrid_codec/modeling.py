@@ -1,13 +1,15 @@
 """HybridCodec: semantic codes first, then acoustic ones; no teacher where it is used (arXiv 2606.06743).
 
-The paper says: one convolutional encoder and one decoder with two streams between them; a semantic one of one
-quantizer, pulled by an L2 loss towards layer 16 of w2v-BERT 2.0 in training, and an acoustic one of residual quantizers
-over what the semantic stream leaves; twelve quantizers in all. What it leaves open is taken from DualCodec's published
-25 Hz model (arXiv 2505.13000), of whose encoder the teacher is a part: 24 kHz, strides 4, 5, 6, 8; Snake activations;
-ConvNeXt blocks before and behind the semantic quantizer; acoustic input = encoder features - decoded semantic stream;
-decoder input = semantic + quantized acoustic; 16,384 semantic codes, eleven times 1,024 acoustic ones, factorised in 8
-dimensions and looked up by direction; quantizer dropout; no acoustic stream for an eighth of the training batches (here
-of the rows: the same share, evenly spread).
+As published: one convolutional encoder and one decoder, as DAC's; between them two streams of causal ConvNeXt blocks at
+25 Hz. The semantic one is an encoder, one quantizer of 16,384 codes and a decoder; in training the decoder's output is
+pulled to a layer of w2v-BERT 2.0. The acoustic one is the same around eleven quantizers of 1,024 codes, and gets the
+latent less the decoded semantic stream. The decoder gets the sum of both. The variant with all four stacks, HC-SED-AED,
+has 159,622,562 parameters; HC-SED has no acoustic stacks (`acoustic_blocks: 0`; 117,546,402), HC-SE no semantic decoder
+either (`semantic_decoder_blocks: 0`; 96,508,322).
+
+Assumed, from DualCodec's published 25 Hz model (arXiv 2505.13000): strides 4, 5, 6, 8; codes factorised in 8 dimensions
+and looked up by direction; the teacher's features standardised; quantizer dropout; no acoustic stream for an eighth of
+the training batches (here of the rows: the same share, evenly spread).
 """
 
 from collections.abc import Sequence

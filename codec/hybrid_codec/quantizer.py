@@ -22,6 +22,28 @@ class SemanticStreamOutput:
     commitment: Tensor  # scalar: mean squared distance of projected latent and entry
 
 
+class ConvNeXtStack(nn.ModuleList):
+    """ConvNeXt blocks one after the other; of none, the identity."""
+
+    def __init__(self, config: HybridQuantizerConfig, dim: int, blocks: int):
+        super().__init__(
+            ConvNeXtBlock(
+                dim,
+                config.semantic_hidden_dim,
+                config.layer_scale,
+                config.kernel_size,
+                lookahead=config.lookahead,
+            )
+            for _ in range(blocks)
+        )
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, state: StreamState | None = None) -> Tensor:
+        """(batch, frames, dim), mask (batch, frames) -> (batch, frames, dim)."""
+        for block in self:
+            x = block(x, mask, state)
+        return x
+
+
 class SemanticStream(nn.Module):
     """ConvNeXt, one factorised quantizer, ConvNeXt: its codes carry the words (arXiv 2606.06743).
 
@@ -30,32 +52,13 @@ class SemanticStream(nn.Module):
 
     def __init__(self, config: HybridQuantizerConfig, *, exported: bool):
         super().__init__()
-        dim = config.semantic_dim
-
-        def blocks() -> nn.ModuleList:
-            return nn.ModuleList(
-                ConvNeXtBlock(
-                    dim,
-                    config.semantic_hidden_dim,
-                    config.layer_scale,
-                    config.kernel_size,
-                    lookahead=config.lookahead,
-                )
-                for _ in range(config.semantic_blocks)
-            )
-
-        self.proj_in = nn.Linear(config.dim, dim)
-        self.encoder = blocks()
-        self.quantizer = FactorizedVQ(
-            dim,
-            config.semantic_codebook_size,
-            config.codebook_dim,
-            config.commitment,
-            exported=exported,
-            transform_dim=config.codebook_transform_dim,
-        )
-        self.decoder = blocks()
-        self.proj_out = nn.Linear(dim, config.dim)
+        dim, behind = config.semantic_dim, config.semantic_decoder_blocks
+        projects = dim != config.dim  # as published, the stream is as wide as the latent
+        self.proj_in = nn.Linear(config.dim, dim) if projects else nn.Identity()
+        self.encoder = ConvNeXtStack(config, dim, config.semantic_blocks)
+        self.quantizer = FactorizedVQ(config, dim, config.semantic_codebook_size, exported=exported)
+        self.decoder = ConvNeXtStack(config, dim, config.semantic_blocks if behind is None else behind)
+        self.proj_out = nn.Linear(dim, config.dim) if projects else nn.Identity()
 
     def forward(
         self, latent: Tensor, mask: Tensor | None = None, total: Tensor | float | None = None
@@ -78,14 +81,10 @@ class SemanticStream(nn.Module):
         return self._behind(self.quantizer.decode(codes), mask, state)
 
     def _before(self, latent: Tensor, mask: Tensor | None, state: StreamState | None) -> Tensor:
-        x = self.proj_in(latent)
-        for block in self.encoder:
-            x = block(x, mask, state)
-        return x
+        return self.encoder(self.proj_in(latent), mask, state)
 
     def _behind(self, x: Tensor, mask: Tensor | None, state: StreamState | None) -> Tensor:
-        for block in self.decoder:
-            x = block(x, mask, state)
+        x = self.decoder(x, mask, state)
         # what the acoustic quantizers see is the difference of two large numbers: not in 16 bits
         with torch.autocast(x.device.type, enabled=False):
             return self.proj_out(at_least_float32(x))
@@ -115,7 +114,10 @@ class HybridQuantizerOutput:
 
 
 class HybridQuantizer(nn.Module):
-    """Semantic stream, and a residual quantizer over the latent less the decoded semantic stream."""
+    """Semantic stream, and a residual quantizer over the latent less the decoded semantic stream.
+
+    The residual quantizer stands between ConvNeXt blocks of its own, in codecs that have `acoustic_blocks`.
+    """
 
     acoustic: ResidualVQ | FoldedResidualVQ
 
@@ -123,7 +125,9 @@ class HybridQuantizer(nn.Module):
         super().__init__()
         self.config = config
         self.semantic = SemanticStream(config, exported=exported)
+        self.acoustic_encoder = ConvNeXtStack(config, config.dim, config.acoustic_blocks)
         self.acoustic = FoldedResidualVQ(config) if exported else ResidualVQ(config)
+        self.acoustic_decoder = ConvNeXtStack(config, config.dim, config.acoustic_blocks)
 
     def draw_counts(self, draws: Tensor) -> Tensor:
         """(rows, 3) numbers from [0, 1) -> (rows,) int64: acoustic quantizers that rows of a training batch get."""
@@ -151,9 +155,12 @@ class HybridQuantizer(nn.Module):
         semantic = self.semantic(latent, mask, total)
         if counts is None:
             counts = torch.full((len(latent),), self.config.acoustic_quantizers, device=latent.device)
-        acoustic = self.acoustic(at_least_float32(latent) - semantic.latent, mask, counts, total)
+        left = self.acoustic_input(latent, semantic.latent, mask)
+        acoustic = self.acoustic(left, mask, counts, total)
+        decoded = self.acoustic_decoder(acoustic.latent, mask)
         return HybridQuantizerOutput(
-            latents=HybridLatents(semantic.latent, acoustic.latent),
+            # a row without acoustic codes has no acoustic stream
+            latents=HybridLatents(semantic.latent, decoded * (counts > 0)[:, None, None]),
             codes=torch.cat([semantic.codes[:, None], acoustic.codes], dim=1),
             loss=semantic.loss + acoustic.loss,
             commitment=semantic.commitment,
@@ -171,27 +178,46 @@ class HybridQuantizer(nn.Module):
         codes = self.semantic.encode(latent, mask, state)
         if count == 1:
             return codes[:, None]
+        left = self.acoustic_input(latent, self.semantic.decode(codes, mask, state), mask, state)
         with torch.autocast(latent.device.type, enabled=False):
-            left = at_least_float32(latent) - self.semantic.decode(codes, mask, state)
             return torch.cat([codes[:, None], self.acoustic.encode(left, count - 1)], dim=1)
+
+    def acoustic_input(
+        self,
+        latent: Tensor,
+        semantic: Tensor,
+        mask: Tensor | None = None,
+        state: StreamState | None = None,
+    ) -> Tensor:
+        """Latent and decoded semantic stream -> what the residual quantizer codes; (batch, frames, dim) all."""
+        with torch.autocast(latent.device.type, enabled=False):
+            left = at_least_float32(latent) - semantic
+        return self.acoustic_encoder(left, mask, state)
 
     def decode(
         self, codes: Tensor, mask: Tensor | None = None, state: StreamState | None = None
     ) -> HybridLatents:
         """(batch, count, frames) of the first quantizers, at least one -> the latents of both streams."""
         semantic = self.semantic.decode(codes[:, 0], mask, state)
+        if codes.shape[1] == 1:
+            return HybridLatents(semantic, torch.zeros_like(semantic))
+        return HybridLatents(semantic, self.decode_acoustic(codes[:, 1:], mask, state))
+
+    def decode_acoustic(
+        self, codes: Tensor, mask: Tensor | None = None, state: StreamState | None = None
+    ) -> Tensor:
+        """(batch, count, frames) of the first acoustic quantizers, at least one -> latent (batch, frames, dim)."""
         with torch.autocast(codes.device.type, enabled=False):
-            acoustic = torch.zeros_like(semantic)
-            if codes.shape[1] > 1:
-                acoustic = self.acoustic.decode(codes[:, 1:])
-        return HybridLatents(semantic, acoustic)
+            quantized = self.acoustic.decode(codes)
+        return self.acoustic_decoder(quantized, mask, state)
 
     def decode_some(self, codes: Tensor, counts: Tensor, mask: Tensor | None = None) -> HybridLatents:
         """(batch, quantizers, frames), of whose acoustic codes each row gets the first `counts` (batch,) -> latents."""
         latents = self.decode(codes[:, :1], mask)
         for row, count in enumerate(counts.tolist()):
             if count:
-                latents.acoustic[row] = self.acoustic.decode(codes[row : row + 1, 1 : count + 1])[0]
+                own = None if mask is None else mask[row : row + 1]
+                latents.acoustic[row] = self.decode_acoustic(codes[row : row + 1, 1 : count + 1], own)[0]
         return latents
 
     def effective_codebook(self, index: int) -> Tensor:
@@ -222,7 +248,8 @@ class HybridQuantizer(nn.Module):
         mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=latent.device)
         before = self.semantic._before(rows, mask, None)
         self.semantic.quantizer.start_from(before[0])
-        residual = latent - self.semantic.decode(self.semantic.encode(rows, mask), mask)[0]
+        semantic = self.semantic.decode(self.semantic.encode(rows, mask), mask)
+        residual = self.acoustic_input(rows, semantic, mask)[0]
         for quantizer in self.acoustic.quantizers:
             quantizer.start_from(residual)
             residual = residual - quantizer.decode(quantizer.encode(residual[None]))[0]

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from codec.hybrid_codec.configuration import HybridQuantizerConfig
 from codec.nn.kernels import at_least_float32, nearest
 from codec.nn.sequences import masked_mean
+from codec.nn.weight_norm import fit_weight_norm
 
 
 @dataclass
@@ -34,30 +36,22 @@ class FactorizedVQOutput:
 
 
 class FactorizedVQ(nn.Module):
-    """One quantizer; exported, it holds its entries as they are, and their directions, which a lookup needs.
-
-    transform_dim: hidden width of the MLP behind a frozen codebook; None: the entries themselves are learned.
-    """
+    """One quantizer; exported, it holds its entries as they are, and their directions, which a lookup needs."""
 
     codebook: Tensor  # learned or exported
     frozen_codebook: Tensor  # what the MLP makes entries of
     directions: Tensor
 
-    def __init__(
-        self,
-        dim: int,
-        codebook_size: int,
-        codebook_dim: int,
-        commitment: float,
-        *,
-        exported: bool,
-        transform_dim: int | None = None,
-    ):
+    def __init__(self, config: HybridQuantizerConfig, dim: int, codebook_size: int, *, exported: bool):
         super().__init__()
         self.exported = exported
-        self.commitment = commitment
+        self.commitment = config.commitment
+        codebook_dim, transform_dim = config.codebook_dim, config.codebook_transform_dim
         self.in_proj = nn.Linear(dim, codebook_dim)
         self.out_proj = nn.Linear(codebook_dim, dim)
+        if config.weight_norm and not exported:
+            weight_norm(self.in_proj)
+            weight_norm(self.out_proj)
         self.code_transform: nn.Sequential | None = None
         drawn = torch.randn(codebook_size, codebook_dim)
         if exported or transform_dim is None:
@@ -81,7 +75,12 @@ class FactorizedVQ(nn.Module):
     def folded(self) -> dict[str, Tensor]:
         """The tensors that only an exported quantizer has."""
         entries = self.entries()
-        return {"codebook": entries, "directions": F.normalize(entries, dim=-1)}
+        return {
+            "codebook": entries,
+            "directions": F.normalize(entries, dim=-1),
+            "in_proj.weight": self.in_proj.weight,
+            "out_proj.weight": self.out_proj.weight,
+        }
 
     @torch.no_grad()
     def start_from(self, latent: Tensor) -> None:
@@ -92,10 +91,10 @@ class FactorizedVQ(nn.Module):
         """
         moments = latent.double().T @ latent.double() / len(latent)
         _, directions = torch.linalg.eigh(moments)  # in the order of their energy, the most last
-        self.in_proj.weight.copy_(directions[:, -self.in_proj.out_features :].T)
-        self.in_proj.bias.zero_()
-        self.out_proj.weight.copy_(self.in_proj.weight.T)
-        self.out_proj.bias.zero_()
+        principal = directions[:, -self.in_proj.out_features :].T.to(latent.dtype)  # (codebook_dim, dim)
+        for layer, weight in ((self.in_proj, principal), (self.out_proj, principal.T)):
+            tensors = fit_weight_norm({"weight": weight, "bias": torch.zeros_like(layer.bias)}, layer)
+            layer.load_state_dict(tensors)
         projected = self.in_proj(latent)
         if self.code_transform is None:
             drawn = projected[torch.randint(len(projected), (len(self.codebook),), device=latent.device)]
@@ -178,14 +177,7 @@ class ResidualVQ(nn.Module):
         super().__init__()
         self.config = config
         self.quantizers = nn.ModuleList(  # type: ignore[assignment]
-            FactorizedVQ(
-                config.dim,
-                config.acoustic_codebook_size,
-                config.codebook_dim,
-                config.commitment,
-                exported=False,
-                transform_dim=config.codebook_transform_dim,
-            )
+            FactorizedVQ(config, config.dim, config.acoustic_codebook_size, exported=False)
             for _ in range(config.acoustic_quantizers)
         )
 

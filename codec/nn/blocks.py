@@ -57,14 +57,14 @@ class ZeroLinear(nn.Linear):
 class ConvNeXtBlock(nn.Module):
     """ConvNeXt over frames: depthwise convolution, layer norm, pointwise expansion with GELU, layer scale, residual.
 
-    Layer names follow Vocos (arXiv 2306.00814, section 3.3).
+    Layer names follow Vocos (arXiv 2306.00814, section 3.3). `layer_scale` None: without.
     """
 
     def __init__(
         self,
         dim: int,
         hidden_dim: int,
-        layer_scale: float,
+        layer_scale: float | None,
         kernel_size: int = 7,
         lookahead: int | None = None,
         condition_dim: int = 0,
@@ -75,7 +75,7 @@ class ConvNeXtBlock(nn.Module):
         self.condition = ZeroLinear(condition_dim, 2 * dim) if condition_dim else None
         self.pwconv1 = Pointwise(dim, hidden_dim)
         self.pwconv2 = Pointwise(hidden_dim, dim)
-        self.gamma = nn.Parameter(torch.full((dim,), layer_scale))
+        self.gamma = None if layer_scale is None else nn.Parameter(torch.full((dim,), layer_scale))
 
     def forward(
         self,
@@ -95,7 +95,8 @@ class ConvNeXtBlock(nn.Module):
             scale, shift = self.condition(condition)[:, None].chunk(2, dim=-1)  # (batch, 1, dim) each
             h = torch.addcmul(shift, h, 1 + scale)
         h = linear_gelu(h, self.pwconv1.weight, self.pwconv1.bias)
-        return torch.addcmul(x, self.gamma, self.pwconv2(h))
+        h = self.pwconv2(h)
+        return x + h if self.gamma is None else torch.addcmul(x, self.gamma, h)
 
 
 class MaskedGroupNorm(nn.GroupNorm):

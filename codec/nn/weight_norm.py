@@ -32,7 +32,7 @@ def fit_weight_norm(state: Mapping[str, Tensor], module: nn.Module) -> dict[str,
     fitted = fold_weight_norm(state)
     length_ending, direction_ending = _PAIRS[0]
     for name in module.state_dict():
-        if name.endswith(f".{direction_ending}"):
+        if name.endswith(direction_ending):
             layer = name.removesuffix(direction_ending)
             if (weight := fitted.pop(f"{layer}weight", None)) is not None:
                 fitted[name] = weight

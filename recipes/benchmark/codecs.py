@@ -217,7 +217,7 @@ class TaughtEncoder(nn.Module):
         semantic = quantizer.semantic
         heard = self.features(audio[:, 0], latent.shape[1])
         codes = semantic.quantizer.encode(semantic.proj_in(heard))
-        left = latent - semantic.decode(codes)
+        left = quantizer.acoustic_input(latent, semantic.decode(codes))
         acoustic = quantizer.acoustic.encode(left, self.codec.config.num_quantizers - 1)
         return torch.cat([codes[:, None], acoustic], dim=1)
 

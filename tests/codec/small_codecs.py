@@ -55,9 +55,10 @@ SMALL_PARTS: dict[str, dict[str, Any]] = {
         "quantizer": {
             "dim": 48,
             "semantic_codebook_size": 64,
-            "semantic_dim": 40,
+            "semantic_dim": 48,
             "semantic_hidden_dim": 64,
             "semantic_blocks": 1,
+            "acoustic_blocks": 1,
             "acoustic_quantizers": 3,
             "acoustic_codebook_size": 32,
             "codebook_dim": 4,
@@ -69,9 +70,10 @@ SMALL_PARTS: dict[str, dict[str, Any]] = {
         "quantizer": {
             "dim": 16,
             "semantic_codebook_size": 64,
-            "semantic_dim": 24,
+            "semantic_dim": 16,
             "semantic_hidden_dim": 32,
             "semantic_blocks": 1,
+            "acoustic_blocks": 1,
             "acoustic_quantizers": 3,
             "acoustic_codebook_size": 32,
             "codebook_dim": 4,

@@ -1,6 +1,7 @@
 """HybridCodec's parts against `transformers`' DAC with the same weights, and against slow, obvious arithmetic."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -19,15 +20,19 @@ from codec.hybrid_codec.dac import (
     SampleConvTranspose,
     Snake,
 )
+from codec.hybrid_codec.modeling import HybridCodecModel
 from codec.hybrid_codec.quantizer import HybridQuantizer
 from codec.hybrid_codec.residual_vq import FactorizedVQ, FoldedResidualVQ, ResidualVQ
+from codec.loading import preset_config
 
 SMALL = HybridQuantizerConfig(
     dim=24,
     semantic_codebook_size=64,
-    semantic_dim=20,
+    semantic_dim=24,
     semantic_hidden_dim=32,
     semantic_blocks=1,
+    acoustic_blocks=1,
+    weight_norm=True,
     acoustic_quantizers=5,
     acoustic_codebook_size=32,
     codebook_dim=4,
@@ -105,6 +110,35 @@ def copy_vq(ours: FactorizedVQ, theirs: DacVectorQuantize) -> None:
     ours.codebook.data.copy_(theirs.codebook.weight)
 
 
+# ---- sizes
+
+
+@pytest.mark.parametrize(
+    ("variant", "parameters"),
+    [
+        ({}, 159_622_562),  # HC-SED-AED
+        ({"acoustic_blocks": 0}, 117_546_402),  # HC-SED
+        ({"acoustic_blocks": 0, "semantic_decoder_blocks": 0}, 96_508_322),  # HC-SE
+    ],
+)
+def test_published_size(variant: dict[str, Any], parameters: int) -> None:
+    config = preset_config("hybrid-codec")
+    config.quantizer |= variant
+    with torch.device("meta"):
+        model = HybridCodecModel(config)
+    counted = {part: sum(p.numel() for p in model.get_submodule(part).parameters()) for part in model.PARTS}
+    assert sum(counted.values()) == parameters
+    block = 1_024 * 7 + 1_024 + 2 * 1_024 + 1_024 * 2_048 + 2_048 + 2_048 * 1_024 + 1_024
+    blocks = 20 - 10 * len(variant) + 5 * (len(variant) == 2)
+    # in_proj and out_proj with a length an output, their biases, and the entries
+    quantizers = 12 * (2 * 8 * 1_024 + 2 * 8 + 2 * 1_024) + 8 * (16_384 + 11 * 1_024)
+    assert counted == {
+        "encoder": 21_881_984,
+        "quantizer": blocks * block + quantizers,
+        "decoder": 53_145_698,
+    }
+
+
 # ---- encoder and decoder
 
 
@@ -172,7 +206,8 @@ def test_gradients_of_snake() -> None:
 
 def test_factorized_vq_is_that_of_dac() -> None:
     theirs = dac([2, 4, 8, 8]).quantizer.quantizers[0]
-    ours = FactorizedVQ(128, SMALL.acoustic_codebook_size, SMALL.codebook_dim, 0.25, exported=False).double()
+    plain = dataclasses.replace(SMALL, weight_norm=False)
+    ours = FactorizedVQ(plain, 128, SMALL.acoustic_codebook_size, exported=False).double()
     copy_vq(ours, theirs)
     x = torch.randn(2, 30, 128, dtype=torch.float64, requires_grad=True)
     y = x.detach().clone().requires_grad_()
@@ -197,7 +232,7 @@ def test_factorized_vq_is_that_of_dac() -> None:
 @torch.no_grad()
 def test_residual_vq_is_that_of_dac() -> None:
     theirs: DacResidualVectorQuantizer = dac([2, 4, 8, 8]).quantizer
-    ours = ResidualVQ(HybridQuantizerConfig(**{**vars(SMALL), "dim": 128})).double()
+    ours = ResidualVQ(dataclasses.replace(SMALL, dim=128, weight_norm=False)).double()
     for quantizer, other in zip(ours.quantizers, theirs.quantizers, strict=True):
         copy_vq(quantizer, other)
     x = torch.randn(2, 30, 128, dtype=torch.float64)
@@ -230,10 +265,22 @@ def test_a_row_learns_from_the_quantizers_it_gets() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("transform_dim", [None, 16])
-def test_folded_quantizers_code_as_they_were_trained(transform_dim: int | None) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"acoustic_blocks": 0, "semantic_decoder_blocks": 0},  # HC-SE
+        {
+            "acoustic_blocks": 0,
+            "weight_norm": False,
+            "semantic_dim": 20,
+            "codebook_transform_dim": 16,
+        },  # older
+    ],
+)
+def test_folded_quantizers_code_as_they_were_trained(changes: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    config = dataclasses.replace(SMALL, codebook_transform_dim=transform_dim)
+    config = dataclasses.replace(SMALL, **changes)
     trained = HybridQuantizer(config, exported=False).double().eval()
     folded = HybridQuantizer(config, exported=True).double().eval()
     tensors = trained.state_dict() | trained.folded()
@@ -247,7 +294,7 @@ def test_folded_quantizers_code_as_they_were_trained(transform_dim: int | None) 
         torch.testing.assert_close(ours.semantic, theirs.semantic)
         torch.testing.assert_close(ours.acoustic, theirs.acoustic)
     # residual codes come nearer and nearer, and the streams are what they are called
-    left = x - theirs.semantic
+    left = trained.acoustic_encoder(x - theirs.semantic)
     assert torch.equal(trained.acoustic.encode(left, SMALL.acoustic_quantizers), codes[:, 1:])
     for index in range(SMALL.acoustic_quantizers + 1):
         book = trained.effective_codebook(index)
@@ -256,14 +303,23 @@ def test_folded_quantizers_code_as_they_were_trained(transform_dim: int | None) 
         F.embedding(codes[:, index + 1], trained.effective_codebook(index + 1))
         for index in range(SMALL.acoustic_quantizers)
     )
-    torch.testing.assert_close(theirs.acoustic, entries)
+    torch.testing.assert_close(theirs.acoustic, trained.acoustic_decoder(entries))
+    counts = torch.tensor(
+        [0, 2]
+    )  # and in training and on settled codes, a row gets the streams that are its own
+    few = trained.decode_some(codes, counts)
+    mask = torch.ones(2, 50, dtype=torch.bool)
+    learned = trained(x, mask, counts=counts).latents
+    assert not few.acoustic[0].any() and not learned.acoustic[0].any()
+    torch.testing.assert_close(learned.sum, few.sum)
+    torch.testing.assert_close(few.sum[1:], trained.decode(codes[1:, :3]).sum)
 
 
 def test_what_teaches_the_semantic_stream() -> None:
     """Reconstruction does where a row has no acoustic codes; elsewhere the acoustic stream makes up for any change."""
     torch.manual_seed(0)
-    quantizer = HybridQuantizer(SMALL, exported=False)
-    config = SMALL
+    config = dataclasses.replace(SMALL, acoustic_blocks=0, weight_norm=False, semantic_dim=20)
+    quantizer = HybridQuantizer(config, exported=False)
     for part in quantizer.acoustic.quantizers:  # straight through in all dimensions there are
         nn.init.orthogonal_(part.in_proj.weight)
         part.out_proj.weight.data.copy_(part.in_proj.weight.T)
@@ -287,7 +343,8 @@ def test_what_teaches_the_semantic_stream() -> None:
 @pytest.mark.parametrize("transform_dim", [None, 64])
 def test_codebooks_start_where_the_latents_are(transform_dim: int | None) -> None:
     torch.manual_seed(0)
-    vq = FactorizedVQ(24, 2_000, 6, 0.25, exported=False, transform_dim=transform_dim)
+    config = dataclasses.replace(SMALL, codebook_dim=6, codebook_transform_dim=transform_dim)
+    vq = FactorizedVQ(config, 24, 2_000, exported=False)
     # far from the origin, long in some directions: what fresh entries would hardly meet
     latent = 3.0 + torch.randn(4_000, 24) @ torch.randn(24, 24)
     vq.start_from(latent)
