@@ -35,6 +35,8 @@ class LossWeights:
     """L1 of the final waveform's log-mel; published: 45."""
     multi_scale: float = 0.0
     """L1 of log-mels and log magnitudes of the final waveform, over several window lengths."""
+    multi_scale_mel: float = 0.0
+    """L1 of the final waveform's log10-mels, summed over DAC's seven window lengths; HybridCodec: 15."""
     vq: float = 1_000.0
     """Codebook and commitment loss of the quantizer."""
     distillation: float = 0.0
@@ -42,7 +44,8 @@ class LossWeights:
     ctc: float = 0.0
     """CTC loss of the transcript's characters on the first quantizer's stream; it needs no teacher."""
     discriminators: dict[str, DiscriminatorWeights] = field(default_factory=dict)
-    """By name: multi_period, multi_resolution and dac; published: all three at weights of 1."""
+    """By name: multi_period, multi_resolution, dac, multi_scale_stft. HH-Codec: the first three at weights of 1;
+    HybridCodec: multi_period and multi_scale_stft, feature matching at 2."""
 
     def __post_init__(self) -> None:
         # those of an override on the command line come as plain dictionaries
@@ -54,7 +57,8 @@ class LossWeights:
     @property
     def need_waveform(self) -> bool:
         """Whether the vocoder has to run."""
-        return self.waveform_mel > 0 or self.multi_scale > 0 or bool(self.discriminators)
+        spectral = self.waveform_mel, self.multi_scale, self.multi_scale_mel
+        return max(spectral) > 0 or bool(self.discriminators)
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,19 @@ class DACDiscriminatorConfig:
     """Width of all layers of a band's part."""
 
 
+@dataclass(frozen=True)
+class MultiScaleSTFTConfig:
+    """EnCodec's multi-scale STFT discriminator; published: 0.5 M parameters."""
+
+    fft_sizes: tuple[int, ...] = (1_024, 2_048, 512, 256, 128)
+    """Samples; the hop is a quarter."""
+    channels: int = 32
+    """Width of all layers."""
+
+
 DISCRIMINATOR_CONFIGS = {
     "multi_period": MultiPeriodConfig,
     "multi_resolution": MultiResolutionConfig,
     "dac": DACDiscriminatorConfig,
+    "multi_scale_stft": MultiScaleSTFTConfig,
 }

@@ -1,4 +1,4 @@
-"""Discriminators of waveforms: multi-period, multi-resolution, and that of the Descript Audio Codec.
+"""Discriminators of waveforms: multi-period, multi-resolution, multi-scale STFT, the Descript Audio Codec's.
 
 A sub-discriminator lays out every map as (batch, channels, time, rest). `rest` is the phase within a period, or
 frequency. So the positions of a row are known: of `time` positions over a batch of S samples, a row of L samples owns
@@ -24,12 +24,13 @@ from codec.losses.config import (
     DACDiscriminatorConfig,
     MultiPeriodConfig,
     MultiResolutionConfig,
+    MultiScaleSTFTConfig,
 )
 from codec.nn.kernels import at_least_float32
 from codec.nn.sequences import mask_from_lengths
 
 GANLoss = Literal["hinge", "least-squares"]
-SLOPE = 0.1  # of the leaky ReLU below zero, in all published discriminators
+SLOPE = 0.1  # of the leaky ReLU below zero; EnCodec's is 0.2
 
 
 @dataclass
@@ -80,6 +81,15 @@ def normed_conv2d(*arguments: Any, **settings: Any) -> nn.Conv2d:
 def activate(x: Tensor) -> Tensor:
     """The nonlinearity between the layers."""
     return F.leaky_relu(x, SLOPE)
+
+
+def complex_spectrum(waveform: Tensor, window: Tensor, center: bool = True) -> Tensor:
+    """STFT at a hop of a quarter: (batch, 1, samples) -> real and imaginary parts, (batch, 2, time, frequency)."""
+    with torch.autocast(waveform.device.type, enabled=False):
+        samples = at_least_float32(waveform[:, 0])
+        n_fft, window = len(window), window.to(samples.dtype)
+        spectrum = torch.stft(samples, n_fft, n_fft // 4, window=window, center=center, return_complex=True)
+    return torch.view_as_real(spectrum).permute(0, 3, 2, 1)
 
 
 class MultiPeriodDiscriminator(Discriminator):
@@ -265,7 +275,6 @@ class BandDiscriminator(nn.Module):
 
     def __init__(self, n_fft: int, bands: tuple[tuple[float, float], ...], channels: int):
         super().__init__()
-        self.n_fft = n_fft
         bins = n_fft // 2 + 1
         self.bands = [(int(low * bins), int(high * bins)) for low, high in bands]
         self.stacks = nn.ModuleList(_band_stack(channels) for _ in bands)
@@ -274,7 +283,7 @@ class BandDiscriminator(nn.Module):
 
     def forward(self, waveform: Tensor) -> DiscriminatorOutput:
         """(batch, 1, samples) -> score and the features of all layers, (batch, channels, time, frequency) each."""
-        spectrum = self.spectrum(waveform)
+        spectrum = complex_spectrum(waveform, self.window)  # (batch, 2, 1 + samples / hop, 1 + n_fft / 2)
         features, tops = [], []
         for (low, high), stack in zip(self.bands, self.stacks, strict=True):
             x = spectrum[..., low:high]
@@ -284,19 +293,6 @@ class BandDiscriminator(nn.Module):
                 features.append(x)
             tops.append(x)
         return DiscriminatorOutput(self.conv_post(torch.cat(tops, dim=-1)), features)
-
-    def spectrum(self, waveform: Tensor) -> Tensor:
-        """(batch, 1, samples) -> real and imaginary parts, (batch, 2, 1 + samples / hop, 1 + n_fft / 2)."""
-        with torch.autocast(waveform.device.type, enabled=False):
-            samples = at_least_float32(waveform[:, 0])
-            spectrum = torch.stft(
-                samples,
-                self.n_fft,
-                self.n_fft // 4,
-                window=self.window.to(samples.dtype),
-                return_complex=True,
-            )
-        return torch.view_as_real(spectrum).permute(0, 3, 2, 1)
 
 
 def _band_stack(channels: int) -> nn.ModuleList:
@@ -321,10 +317,62 @@ def _normalized(waveform: Tensor, lengths: Tensor | None) -> Tensor:
     return 0.8 * centred / (centred.abs().amax(dim=-1, keepdim=True) + 1e-9)
 
 
+class MultiScaleSTFTDiscriminator(Discriminator):
+    """EnCodec's discriminator (arXiv 2210.13438, section 3.4): one sub-discriminator an FFT size.
+
+    Feature matching compares all layers, not the score. (EnCodec divides a layer's difference by the size of the
+    recording's features; HybridCodec, which took the discriminator over, does not say that it does.)
+    """
+
+    gan_loss = "hinge"
+
+    def __init__(self, config: MultiScaleSTFTConfig):
+        super().__init__()
+        self.parts = nn.ModuleList(STFTDiscriminator(size, config.channels) for size in config.fft_sizes)
+
+    def score(self, waveform: Tensor, lengths: Tensor | None) -> list[DiscriminatorOutput]:
+        """See `Discriminator.forward`."""
+        return [part(waveform) for part in self.parts]
+
+
+class STFTDiscriminator(nn.Module):
+    """Convolutions over a complex spectrogram, dilated along time and strided along frequency; without padded ends."""
+
+    window: Tensor
+
+    def __init__(self, n_fft: int, channels: int):
+        super().__init__()
+        self.convs = nn.ModuleList(
+            [
+                nn.Conv2d(2, channels, (3, 9), padding=(1, 4)),  # without weight norm, as published
+                *(
+                    normed_conv2d(
+                        channels, channels, (3, 9), (1, 2), padding=(dilation, 4), dilation=(dilation, 1)
+                    )
+                    for dilation in (1, 2, 4)
+                ),
+                normed_conv2d(channels, channels, 3, padding=1),
+            ]
+        )
+        self.conv_post = normed_conv2d(channels, 1, 3, padding=1)
+        window = torch.hann_window(n_fft)
+        self.register_buffer("window", window / window.square().sum().sqrt(), persistent=False)
+
+    def forward(self, waveform: Tensor) -> DiscriminatorOutput:
+        """(batch, 1, samples) -> score and the features of all layers, (batch, channels, time, frequency) each."""
+        x = complex_spectrum(waveform, self.window, center=False)
+        features = []
+        for conv in self.convs:
+            x = F.leaky_relu(conv(x), 0.2)
+            features.append(x)
+        return DiscriminatorOutput(self.conv_post(x), features)
+
+
 _DISCRIMINATORS: dict[str, type[Any]] = {
     "multi_period": MultiPeriodDiscriminator,
     "multi_resolution": MultiResolutionDiscriminator,
     "dac": DACDiscriminator,
+    "multi_scale_stft": MultiScaleSTFTDiscriminator,
 }
 
 

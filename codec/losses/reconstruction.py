@@ -1,5 +1,8 @@
 """Reconstruction losses of codecs. Each is a sum over frames divided by a total, so that parts of a batch add up."""
 
+import math
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +16,14 @@ SCALES = ((64, 8), (128, 16), (256, 32), (512, 64), (1024, 100), (2048, 160))
 def mel_l1(a: Tensor, b: Tensor, mask: Tensor, total: Tensor | float | None = None) -> Tensor:
     """Mean over bands of |a - b|, (batch, mel frames, n_mels) each, summed over the mask's frames, over `total`."""
     return masked_mean((a - b).abs().mean(dim=-1), mask, total)
+
+
+def waveform_mel_l1(
+    mel: LogMel, waveform: Tensor, target: Tensor, samples: Tensor, total_samples: Tensor | float
+) -> Tensor:
+    """L1 of one centred log-mel: (batch, samples) twice, each row's own (batch,) samples -> scalar."""
+    predicted, wanted, hop = mel(waveform), mel(target), mel.config.hop_length
+    return mel_l1(predicted, wanted, _own_frames(wanted, samples, hop), total_samples / hop)
 
 
 class WaveformMelLoss(nn.Module):
@@ -37,9 +48,41 @@ class WaveformMelLoss(nn.Module):
         self, waveform: Tensor, target: Tensor, samples: Tensor, total_samples: Tensor | float
     ) -> Tensor:
         """(batch, samples) twice, each row's own (batch,) samples -> scalar."""
-        predicted, wanted = self.mel(waveform), self.mel(target)
-        hop = self.mel.config.hop_length
-        return mel_l1(predicted, wanted, _own_frames(wanted, samples, hop), total_samples / hop)
+        return waveform_mel_l1(self.mel, waveform, target, samples, total_samples)
+
+
+class MultiScaleMelLoss(nn.Module):
+    """DAC's (arXiv 2306.06546, section 3.4): L1 of log10-mels at windows of 32 to 2,048 samples, summed over them."""
+
+    def __init__(self, sampling_rate: int):
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of 320 bands, the lowest are narrower than a bin, as in the original
+            self.mels = nn.ModuleList(
+                LogMel(
+                    MelConfig(
+                        sampling_rate=sampling_rate,
+                        n_fft=32 * scale,
+                        hop_length=8 * scale,
+                        n_mels=5 * scale,
+                        f_max=sampling_rate / 2,
+                        alignment="center",
+                    )
+                )
+                for scale in (1, 2, 4, 8, 16, 32, 64)
+            )
+
+    def forward(
+        self, waveform: Tensor, target: Tensor, samples: Tensor, total_samples: Tensor | float
+    ) -> Tensor:
+        """(batch, samples) twice, each row's own (batch,) samples -> scalar."""
+        loss = waveform.new_zeros(())
+        for mel in self.mels:
+            assert isinstance(mel, LogMel)
+            loss = loss + waveform_mel_l1(mel, waveform, target, samples, total_samples)
+        return loss / math.log(10)
 
 
 class MultiScaleSpectralLoss(nn.Module):

@@ -125,8 +125,9 @@ class DistillationHead(nn.Module):
 
 
 class FeatureRegression(nn.Module):
-    """L2 between a linear map of the stream and a teacher's standardised features (arXiv 2606.06743).
+    """L2 between the stream and a teacher's standardised features (arXiv 2606.06743), with no learned layer between.
 
+    Only a stream that is not as wide as the teacher, as in small codecs, goes through a linear map.
     Mean and standard deviation of each feature are measured once before training, and are part of the checkpoint.
     """
 
@@ -135,7 +136,7 @@ class FeatureRegression(nn.Module):
 
     def __init__(self, dim: int, teacher_dim: int):
         super().__init__()
-        self.proj = nn.Linear(dim, teacher_dim)
+        self.proj = nn.Identity() if dim == teacher_dim else nn.Linear(dim, teacher_dim)
         self.register_buffer("mean", torch.zeros(teacher_dim))
         self.register_buffer("std", torch.ones(teacher_dim))
 

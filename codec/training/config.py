@@ -64,8 +64,8 @@ class Stage:
             raise UserError(
                 f"a stage trains {', '.join(self.train)}, but none of its losses reaches {', '.join(idle)}: leave that "
                 "out of `train`, or weigh a loss behind it (mel teaches encoder and decoder; vq encoder and quantizer; "
-                "waveform_mel, multi_scale and discriminators encoder, decoder and vocoder, but after vocoder_input "
-                "'recording' the vocoder alone)"
+                "waveform_mel, multi_scale, multi_scale_mel and discriminators encoder, decoder and vocoder, but after "
+                "vocoder_input 'recording' the vocoder alone)"
             )
         if unknown := sorted(set(self.losses.discriminators) - set(DISCRIMINATOR_CONFIGS)):
             raise UserError(
@@ -128,9 +128,10 @@ class CodecTrainingConfig:
     teacher: str | None = None
     """Hugging Face speech SSL model for the distillation loss."""
     teacher_layer: int | None = None
-    """Hidden state to distil from; unset: the average of all."""
+    """Hidden state to distil from (0: what the first layer gets; n: what layer n gives); unset: the average of all."""
     teacher_loss: Literal["cosine", "l2"] = "cosine"
-    """"cosine": along time, as in HH-Codec; "l2": against standardised features, as in HybridCodec."""
+    """"cosine": along time, as in HH-Codec; "l2": against standardised features, as in HybridCodec; directly where
+    the stream is as wide as the teacher, through a linear map where it is not."""
     accumulation_steps: int = 1
     """Batches of each process that make one update."""
     ema_decay: float = 0.999

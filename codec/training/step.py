@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.base import CodecModel, CodecOutput
-from codec.losses.reconstruction import MultiScaleSpectralLoss, WaveformMelLoss, mel_l1
+from codec.losses.reconstruction import MultiScaleMelLoss, MultiScaleSpectralLoss, WaveformMelLoss, mel_l1
 from codec.losses.semantic import (
     CharacterCTC,
     DistillationHead,
@@ -57,8 +57,13 @@ class CodecTrainingStep(nn.Module):
             # for pictures and scores: four frames a code
             else MelConfig(sampling_rate=rate, hop_length=model.config.hop_length // 4, f_max=rate / 2)
         )
-        self.waveform_mel = WaveformMelLoss(rate)
-        self.multi_scale = MultiScaleSpectralLoss(rate)
+        self.spectral_losses = nn.ModuleDict(
+            {
+                "waveform_mel": WaveformMelLoss(rate),
+                "multi_scale": MultiScaleSpectralLoss(rate),
+                "multi_scale_mel": MultiScaleMelLoss(rate),
+            }
+        )
         self.distillation: DistillationHead | FeatureRegression | None = None
         if self.teacher is not None:
             head = DistillationHead if objectives.teacher_loss == "cosine" else FeatureRegression
@@ -181,10 +186,9 @@ class CodecTrainingStep(nn.Module):
             if output.audio_values is not None:
                 audio = output.audio_values[:, 0].to(waveform.dtype)
                 samples = lengths_from_mask(mask) * hop
-                if weights.waveform_mel:
-                    losses["waveform_mel"] = self.waveform_mel(audio, waveform, samples, total * hop)
-                if weights.multi_scale:
-                    losses["multi_scale"] = self.multi_scale(audio, waveform, samples, total * hop)
+                for name, loss in self.spectral_losses.items():
+                    if getattr(weights, name):
+                        losses[name] = loss(audio, waveform, samples, total * hop)
         return losses
 
     def _semantic_losses(

@@ -8,18 +8,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.foundation import UserError
-from codec.losses.config import DACDiscriminatorConfig, MultiPeriodConfig, MultiResolutionConfig
+from codec.losses.config import (
+    DACDiscriminatorConfig,
+    MultiPeriodConfig,
+    MultiResolutionConfig,
+    MultiScaleSTFTConfig,
+)
 from codec.losses.discriminators import (
     BandDiscriminator,
     DACDiscriminator,
     Discriminator,
     MultiPeriodDiscriminator,
     MultiResolutionDiscriminator,
+    MultiScaleSTFTDiscriminator,
     ScaleDiscriminator,
     build_discriminators,
 )
 from tests.codec.small_codecs import speech_like
 from tests.codec.training_runs import DISCRIMINATORS
+
+ALL = DISCRIMINATORS | {"multi_scale_stft": {"fft_sizes": [256, 512], "channels": 4}}
 
 
 def parameters(module: nn.Module) -> int:
@@ -34,7 +42,7 @@ def copy_weights(theirs: nn.Module, ours: nn.Module, renamed: dict[str, str]) ->
             name = name.replace(old, new)
         name = name.replace("weight_g", "parametrizations.weight.original0")
         tensors[name.replace("weight_v", "parametrizations.weight.original1")] = tensor
-    ours.load_state_dict({**ours.state_dict(), **{k: v for k, v in tensors.items() if "spec_fn" not in k}})
+    ours.load_state_dict({**ours.state_dict(), **{k: v for k, v in tensors.items() if "spec_" not in k}})
 
 
 def weight(conv: nn.Module) -> tuple[Tensor, Tensor]:
@@ -42,7 +50,7 @@ def weight(conv: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def small(name: str) -> Discriminator:
-    return build_discriminators([name], DISCRIMINATORS, seed=0)[name]  # type: ignore[return-value]
+    return build_discriminators([name], ALL, seed=0)[name]  # type: ignore[return-value]
 
 
 # ---- against what was published
@@ -139,6 +147,25 @@ def test_multi_resolution_is_strided_convolution_over_a_magnitude_spectrogram() 
 
 
 @torch.no_grad()
+def test_multi_scale_stft_is_that_of_encodec() -> None:
+    from encodec.msstftd import MultiScaleSTFTDiscriminator as Theirs
+
+    torch.manual_seed(0)
+    config = MultiScaleSTFTConfig()
+    ours, sizes = MultiScaleSTFTDiscriminator(config), config.fft_sizes
+    # the paper's five scales; the package's default has three of them
+    theirs = Theirs(32, n_ffts=sizes, hop_lengths=[size // 4 for size in sizes], win_lengths=sizes)
+    assert parameters(ours) == parameters(theirs) == 472_330
+    # the layers are wrapped once more there
+    copy_weights(theirs, ours, {"discriminators.": "parts.", ".conv.": "."})
+    audio = speech_like(2, 5_000)[:, None]
+    for output, score, maps in zip(ours(audio), *theirs(audio), strict=True):
+        torch.testing.assert_close(output.score, score, atol=1e-5, rtol=1e-4)
+        for a, b in zip(output.features, maps, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_a_scale_is_a_stack_of_grouped_convolutions_at_its_own_rate() -> None:
     torch.manual_seed(0)
     scale = ScaleDiscriminator(1, (4, 8, 16, 12)).double()
@@ -180,7 +207,7 @@ def test_a_band_sees_its_own_frequencies_alone() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", sorted(DISCRIMINATORS))
+@pytest.mark.parametrize("name", sorted(ALL))
 def test_what_lies_behind_a_row_is_not_seen(name: str) -> None:
     discriminator = small(name)
     audio = speech_like(2, 3_000)[:, None]

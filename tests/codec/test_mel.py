@@ -1,12 +1,15 @@
 """Log-mel and losses against independent computations."""
 
+import warnings
+
+import librosa
 import numpy as np
 import pytest
 import torch
 import torchaudio
 
 from codec.hh_codec.mel_decoder import MelDecoder
-from codec.losses.reconstruction import MultiScaleSpectralLoss, WaveformMelLoss
+from codec.losses.reconstruction import MultiScaleMelLoss, MultiScaleSpectralLoss, WaveformMelLoss
 from codec.nn.mel import LogMel, MelConfig
 from tests.codec.small_codecs import small_codec, small_config, speech_like
 
@@ -90,7 +93,7 @@ def test_interpolation_keeps_a_straight_line_and_the_rows_apart() -> None:
     torch.testing.assert_close(longer, out[0, :-2])
 
 
-@pytest.mark.parametrize("loss_class", [WaveformMelLoss, MultiScaleSpectralLoss])
+@pytest.mark.parametrize("loss_class", [WaveformMelLoss, MultiScaleSpectralLoss, MultiScaleMelLoss])
 def test_waveform_losses_see_own_samples_and_add_up(loss_class: type) -> None:
     loss = loss_class(24_000)
     audio, target = speech_like(2, 24_000, seed=1), speech_like(2, 24_000, seed=2)
@@ -101,3 +104,27 @@ def test_waveform_losses_see_own_samples_and_add_up(loss_class: type) -> None:
     assert whole > 0.1 and loss(target, target, samples, 32_000.0) < 1e-6
     parts = sum(loss(audio[i : i + 1], target[i : i + 1], samples[i : i + 1], 32_000.0) for i in (0, 1))
     torch.testing.assert_close(parts, whole)
+
+
+def test_multi_scale_mel_is_dacs() -> None:
+    """Its definition, frame by frame and with librosa's filters: the sum over seven scales of L1 in log10."""
+    audio, target = (0.3 * speech_like(1, 4_800, seed=seed)[0].double() for seed in (1, 2))
+    expected = 0.0
+    windows, bands = (32, 64, 128, 256, 512, 1_024, 2_048), (5, 10, 20, 40, 80, 160, 320)
+    for window, n_mels in zip(windows, bands, strict=True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # bands narrower than a bin
+            filters = librosa.filters.mel(sr=24_000, n_fft=window, n_mels=n_mels)
+        logs = []
+        for waveform in (audio, target):
+            padded = np.pad(waveform.numpy(), window // 2, mode="reflect")
+            starts = range(0, 4_801, window // 4)
+            frames = np.stack([padded[start : start + window] for start in starts])
+            hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+            mel = np.abs(np.fft.rfft(frames * hann)) @ filters.T
+            logs.append(np.log10(np.maximum(mel, 1e-5)))
+        # a frame centred on the end is none of the row's
+        own = np.arange(len(logs[0])) * (window // 4) < 4_800
+        expected += np.abs(logs[0] - logs[1])[own].mean(axis=1).sum() * (window // 4) / 4_800
+    found = MultiScaleMelLoss(24_000)(audio[None], target[None], torch.tensor([4_800]), 4_800.0)
+    assert float(found) == pytest.approx(expected, rel=1e-5) and expected > 1

@@ -79,6 +79,11 @@ def test_feature_regression() -> None:
             squares += float((head.proj(stream[row, frame]) - wanted).detach().square().mean())
     assert float(head(stream, features, mask)) == pytest.approx(squares / 8, rel=1e-5)
     assert float(head(stream, features, mask, 16.0)) == pytest.approx(squares / 16, rel=1e-5)
+    direct = FeatureRegression(4, 4)  # of the teacher's width: nothing to learn between
+    direct.measure(pooled[mask])
+    stream = (pooled - pooled[mask].mean(0)) / pooled[mask].std(0)
+    assert not list(direct.parameters()) and float(direct(stream, features, mask)) < 1e-10
+    assert float(direct(stream + 2, features, mask)) == pytest.approx(4, rel=1e-5)
     stored = head.state_dict()  # the statistics travel with the run
     assert {"mean", "std"} <= stored.keys() and torch.equal(stored["mean"], pooled[mask].mean(0))
 

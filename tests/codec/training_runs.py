@@ -41,7 +41,7 @@ VOCODER = Stage(
     segment_seconds=0.25,
     batch_size=2,
 )
-# all three discriminators at shrunken widths, and a codec that learns by all losses but distillation
+# all three discriminators of HH-Codec at shrunken widths, and a codec that learns by all losses but distillation
 DISCRIMINATORS: dict[str, dict[str, Any]] = {
     "multi_period": {"periods": [2, 3], "channels": [4, 8, 8]},
     "multi_resolution": {"fft_sizes": [256, 512], "channels": 4},
