@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -43,9 +43,7 @@ class SegmentDataset(Dataset[Segment]):
 
     utterances: what to cut from, or `Waveforms` that are open already
     segment_samples: length of a segment; shorter utterances are padded with zeros at the end
-    gain_db: range of the peak level to scale to, in dB of full scale; None leaves levels as recorded
-    gain_of: whose peak is scaled: that of the "utterance", as a codec meets it later, or that of the "segment", for
-        which the rest of the utterance need not be decoded
+    gain_db: range of the peak level to scale each utterance to, in dB of full scale; None leaves levels as recorded
     max_gain_db: near-silence is amplified by no more than this
     speaker_balance: 0 draws speakers as often as they speak in the corpus, 1 draws all equally often
     preload: decode everything into memory first
@@ -63,8 +61,7 @@ class SegmentDataset(Dataset[Segment]):
         sampling_rate: int,
         segment_samples: int,
         seed: int = 0,
-        gain_db: tuple[float, float] | None = (-6.0, -1.0),
-        gain_of: Literal["utterance", "segment"] = "utterance",
+        gain_db: tuple[float, float] | None = None,
         max_gain_db: float = 40.0,
         speaker_balance: float = 1.0,
         preload: bool = False,
@@ -87,7 +84,7 @@ class SegmentDataset(Dataset[Segment]):
                 f"the waveforms were decoded at {self.waveforms.sampling_rate} Hz, not at {sampling_rate} Hz"
             )
         self.segment_samples, self.seed = segment_samples, seed
-        self.gain_db, self.gain_of, self.max_gain_db = gain_db, gain_of, max_gain_db
+        self.gain_db, self.max_gain_db = gain_db, max_gain_db
         self.labeller, self.augmentation = labeller, augmentation
         self.reference_samples = reference_samples
         weights = sampling_weights(self.waveforms.lengths, self.waveforms.speakers, speaker_balance)
@@ -120,8 +117,8 @@ class SegmentDataset(Dataset[Segment]):
         gain = 1.0
         if self.gain_db is not None:
             level = 10.0 ** (random.uniform(*self.gain_db) / 20.0)
-            peak = self.waveforms.peak(utterance) if self.gain_of == "utterance" else float(audio.abs().max())
-            gain = min(level / max(peak, 1e-9), 10.0 ** (self.max_gain_db / 20.0))
+            peak = max(self.waveforms.peak(utterance), 1e-9)
+            gain = min(level / peak, 10.0 ** (self.max_gain_db / 20.0))
         audio = self._changed(audio * gain, drawn, self.segment_samples)
         segment: Segment = {
             "waveform": _padded(audio, self.segment_samples),

@@ -18,8 +18,9 @@ class CodecCorpus:
     """Layout of the corpus."""
     alignment: str | None = None
     """Word times that `codec-slm align` made, for losses.ctc."""
-    gain_db: tuple[float, float] | None = (-6.0, -1.0)
-    """Range of the peak level drawn for training, in dB of full scale."""
+    gain_db: tuple[float, float] | None = None
+    """Range of the peak level drawn for training, in dB of full scale; unset: as recorded. (A random gain about the
+    recorded level is an `augmentation`.)"""
     augmentation: Augmentation | None = None
     """Random changes of the training segments; none when unset."""
     validation_gain: float = 1.0

@@ -76,6 +76,8 @@ class ConvNeXtBlock(nn.Module):
         self.pwconv1 = Pointwise(dim, hidden_dim)
         self.pwconv2 = Pointwise(hidden_dim, dim)
         self.gamma = None if layer_scale is None else nn.Parameter(torch.full((dim,), layer_scale))
+        if layer_scale is None:
+            self.pwconv2.init_scale = 0.3  # the branch starts small, as a layer scale would make it
 
     def forward(
         self,

@@ -61,6 +61,8 @@ _HAS_ONEDNN = (
 class Pointwise(nn.Linear):
     """A linear layer over frames."""
 
+    init_scale = 1.0  # of its first weights
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_dim) -> (..., out_dim)."""
         return linear(x, self.weight, self.bias)

@@ -63,8 +63,8 @@ def tokenize(
         long_seconds: recordings longer than this are encoded block by block, in little memory.
         max_quantizers: keep the codes of the first so many quantizers only, where the codec has several.
         precision: of the encoder; bfloat16 is faster on a GPU and changes some codes.
-        gain: factor on every recording, for corpora far from the level that the codec was trained at (peaks of 0.5 to
-            0.9 for the bundled one).
+        gain: factor on every recording, for corpora far from the level that the codec was trained at (peaks of 0.25 to
+            0.7 for the bundled one).
         workers: processes that read audio ahead of the encoder; by default by the number of cores, and none on a CPU,
             whose threads read for themselves.
         max_failures: the share of recordings that may be broken; above it the exit status is 1.

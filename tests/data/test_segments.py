@@ -46,9 +46,12 @@ def test_memory_and_files_give_the_same(utterances: list[Utterance]) -> None:
     assert any(other_seed[i]["start"] != from_files[i]["start"] for i in range(10))
 
 
-@pytest.mark.parametrize("gain_of", ["utterance", "segment"])
-def test_a_segment_is_a_slice_at_a_level(utterances: list[Utterance], gain_of: str) -> None:
-    dataset = SegmentDataset(utterances, RATE, 6000, seed=1, gain_of=gain_of)  # type: ignore[arg-type]
+@pytest.mark.parametrize("gain_db", [None, (-6.0, -1.0)])
+def test_a_segment_is_a_slice_at_a_level(
+    utterances: list[Utterance], gain_db: tuple[float, float] | None
+) -> None:
+    """The recording's own level, unless a range of levels of the whole recording's peak is asked for."""
+    dataset = SegmentDataset(utterances, RATE, 6000, seed=1, gain_db=gain_db)
     levels = []
     for index in range(60):
         segment = dataset[index]
@@ -56,11 +59,13 @@ def test_a_segment_is_a_slice_at_a_level(utterances: list[Utterance], gain_of: s
         audio = whole[segment["start"] : segment["start"] + 6000]
         assert segment["length"] == len(audio) == min(6000, len(whole))
         assert not segment["waveform"][len(audio) :].any()
-        reference = whole if gain_of == "utterance" else audio
+        if gain_db is None:
+            assert torch.equal(segment["waveform"][: len(audio)], audio)
+            continue
         gain = float(segment["waveform"].abs().max() / audio.abs().max())
         torch.testing.assert_close(segment["waveform"][: len(audio)], audio * gain, rtol=1e-5, atol=1e-6)
-        levels.append(20 * np.log10(gain * float(reference.abs().max())))
-    assert -6.01 < min(levels) < -5 and -2 < max(levels) < -0.99
+        levels.append(20 * np.log10(gain * float(whole.abs().max())))
+    assert gain_db is None or (-6.01 < min(levels) < -5 and -2 < max(levels) < -0.99)
 
 
 def test_a_peak_is_found_once_for_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +85,8 @@ def test_a_peak_is_found_once_for_all_processes(tmp_path: Path, monkeypatch: pyt
 
 def test_silence_is_not_amplified_without_bound(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "quiet.wav", np.ones(8000, np.int16), RATE)
-    dataset = SegmentDataset([Utterance("q", str(tmp_path / "quiet.wav"))], RATE, 4000, max_gain_db=20)
+    quiet = [Utterance("q", str(tmp_path / "quiet.wav"))]
+    dataset = SegmentDataset(quiet, RATE, 4000, gain_db=(-6, -1), max_gain_db=20)
     assert float(dataset[0]["waveform"].max()) == pytest.approx(10 / 32768)
 
 
