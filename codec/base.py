@@ -172,6 +172,10 @@ class CodecModel(PreTrainedModel):
         """The decoder's input while encoder and quantizer are frozen: (batch, frames, dim) quantized, no gradients."""
         return self.codes_to_latent(self.quantize(latent, frame_mask), frame_mask)
 
+    def normalized(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) -> the same as loud as all that the decoder says, if the codec does not keep the level."""
+        return waveform
+
     def voice_of(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Who speaks, with gradients: (batch, samples), each row's own `lengths` (batch,) -> (batch, voice_dim)."""
         raise ValueError(f"{self.config.name} has no voice vector")

@@ -8,7 +8,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from codec.hh_codec.configuration import LogMelEncoderConfig, SEANetConfig
 from codec.hh_codec.voice import VoiceEncoder
 from codec.nn.blocks import ConvNeXtBlock, FrameConv, RowLSTM
-from codec.nn.level import RunningLevel
+from codec.nn.level import NORMAL_LEVEL, RunningLevel
 from codec.nn.mel import LogMel
 from codec.nn.sequences import StreamState, lengths_from_mask, mask_from_lengths, windows_input
 
@@ -174,6 +174,14 @@ class LogMelEncoder(nn.Module):
     def standardized_mel(self, waveform: Tensor, state: StreamState | None = None) -> Tensor:
         """(batch, samples) -> what the first layer reads, (batch, mel frames, n_mels)."""
         return (self.mel(waveform, state, self.level) - self.config.mel_mean) / self.config.mel_std
+
+    def normalized(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) -> the same as loud as all that the decoder says, if the codec does not keep the level."""
+        if self.level is None:
+            return waveform
+        with torch.no_grad():
+            loudest = self.level.levels(self.mel(waveform).exp()).amax(dim=1, keepdim=True)
+        return waveform * (NORMAL_LEVEL * 10 ** (-loudest / 2)).to(waveform.dtype)
 
     def voice_of(self, waveform: Tensor, lengths: Tensor | None) -> Tensor:
         """Who speaks: (batch, samples), each row's own `lengths` (batch,) -> (batch, voice dim).

@@ -5,6 +5,9 @@ from torch import Tensor, nn
 
 from codec.nn.sequences import StreamState, windows_input
 
+NORMAL_LEVEL = 2.0
+"""Level of normalised speech, as a magnitude: peaks of speech are then near half of full scale."""
+
 
 class RunningLevel(nn.Module):
     """Divides spectra by a running estimate of the speech level, so that louder copies give the same codes.

@@ -92,11 +92,12 @@ class CodecTrainingStep(nn.Module):
         waveform = nn.functional.pad(waveform, (0, -waveform.shape[1] % hop))
         padding_mask = mask_from_lengths(lengths, waveform.shape[1])
         total = ((lengths + hop - 1) // hop).sum() if total_frames is None else total_frames
-        target = self.mel_of(waveform)
         source = waveform if heard is None else nn.functional.pad(heard, (0, -heard.shape[1] % hop))
         voice = None
         if self.model.config.voice_dim and stage.vocoder_input != "recording":
             voice = self.model.voice_of(*((waveform, lengths) if reference is None else reference))
+        waveform = self.model.normalized(waveform)
+        target = self.mel_of(waveform)
         output = self.reconstruct(source, padding_mask, target, stage, total, draws, voice)
         losses = self._losses(output, waveform, target, stage, total)
         losses |= self._semantic_losses(output, waveform, stage, total, texts)

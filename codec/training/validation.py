@@ -151,8 +151,9 @@ def _reconstruct(
     for row, waveform in enumerate(batch):
         padded[row, : len(waveform)] = waveform.to(device)
     mask = mask_from_lengths(torch.tensor(frames, device=device))
+    normal = model.normalized(padded)
     # the recording's mel row by row: its reflected end must not see the batch's padding
-    targets = [step.mel_of(padded[row : row + 1, : n * hop])[0] for row, n in enumerate(frames)]
+    targets = [step.mel_of(normal[row : row + 1, : n * hop])[0] for row, n in enumerate(frames)]
     audio = first = None
     if stage.vocoder_input == "recording":
         mel = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True)
@@ -167,7 +168,7 @@ def _reconstruct(
     return [
         ValidationSample(
             name=name,
-            recording=padded[row, : n * hop].cpu(),
+            recording=normal[row, : n * hop].cpu(),
             audio=None if audio is None else audio[row, 0, : n * hop].cpu(),
             recording_mel=targets[row].cpu(),
             mel=mel[row, : len(targets[row])].cpu(),

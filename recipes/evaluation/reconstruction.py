@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from codec.base import CodecEncoderOutput
 from codec.metrics import decoded_mel_l1
 from codec.nn.mel import LogMel, MelConfig
 
@@ -50,18 +51,22 @@ class Reconstructor:
     @torch.inference_mode()
     def encode(self, waveform: Tensor) -> Tensor:
         """(samples,) -> codes (num_quantizers, frames) on the device."""
-        return self.codec.encode(waveform.to(self.device)[None, None]).audio_codes[0]
+        return self._encode(waveform).audio_codes[0]
+
+    def _encode(self, waveform: Tensor) -> CodecEncoderOutput:
+        return self.codec.encode(waveform.to(self.device)[None, None])
 
     @torch.inference_mode()
-    def decode(self, codes: Tensor) -> Any:
-        """Codes (num_quantizers, frames) -> the codec's own output, with `audio_values` (1, 1, samples)."""
-        return self.codec.decode(codes[None])
+    def decode(self, codes: Tensor, voice: Tensor | None = None) -> Any:
+        """Codes (num_quantizers, frames), voice (1, voice_dim) -> output with `audio_values` (1, 1, samples)."""
+        return self.codec.decode(codes[None], voice=voice)
 
     @torch.inference_mode()
     def reconstruct(self, waveform: Tensor) -> Reconstruction:
         """All of it for one recording (samples,)."""
-        codes = self.encode(waveform)
-        output = self.decode(codes)
+        encoded = self._encode(waveform)
+        codes = encoded.audio_codes[0]
+        output = self.decode(codes, encoded.voice)
         mel = getattr(output, "mel", None)
         return Reconstruction(
             codes=codes.cpu(),
@@ -74,12 +79,18 @@ class Reconstructor:
         """Log-mel L1 before the vocoder, in the vocoder's definition; NaN where the codec gave no mel."""
         if mel is None or self.mel_config is None:
             return float("nan")
-        return decoded_mel_l1(waveform, mel, self.mel_config.sampling_rate, self.mel_config)
+        return decoded_mel_l1(self._normalized(waveform), mel, self.mel_config.sampling_rate, self.mel_config)
+
+    def _normalized(self, waveform: Tensor) -> Tensor:
+        """(samples,) as loud as what the decoder says, for a codec that does not keep the level."""
+        return self.codec.normalized(waveform.to(self.device)[None])[0].to(waveform.device)
 
     def _vocode(self, waveform: Tensor, frames: int) -> Tensor | None:
         if self._front_end is None:
             return None
-        padded = F.pad(waveform.to(self.device), (0, frames * self.hop_length - len(waveform)))
+        padded = F.pad(self._normalized(waveform), (0, frames * self.hop_length - len(waveform))).to(
+            self.device
+        )
         return self.codec.vocode(self._front_end(padded[None]), None, frames)[0, 0].float().cpu()
 
 

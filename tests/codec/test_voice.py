@@ -1,6 +1,9 @@
 """A codec with a running level, FSQ and a voice vector: the laws, and what is its own."""
 
 import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,9 +12,16 @@ from codec import CodecModel, export_codec, load_codec, save_codec
 from codec.configuration import fingerprint
 from codec.hh_codec.configuration import FSQConfig
 from codec.hh_codec.fsq import FSQ
-from codec.nn.level import RunningLevel
+from codec.loading import load_trained
+from codec.losses.config import LossWeights
+from codec.nn.level import NORMAL_LEVEL, RunningLevel
 from codec.streaming_codec import StreamingDecoder, StreamingEncoder
-from tests.codec.small_codecs import SMALL_PARTS, small_codec, speech_like
+from codec.training.batches import collate
+from codec.training.config import CodecTrainingConfig
+from codec.training.loop import train_codec
+from codec.training.step import CodecTrainingStep, SemanticObjectives
+from tests.codec.small_codecs import SMALL_PARTS, small_codec, small_config, speech_like
+from tests.codec.training_runs import CODES, SpeechSegments, speech_data
 
 ENCODER = {
     **SMALL_PARTS["hh-codec-tiny"]["encoder"],
@@ -19,6 +29,7 @@ ENCODER = {
     "level": "running",
     "voice": {"dim": 6, "hidden_dim": 16, "blocks": 1, "seconds": 1.0},
 }
+QUANTIZER = {"kind": "fsq", "levels": [8, 5, 4], "dim": 16}
 
 
 def voiced_codec(exported: bool = True) -> CodecModel:
@@ -27,7 +38,7 @@ def voiced_codec(exported: bool = True) -> CodecModel:
         "hh-codec-tiny",
         exported=False,
         encoder=ENCODER,
-        quantizer={"kind": "fsq", "levels": [8, 5, 4], "dim": 16},
+        quantizer=QUANTIZER,
     )
     for block in [*model.decoder.convnext, *model.decoder.fine]:
         torch.nn.init.normal_(block.condition.weight, std=0.3)
@@ -131,7 +142,7 @@ def test_gradients_reach_the_encoder_through_fsq_and_the_voice() -> None:
 
 
 @torch.no_grad()
-def test_the_voice_is_part_of_the_contract(codec: CodecModel, tmp_path) -> None:
+def test_the_voice_is_part_of_the_contract(codec: CodecModel, tmp_path: Path) -> None:
     codes = torch.zeros(1, 1, 5, dtype=torch.long)
     default = codec.decode(codes).audio_values
     assert torch.equal(default, codec.decode(codes, voice=torch.zeros(1, 6)).audio_values)
@@ -149,3 +160,55 @@ def test_the_voice_is_part_of_the_contract(codec: CodecModel, tmp_path) -> None:
     assert torch.equal(
         loaded.decode(codes).audio_values, codec.decode(codes, voice=torch.ones(1, 6)).audio_values
     )
+
+
+@torch.no_grad()
+def test_targets_and_decoded_speech_have_one_level(codec: CodecModel) -> None:
+    waveform = speech_like(2, 48_000)
+    normal = codec.normalized(waveform)
+    assert (codec.normalized(0.1 * waveform) - normal).abs().max() <= 1e-4
+    magnitudes = codec.encoder.mel(normal).exp().square().sum(dim=2)
+    window = codec.encoder.level.window
+    loudest = magnitudes.unfold(1, window, 1).mean(dim=-1).amax(dim=1).sqrt()
+    assert (loudest - NORMAL_LEVEL).abs().max() <= 0.05
+    plain = small_codec("hh-codec-tiny")
+    assert plain.normalized(waveform) is waveform
+    assert codec.normalized(torch.zeros(1, 24_000)).isfinite().all()
+
+
+class TwoStretches(SpeechSegments):
+    """Segments with a reference of the same speaker."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        reference = speech_like(1, 12_000, seed=index)[0]
+        return {**super().__getitem__(index), "reference": reference, "reference_length": 9_000}
+
+
+def test_training_takes_the_voice_from_the_reference(tmp_path: Path) -> None:
+    data = speech_data(validation=True)
+    data.segments = lambda seconds: TwoStretches(round(seconds * 24_000))
+    starting = small_config("hh-codec-tiny", encoder=ENCODER, quantizer=QUANTIZER)
+    starting.save_pretrained(tmp_path / "codec")
+    stage = replace(
+        CODES, losses=LossWeights(multi_scale=1.0), train=["encoder", "quantizer", "decoder", "vocoder"]
+    )
+    config = CodecTrainingConfig(
+        model=str(tmp_path / "codec"), output=tmp_path / "run", stages=[stage], log_every=2
+    )
+    result = train_codec(config, data)
+    assert result.finished
+    trained = load_trained(tmp_path / "run")
+    fresh = voiced_codec()
+    assert not torch.equal(
+        trained.encoder.voice_encoder.proj_out.weight, fresh.encoder.voice_encoder.proj_out.weight
+    )
+
+    step = CodecTrainingStep(voiced_codec(exported=False), SemanticObjectives())
+    batch = collate([TwoStretches(6_000)[index] for index in range(2)])
+    reference = (batch["reference"], batch["reference_length"])
+    losses = [
+        step(batch["waveform"] * gain, batch["length"], stage, reference=given).losses["mel"].item()
+        for given, gain in ((reference, 1.0), (reference, 0.2), (None, 1.0))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)  # a fixed level is the target
+    assert abs(losses[0] - losses[2]) > 1e-4

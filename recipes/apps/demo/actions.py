@@ -66,8 +66,9 @@ def view_recording(codec: Codec, waveform: Tensor) -> CodecView:
     """Encode, decode, draw and measure (samples,) at the codec's rate."""
     config = codec.config
     with torch.inference_mode():
-        codes = codec.encode_blocks([waveform.to(codec.device)]).audio_codes[0].cpu()  # (quantizers, frames)
-        audio = codec.decode(codes[None].to(codec.device)).audio_values[0, 0].float().cpu()
+        encoded = codec.encode_blocks([waveform.to(codec.device)])
+        codes = encoded.audio_codes[0].cpu()  # (quantizers, frames)
+        audio = codec.decode(encoded.audio_codes, voice=encoded.voice).audio_values[0, 0].float().cpu()
     audio = audio[: len(waveform)]
     rows = [
         waveform_row("recording", waveform, config.sampling_rate),
