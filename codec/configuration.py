@@ -185,6 +185,7 @@ class CodecInfo:
     num_quantizers: int  # codes a frame
     chunk_seconds: float | None  # windows of long audio; None when chunked equals whole
     overlap_seconds: float | None
+    voice_dim: int = 0  # numbers of a voice vector; 0 for a codec without one
 
     @classmethod
     def of(cls, model: Any) -> Self:
@@ -200,16 +201,21 @@ class CodecInfo:
             num_quantizers=config.num_quantizers,
             chunk_seconds=config.chunk_seconds,
             overlap_seconds=config.overlap_seconds,
+            voice_dim=getattr(config, "voice_dim", 0),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON writes it."""
-        return {**asdict(self), "codebook_sizes": list(self.codebook_sizes)}
+        """As JSON writes it; without `voice_dim` where there is no voice vector."""
+        values = {**asdict(self), "codebook_sizes": list(self.codebook_sizes)}
+        if not self.voice_dim:
+            del values["voice_dim"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """From what `to_dict` gave; other keys are ignored."""
-        known = {field.name: values[field.name] for field in fields(cls)}
+        known = {field.name: values[field.name] for field in fields(cls) if field.name != "voice_dim"}
+        known["voice_dim"] = values.get("voice_dim", 0)
         return cls(**{**known, "codebook_sizes": tuple(known["codebook_sizes"])})
 
     def check_same(self, other: "CodecInfo", what: str, as_many: bool = False) -> None:

@@ -24,7 +24,7 @@ from data.token_files import find_files
 from data.tokenization.directory import TokenRow, token_schema
 
 _CODES_SHOWN = 48
-_COLUMNS = ("id", "codes", "text", "speaker", "language", "words", "seconds")
+_COLUMNS = ("id", "codes", "text", "speaker", "language", "words", "seconds", "voice")
 
 
 class TokenDataset:
@@ -111,6 +111,7 @@ class TokenDataset:
             self.speaker(index),
             self.language(index),
             self.words(index),
+            self.voice(index),
         )
 
     def column(self, name: str) -> list[Any]:
@@ -143,6 +144,11 @@ class TokenDataset:
     def seconds(self, index: int) -> float:
         """Length of the audio that was encoded."""
         return self._cell("seconds", index)
+
+    def voice(self, index: int) -> np.ndarray | None:
+        """Who speaks, (voice_dim,) float32; None where the codec has no voice vector."""
+        voice = self._cell("voice", index)
+        return None if voice is None else np.array(voice, dtype=np.float32)
 
     def words(self, index: int) -> list[Word] | None:
         """Words and when they are spoken, in seconds; a word that could not be placed has no times."""

@@ -98,15 +98,26 @@ def decode_row(model: Any, dataset: TokenDataset, row: int, path: Path) -> None:
     """Decode a row in bounded memory, and cut it to the length of what was encoded."""
     refuse_recording(path)
     info = dataset.info
-    blocks = model.decode_blocks(to_codes(dataset.codes(row), info.num_quantizers))
+    codes, voice = to_codes(dataset.codes(row), info.num_quantizers), as_voice(dataset.voice(row))
+    blocks = model.decode_blocks(codes, voice)
     samples = round(dataset.seconds(row) * info.sampling_rate)
     write_audio(path, first_samples(blocks, samples), info.sampling_rate)
 
 
+def as_voice(voice: np.ndarray | None) -> Tensor | None:
+    """A voice vector (voice_dim,) as a codec's decoder takes it."""
+    return None if voice is None else torch.from_numpy(voice.astype(np.float32))
+
+
 def decode_streams(
-    model: Any, streams: list[np.ndarray], info: CodecInfo, path: Path, pause_seconds: float
+    model: Any,
+    streams: list[np.ndarray],
+    info: CodecInfo,
+    path: Path,
+    pause_seconds: float,
+    voice: np.ndarray | None,
 ) -> None:
-    """Write streams of codes, each decoded by itself, with silence between them."""
+    """Write streams of codes of one voice, each decoded by itself, with silence between them."""
     refuse_recording(path)
     rate, count = info.sampling_rate, info.num_quantizers
 
@@ -114,7 +125,7 @@ def decode_streams(
         for number, stream in enumerate(streams):
             if number:
                 yield torch.zeros(round(pause_seconds * rate))
-            yield from model.decode_blocks(to_codes(stream, count))
+            yield from model.decode_blocks(to_codes(stream, count), as_voice(voice))
 
     write_audio(path, blocks(), rate)
 

@@ -55,11 +55,13 @@ class TokenRow:
     speaker: str | None = None
     language: str | None = None
     words: Sequence[Word] | None = None
+    voice: np.ndarray | None = None  # (voice_dim,) of who speaks, by a codec with a voice vector
 
 
 def token_schema(info: CodecInfo) -> pa.Schema:
     """The columns of a shard. Types are explicit: a column of nulls in one shard has the type of the next shard's."""
     codec = json.dumps(info.to_dict(), sort_keys=True)
+    voice = [pa.field("voice", pa.list_(pa.float16()))] if info.voice_dim else []
     feature = {"dtype": "string", "id": codec, "_type": "Value"}
     return pa.schema(
         [
@@ -70,6 +72,7 @@ def token_schema(info: CodecInfo) -> pa.Schema:
             pa.field("language", pa.string()),
             pa.field("words", WORDS_TYPE),
             pa.field("seconds", pa.float32()),
+            *voice,
         ],
         metadata={
             _CODEC_KEY: codec,
@@ -97,6 +100,8 @@ def parquet_bytes(rows: Sequence[TokenRow], info: CodecInfo) -> bytes:
         "words": words_column([row.words for row in rows]),
         "seconds": np.array([row.seconds for row in rows], dtype=np.float32),
     }
+    if info.voice_dim:
+        columns["voice"] = [None if row.voice is None else row.voice.astype(np.float16) for row in rows]
     table = pa.table(columns, schema=schema)
     sink = pa.BufferOutputStream()
     # The dictionary of at most a few thousand codes packs a code into as many bits as it has.
@@ -245,6 +250,8 @@ _COLUMNS = """\
 | `text`, `speaker`, `language` | string or null | |
 | `words` | list of {{word, start, end}} or null | seconds; null for a word that could not be placed |
 | `seconds` | float32 | of audio |"""
+_VOICE_COLUMN = """
+| `voice` | list of float16 | {numbers} numbers that say who speaks |"""
 
 
 def dataset_card(metadata: Mapping[str, Any]) -> str:
@@ -265,6 +272,7 @@ def dataset_card(metadata: Mapping[str, Any]) -> str:
     }
     if metadata["licence"]:
         header["license"] = metadata["licence"]
+    columns = _COLUMNS + (_VOICE_COLUMN if codec.voice_dim else "")
     quantizers = "one code" if codec.num_quantizers == 1 else f"{codec.num_quantizers} codes"
     codebooks = " + ".join(map(str, codec.codebook_sizes))
     window = (
@@ -294,7 +302,7 @@ The recordings of `{name}`, encoded by `{codec.name}` (fingerprint `{codec.finge
 | --- | --- | --- | --- | --- | --- |
 {splits}
 
-{about}{_COLUMNS.format(quantizers=quantizers)}
+{about}{columns}
 
 ```python
 from datasets import load_dataset

@@ -180,6 +180,11 @@ class PendingCodes:
 
     codes: Tensor  # (batch, num_quantizers, frames)
     frames: list[int]  # of each row
+    voice: Tensor | None  # (batch, voice_dim) of a codec with a voice vector
+
+    def voices(self) -> list[np.ndarray] | None:
+        """The voice of each row, (voice_dim,) float16."""
+        return None if self.voice is None else list(self.voice.cpu().numpy().astype(np.float16))
 
     def streams(self) -> list[np.ndarray]:
         """One stream a row, (frames * num_quantizers,) uint16, frame-major."""
@@ -222,8 +227,9 @@ class BatchEncoder:
             input_values = waveforms.to(self._device, non_blocking=True)[:, None]  # (batch, 1, samples)
             positions = torch.arange(waveforms.shape[1], device=self._device)
             mask = positions < torch.tensor(lengths, device=self._device)[:, None]  # (batch, samples)
-            codes = self._model.encode(input_values, mask).audio_codes
-        return PendingCodes(codes, [-(-length // self.info.hop_length) for length in lengths])
+            encoded = self._model.encode(input_values, mask)
+        frames = [-(-length // self.info.hop_length) for length in lengths]
+        return PendingCodes(encoded.audio_codes, frames, encoded.voice)
 
     def encode_long(self, blocks: Iterable[Tensor]) -> "LongCodes":
         """Codes of one recording that comes in blocks (samples,)."""
@@ -239,16 +245,19 @@ class BatchEncoder:
                 yield block
 
         with _inference(self._device.type, self._precision):
-            codes = self._model.encode_blocks(counted()).audio_codes[0]  # (num_quantizers, frames)
-        return LongCodes(to_stream(codes.cpu().numpy().astype(np.uint16)), samples)
+            encoded = self._model.encode_blocks(counted())
+        codes = encoded.audio_codes[0].cpu().numpy().astype(np.uint16)  # (num_quantizers, frames)
+        voice = None if encoded.voice is None else encoded.voice[0].cpu().numpy().astype(np.float16)
+        return LongCodes(to_stream(codes), samples, voice)
 
 
 @dataclass
 class LongCodes:
-    """The stream of a long recording, and its length in samples."""
+    """The stream of a long recording, its length in samples, and who speaks."""
 
     stream: np.ndarray  # (frames * num_quantizers,) uint16
     samples: int
+    voice: np.ndarray | None  # (voice_dim,) float16 of a codec with a voice vector
 
 
 @contextmanager
@@ -266,10 +275,11 @@ def _inference(device: str, precision: str) -> Iterator[None]:
 
 @dataclass
 class EncodedBatch:
-    """A batch, and the stream of each of `batch.rows`."""
+    """A batch, the stream of each of `batch.rows`, and its voice, of a codec with a voice vector."""
 
     batch: AudioBatch
     streams: list[np.ndarray] = field(default_factory=list)
+    voices: list[np.ndarray] | None = None
 
 
 def encode_batches(
@@ -356,7 +366,9 @@ def _launch(encoder: BatchEncoder, batch: AudioBatch) -> PendingCodes | None:
 
 def _fetch(batch: AudioBatch, pending: PendingCodes | None) -> EncodedBatch:
     batch.waveforms = None  # as large as all batches ahead together
-    return EncodedBatch(batch, pending.streams() if pending is not None else [])
+    return (
+        EncodedBatch(batch) if pending is None else EncodedBatch(batch, pending.streams(), pending.voices())
+    )
 
 
 def _encode_long(encoder: BatchEncoder, reader: BatchReader, batch: AudioBatch) -> EncodedBatch:
@@ -367,7 +379,7 @@ def _encode_long(encoder: BatchEncoder, reader: BatchReader, batch: AudioBatch) 
         batch.failures[row] = str(error)
         return EncodedBatch(batch)
     batch.rows, batch.lengths = [row], [codes.samples]
-    return EncodedBatch(batch, [codes.stream])
+    return EncodedBatch(batch, [codes.stream], None if codes.voice is None else [codes.voice])
 
 
 def _with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:

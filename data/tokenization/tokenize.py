@@ -108,7 +108,10 @@ class _Draft:
     def add(self, encoded: EncodedBatch) -> None:
         batch = encoded.batch
         self._failures |= batch.failures
-        for row, samples, stream in zip(batch.rows, batch.lengths, encoded.streams, strict=True):
+        voices = encoded.voices or [None] * len(encoded.streams)
+        for row, samples, stream, voice in zip(
+            batch.rows, batch.lengths, encoded.streams, voices, strict=True
+        ):
             utterance = self._corpus.utterances[self._plan.utterance[row]]
             variant = self._plan.variants[self._plan.variant[row]]
             words = variant.words(utterance.words, self._rate)
@@ -123,6 +126,7 @@ class _Draft:
                 speaker=utterance.speaker,
                 language=utterance.language,
                 words=words,
+                voice=voice,
             )
 
     def rows(self) -> list[TokenRow]:

@@ -25,7 +25,7 @@ def encode(audio: list[str], output: str, codec: str = "hh-codec-tiny", device: 
     rows = []
     for identity, path in files.items():
         codes = encoder.encode_long(read_blocks(path, rate, BLOCK_SECONDS))
-        rows.append(TokenRow(identity, codes.stream, codes.samples / rate))
+        rows.append(TokenRow(identity, codes.stream, codes.samples / rate, voice=codes.voice))
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     write_bytes(output, parquet_bytes(rows, encoder.info))
     frames = sum(len(row.codes) for row in rows) // encoder.info.num_quantizers
@@ -66,7 +66,7 @@ def reconstruct(audio: list[str], output: str, codec: str = "hh-codec-tiny", dev
     """
     from data import read_blocks, write_audio
     from data.tokenization import BLOCK_SECONDS, BatchEncoder, to_codes
-    from recipes.loading import find_audio, first_samples, load_codec_on, wav_path
+    from recipes.loading import as_voice, find_audio, first_samples, load_codec_on, wav_path
 
     files = find_audio(audio)
     model = load_codec_on(codec, device)
@@ -76,7 +76,7 @@ def reconstruct(audio: list[str], output: str, codec: str = "hh-codec-tiny", dev
     bits = sum(log2(size) for size in info.codebook_sizes)  # a frame
     for target, path in targets.items():
         codes = encoder.encode_long(read_blocks(path, info.sampling_rate, BLOCK_SECONDS))
-        blocks = model.decode_blocks(to_codes(codes.stream, info.num_quantizers))
+        blocks = model.decode_blocks(to_codes(codes.stream, info.num_quantizers), as_voice(codes.voice))
         write_audio(target, first_samples(blocks, codes.samples), info.sampling_rate)
         seconds, frames = codes.samples / info.sampling_rate, len(codes.stream) // info.num_quantizers
         print(f"{target}: {seconds:.2f} s, {frames} frames, {frames * bits / seconds:,.0f} bit/s")

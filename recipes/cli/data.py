@@ -268,7 +268,7 @@ def inspect(
     if speech is None:
         decode_row(model, opened, row, Path(audio))
     else:
-        decode_streams(model, speech, opened.info, Path(audio), _PAUSE_SECONDS)
+        decode_streams(model, speech, opened.info, Path(audio), _PAUSE_SECONDS, opened.voice(row))
     print(f"audio     {audio}")
 
 

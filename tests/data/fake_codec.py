@@ -60,15 +60,17 @@ class FakeCodec(torch.nn.Module):
         frames = (masked * 32768).round().long().reshape(batch, -1, HOP)  # (batch, frames, hop)
         codes = (frames @ self._weights.T.to(frames)) % 2048  # (batch, frames, quantizers)
         frame_mask = torch.nn.functional.pad(padding_mask, (0, -samples % HOP)).reshape(batch, -1, HOP).any(2)
-        return SimpleNamespace(audio_codes=codes.transpose(1, 2), frame_mask=frame_mask)
+        return SimpleNamespace(audio_codes=codes.transpose(1, 2), frame_mask=frame_mask, voice=None)
 
     def encode_blocks(self, blocks: Iterable[Tensor]) -> SimpleNamespace:
         return self.encode(torch.cat(list(blocks))[None, None])
 
-    def decode(self, audio_codes: Tensor, frame_mask: Tensor | None = None) -> SimpleNamespace:
+    def decode(
+        self, audio_codes: Tensor, frame_mask: Tensor | None = None, voice: Tensor | None = None
+    ) -> SimpleNamespace:
         """A frame's first code as the level of its samples."""
         return SimpleNamespace(audio_values=(audio_codes[:, :1] / 2048).repeat_interleave(HOP, dim=2))
 
-    def decode_blocks(self, audio_codes: Tensor) -> Iterable[Tensor]:
+    def decode_blocks(self, audio_codes: Tensor, voice: Tensor | None = None) -> Iterable[Tensor]:
         for piece in audio_codes.split(7, dim=1):
             yield self.decode(piece[None]).audio_values[0, 0]
