@@ -136,7 +136,7 @@ def _ranges(starts: list[int], size: int) -> list[tuple[int, int]]:
 
 
 def cut_off(file: BinaryIO, size: int) -> bool:
-    """Whether a WAV, RF64, W64, AIFF or AU file ends before its header says. Sizes of streams count as unknown."""
+    """Whether a WAV, RF64, W64, AIFF, CAF or AU file ends before its header says. Sizes of streams count as unknown."""
     file.seek(0)
     head = file.read(12)
     if head[:4] in (b"RIFF", b"RF64"):
@@ -145,6 +145,8 @@ def cut_off(file: BinaryIO, size: int) -> bool:
         return _promised(file, size, 40, 16, 8, "little", b"data")
     if head[:4] == b"FORM":
         return _promised(file, size, 12, 4, 4, "big", b"SSND")
+    if head[:4] == b"caff":
+        return _promised(file, size, 8, 4, 8, "big", b"data")
     if head[:4] == b".snd":
         start, length = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big")
         return not _is_unknown(length) and start + length > size
@@ -169,10 +171,10 @@ def _promised(
         if name == wanted:
             if long_size is not None and length == 0xFFFFFFFF:
                 length = long_size
-            elif size_bytes == 4 and _is_unknown(length):
+            elif (size_bytes == 4 and _is_unknown(length)) or length == 2**64 - 1:
                 return False
             return start + length > size
-        step = 8 if name_bytes == 16 else 2
+        step = 8 if name_bytes == 16 else 1 if size_bytes == 8 else 2
         position = start + max(0, -(-length // step) * step)
     return False  # libsndfile says what is wrong with it
 

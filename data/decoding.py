@@ -44,6 +44,9 @@ _FFMPEG_MAGIC = (
 class AudioError(UserError):
     """One line that names an audio source and says what is wrong with it."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))  # names may hold line breaks
+
 
 class AudioObject(Protocol):
     """Audio that is not a file of its own, such as a row of a Hugging Face dataset; `str()` names it."""
@@ -273,7 +276,7 @@ def _opened(source: "str | os.PathLike[str] | AudioObject", name: str) -> list[_
     except (soundfile.SoundFileError, OSError, TypeError) as error:
         file = _by_ffmpeg(source, name, sndfile_reason(error))
     frames = file.frames if 0 <= file.frames < _UNKNOWN_FRAMES else None
-    if file.format not in ("MP3", "OGG", "WAV", "WAVEX", "RF64", "W64", "AIFF", "AU"):
+    if file.format not in ("MP3", "OGG", "WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF"):
         return [_Opened(file, frames)]
     raw = _raw(source)
     with suppress(OSError):

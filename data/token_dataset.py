@@ -86,7 +86,10 @@ class TokenDataset:
         if path.is_dir() and not any(pq.read_metadata(file).num_rows for file in files):
             why = ": failures.jsonl says why each recording failed" if found.metadata else ""
             raise UserError(f"{path}: its {split} split has no rows{why}")
-        table = pq.read_table(path).combine_chunks() if path.is_file() else _mapped_table(path, files)
+        try:
+            table = pq.read_table(path).combine_chunks() if path.is_file() else _mapped_table(path, files)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{path}: cannot be read ({first_line(error)})") from None
         if not found.metadata:
             table = _checked(table, found.info, str(path))
         every = [file for of_split in found.splits.values() for file in of_split]

@@ -41,7 +41,7 @@ def find_files(path: Path) -> TokenFiles:
     Raises UserError that says what is there instead, what is missing, or that nothing names the codec.
     """
     if path.is_file():
-        beside = {} if codec_of_schema(_schema(path)) else _metadata(path.parent)
+        beside = {} if _schema(path)[1] else _metadata(path.parent)
         return TokenFiles(_codec([path], beside), {"train": [path]}, {})
     if not path.exists():
         raise UserError(f"{path}: no such directory")
@@ -79,7 +79,7 @@ def find_files(path: Path) -> TokenFiles:
 def holds_tokens(path: Path) -> bool:
     """Whether a directory or file is a token dataset, and no corpus of audio."""
     files = [path] if path.suffix == ".parquet" else _parquet_files(path) or _parquet_files(path / DATA)
-    return (path / METADATA).is_file() or any("codes" in _schema(file).names for file in files[:1])
+    return (path / METADATA).is_file() or any("codes" in _schema(file)[0].names for file in files[:1])
 
 
 def _parquet_files(folder: Path) -> list[Path]:
@@ -110,10 +110,12 @@ def _as_made(files: Sequence[Path], counts: Mapping[str, Any]) -> bool:
     return sum(pq.read_metadata(file).num_rows for file in files) == counts["rows"]
 
 
-def _schema(file: Path) -> pa.Schema:
+def _schema(file: Path) -> tuple[pa.Schema, CodecInfo | None]:
+    """What is in a file, and the codec that it names."""
     try:
-        return pq.read_schema(file)
-    except (pa.ArrowException, OSError) as error:
+        schema = pq.read_schema(file)
+        return schema, codec_of_schema(schema)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file}: not a Parquet file ({first_line(error)})") from None
 
 
@@ -121,8 +123,7 @@ def _codec(files: Sequence[Path], metadata: Mapping[str, Any]) -> CodecInfo:
     """The one codec of all files."""
     known = CodecInfo.from_dict(metadata["codec"]) if metadata else None
     for file in files:
-        schema = _schema(file)
-        named = codec_of_schema(schema)
+        schema, named = _schema(file)
         if "codes" not in schema.names or (named is None and not metadata):
             raise UserError(
                 f"{file}: not a file of speech tokens (it names no codec): make one with codec-slm encode, or copy "

@@ -75,8 +75,10 @@ def whole_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         _sync_tree(temporary)
         _move_onto(temporary, path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if (full := os.strerror(errno.ENOSPC)) in str(error) and not getattr(error, "filename", None):
+            raise OSError(errno.ENOSPC, full, str(path)) from error  # libraries do not say where
         raise
     _sync(path.parent)
 

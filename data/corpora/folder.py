@@ -10,6 +10,7 @@ from data.decoding import AudioError, ffmpeg_program, printable
 from data.recordings import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
 
 _TRANSCRIPTS = (".txt", ".lab")
+ARCHIVES = frozenset({".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar"})
 
 
 def read_folder(root: Path, reading: Reading) -> list[Utterance]:
@@ -69,6 +70,8 @@ def audio_files(root: Path, reading: Reading | None = None, texts: set[Path] | N
                         found.append(Path(folder, name))
                     elif reading is not None and suffix in FFMPEG_EXTENSIONS:
                         reading.left_out[f"{suffix} files, for ffmpeg is not installed"] += 1
+                    elif reading is not None and suffix in ARCHIVES:
+                        reading.left_out[f"{suffix} files, which are not unpacked"] += 1
                     elif texts is not None and is_text_file(name):
                         texts.add(Path(folder, name))
         waiting = links  # after all that is no link

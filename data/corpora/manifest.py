@@ -139,8 +139,7 @@ def read_manifest(
             )
             continue
         try:
-            channel = _channel(row)
-            row = _of_cut(row)
+            row, channel = _of_cut(row)
         except ValueError as error:
             reason = f"{place}: {error}"
             found.append(
@@ -196,7 +195,7 @@ def _lists_audio(path: Path, reading: Reading) -> bool:
         return False
     try:
         first = next((row for _, row in _rows(path, reading, first=True) if isinstance(row, Mapping)), {})
-        first = _of_cut(first)
+        first, _ = _of_cut(first)
     except (UserError, ValueError, csv.Error):
         return False
     asked = reading.options.audio_column
@@ -282,11 +281,21 @@ def _is_quoted(path: Path, reading: Reading, columns: int) -> bool:
     return True
 
 
-def _of_cut(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A row of ours from a Lhotse cut; other rows as they are. Raises ValueError for cuts that are no one recording."""
+def _of_cut(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:
+    """A row of ours from a Lhotse cut, and its channel of a recording with several; other rows as they are.
+
+    Raises ValueError for cuts that are no one recording.
+    """
+    if row.get("type") not in _CUTS and not ("recording" in row and "supervisions" in row):
+        return row, None
+    try:
+        return _cut_row(row), _channel(row)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"not a cut as Lhotse writes it ({error})") from None
+
+
+def _cut_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
     kind = row.get("type")
-    if kind not in _CUTS and not ("recording" in row and "supervisions" in row):
-        return row
     recording, supervisions = row.get("recording"), row.get("supervisions") or []
     if kind not in (None, "MonoCut") or not isinstance(recording, Mapping):
         raise ValueError(

@@ -10,7 +10,7 @@ from typing import get_args
 from codec.foundation import UserError
 from data.config import CorpusFormat, CorpusOptions
 from data.corpora.emilia import is_emilia, read_emilia
-from data.corpora.folder import audio_files, read_folder
+from data.corpora.folder import ARCHIVES, audio_files, read_folder
 from data.corpora.huggingface import read_huggingface
 from data.corpora.librispeech import librispeech_subsets, read_librispeech
 from data.corpora.ljspeech import ljspeech_audio, read_ljspeech
@@ -97,6 +97,8 @@ def _sniff(path: Path, reading: Reading) -> CorpusFormat:
             return "emilia" if is_emilia(path) else "webdataset"
         if path.suffix.lower() == ".parquet":
             return "huggingface"
+        if path.suffix.lower() in ARCHIVES:
+            raise UserError(f"{path}: a compressed archive: unpack it (tar files are read as they are)")
         raise UserError(f"{path}: is a single file, not a corpus; {_EXPECTED}")
     if (path / "metadata.json").is_file() and any(path.glob("*-of-*.parquet")):
         raise UserError(f"{path}: is a token dataset already, not a corpus of audio")

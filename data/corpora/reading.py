@@ -234,7 +234,7 @@ def is_text_file(name: str) -> bool:
 
 def bad_utterance(identity: str, reason: str, split: str = "train") -> Utterance:
     """Stands for a row that cannot be used; it is counted with the failures."""
-    return Utterance(printable(identity), BadRow(printable(reason)), split=split)
+    return Utterance(printable(identity), BadRow(" ".join(printable(reason).split())), split=split)
 
 
 def _is_empty(value: Any) -> bool:

@@ -43,6 +43,8 @@ def call_with_arguments(function: Callable[..., Any], arguments: Sequence[str], 
         parsed = parser.parse_args(_normalized(arguments, typing.get_type_hints(function)))
     except ArgumentError as error:
         raise _user_error(error, parser, program) from None
+    except UnicodeError as error:
+        raise UserError(f"the file of --config is not UTF-8 ({error})") from None
     values = parser.instantiate(parsed)
     parameters = inspect.signature(function).parameters
     config_type = _config_type(function)

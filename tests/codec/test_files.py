@@ -124,3 +124,9 @@ def test_leftovers_are_recognised_by_their_whole_name(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
     assert len(os.listdir(tmp_path)) == 4
+
+
+def test_a_full_disk_is_named_with_the_path_whatever_a_library_says(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught, whole_directory(tmp_path / "directory"):
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert caught.value.filename == str(tmp_path / "directory")

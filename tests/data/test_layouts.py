@@ -270,3 +270,26 @@ def test_words_beyond_the_end_and_lone_surrogates_are_failures(
     assert "2 rows (2 train)" in said and "the word 'x' ends at 1.20 s, the recording at 1.00 s" in said
     assert "its text holds half of a surrogate pair" in said
     assert len((tmp_path / "t" / "failures.jsonl").read_text().splitlines()) == 2
+
+
+def test_what_is_no_cut_and_what_is_packed(tmp_path: Path) -> None:
+    wav(tmp_path / "a.wav")
+    sources = [{"type": "file", "source": "a.wav"}]
+    good = {"type": "MonoCut", "id": "good", "recording": {"sources": sources}, "supervisions": []}
+    bad = [
+        good | {"id": "kind", "type": "MixedCut", "tracks": []},
+        good | {"id": "source", "recording": {"sources": ["a.wav"]}},
+        good | {"id": "text", "supervisions": [{"text": ["x"]}]},
+        good | {"id": "supervision", "supervisions": 3},
+    ]
+    corpus = open_corpus(lines(tmp_path / "cuts.jsonl", good, *bad))
+    assert len(corpus.utterances) == 5 and len(told := failures(corpus)) == 4
+    assert all("cut" in line and "\n" not in line for line in told)
+    with tarfile.open(tmp_path / "more.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "a.wav", "b.wav")
+    (tmp_path / "cuts.jsonl").unlink()
+    assert open_corpus(tmp_path, "folder").noticed.left_out[".gz files, which are not unpacked"] == 1
+    with pytest.raises(UserError, match="compressed archive: unpack it"):
+        open_corpus(tmp_path / "more.tar.gz")
+    (tmp_path / "a\nb.wav").write_bytes(b"no sound")
+    assert all("\n" not in line for line in failures(open_corpus(tmp_path, "folder")))

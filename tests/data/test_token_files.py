@@ -224,6 +224,19 @@ def test_what_is_missing(tokens: Path, tmp_path: Path) -> None:
         TokenDataset.open(tmp_path / "without.parquet")
 
 
+@pytest.mark.parametrize("codec", ["{", "[]", '{"name": 3}'])
+def test_a_damaged_file_is_named(tokens: Path, tmp_path: Path, codec: str) -> None:
+    table = pq.read_table(tokens / "train-00000-of-00002.parquet")
+    path = tmp_path / "damaged.parquet"
+    pq.write_table(table.replace_schema_metadata({"codec": codec}), path)
+    with pytest.raises(UserError, match=r"damaged\.parquet"):
+        TokenDataset.open(path)
+    pq.write_table(table, path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"damaged\.parquet"):
+        TokenDataset.open(path)
+
+
 def test_combined_and_filtered(tokens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = write_tokens(tmp_path / "more", {"train": some_rows(6, 2), "test": some_rows(9, 4, "test")})
     output = tmp_path / "both"
