@@ -341,5 +341,5 @@ def test_every_command_explains_itself_and_all_its_flags(name: str) -> None:
 
 def test_settings_that_are_not_utf_8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.yaml").write_bytes("output: größe\n".encode("latin-1"))
-    assert cli.main(["tokenize", "--config", str(tmp_path / "c.yaml")]) == 2
+    assert cli.main(["copy", "--config", str(tmp_path / "c.yaml")]) == 2
     assert "--config is not UTF-8" in capsys.readouterr().err
