@@ -1,6 +1,7 @@
-"""Speaker similarity: the cosine of two recordings' speaker embeddings, by Resemblyzer or a Hugging Face model."""
+"""Speaker similarity: the cosine of two speaker embeddings, by Resemblyzer, ECAPA-TDNN or a Hugging Face model."""
 
 import warnings
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -10,6 +11,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
 from codec.foundation.errors import UserError, first_line
 from codec.foundation.quiet import quiet_transformers
+from codec.metrics.ecapa import ECAPA_WEIGHTS, ECAPAEmbedder
 from codec.metrics.metric import Column, MissingDependency, require
 from codec.metrics.spectral import check_pair, resampled
 
@@ -29,11 +31,15 @@ class SpeakerEmbedder(Protocol):
 
 
 def open_embedder(name: str, device: str | torch.device = "cpu") -> SpeakerEmbedder:
-    """`resemblyzer`, or a speaker verification model of Hugging Face by hub id or directory.
+    """`resemblyzer`, SpeechBrain's ECAPA-TDNN, or a speaker verification model of Hugging Face; by hub id or directory.
 
     Raises MissingDependency without resemblyzer, UserError for a model that cannot be loaded.
     """
-    return ResemblyzerEmbedder(device) if name == RESEMBLYZER else TransformersEmbedder(name, device)
+    if name == RESEMBLYZER:
+        return ResemblyzerEmbedder(device)
+    if name.startswith("speechbrain/") or (Path(name) / ECAPA_WEIGHTS).is_file():
+        return ECAPAEmbedder(name, device)
+    return TransformersEmbedder(name, device)
 
 
 class ResemblyzerEmbedder:

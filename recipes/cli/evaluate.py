@@ -55,8 +55,8 @@ def evaluate_codec(
             faster-whisper:DIRECTORY (Whisper in CTranslate2's form), or a Hugging Face speech recogniser by hub id or
             directory.
         asr_language: for a multilingual Whisper model; it guesses when unset.
-        speaker_model: a Hugging Face speaker verification model by hub id or directory, such as
-            microsoft/wavlm-base-plus-sv, or resemblyzer, for the similarity of speakers.
+        speaker_model: for the similarity of speakers: resemblyzer, speechbrain/spkrec-ecapa-voxceleb or a directory
+            with its embedding_model.ckpt, or a Hugging Face speaker verification model by hub id or directory.
         utmos: the file utmos22_strong_step7459_v1.pt of github.com/tarepan/SpeechMOS, for UTMOS.
         stability: of so many recordings, changed versions are coded too (shifted, turned down, made noisy,
             resampled), to count the codes that stay; 0 for none.
@@ -180,8 +180,8 @@ def evaluate_slm(
         asr: hears the speech for the error rates: pocketsphinx (US English, offline), none, faster-whisper:DIRECTORY
             (Whisper in CTranslate2's form), or a Hugging Face speech recogniser by hub id or directory.
         asr_language: for a multilingual Whisper model; it guesses when unset.
-        speaker_model: a Hugging Face speaker verification model by hub id or directory, such as
-            microsoft/wavlm-base-plus-sv, or resemblyzer, for the similarity of speakers.
+        speaker_model: for the similarity of speakers: resemblyzer, speechbrain/spkrec-ecapa-voxceleb or a directory
+            with its embedding_model.ckpt, or a Hugging Face speaker verification model by hub id or directory.
         utmos: the file utmos22_strong_step7459_v1.pt of github.com/tarepan/SpeechMOS, for UTMOS.
         text_lm: a Hugging Face causal language model by hub id or directory, for the perplexity of continuations.
         sampling: how tokens are drawn.

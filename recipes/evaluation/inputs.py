@@ -102,7 +102,7 @@ class NetworkJudges:
         embedder = None
         if speaker_model is None:
             not_given["speaker similarity"] = (
-                f"no model: {flag}speaker_model resemblyzer, or such as microsoft/wavlm-base-plus-sv"
+                f"no model: {flag}speaker_model resemblyzer, or such as speechbrain/spkrec-ecapa-voxceleb"
             )
         else:
             try:

@@ -55,6 +55,57 @@ def test_dnsmos_is_that_of_speechmos(
     assert found == pytest.approx((overall, signal, background, p808), abs=1e-4)
 
 
+def ecapa_weights() -> dict[str, Tensor]:
+    """A small ECAPA-TDNN under SpeechBrain's names, of made-up weights."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def conv(name: str, out: int, into: int, kernel: int = 1) -> None:
+        shapes[f"{name}.conv.weight"], shapes[f"{name}.conv.bias"] = (out, into, kernel), (out,)
+
+    def norm(name: str, dim: int) -> None:
+        for kind in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{name}.norm.{kind}"] = (dim,)
+
+    def tdnn(name: str, out: int, into: int, kernel: int = 1) -> None:
+        conv(f"{name}.conv", out, into, kernel)
+        norm(f"{name}.norm", out)
+
+    tdnn("blocks.0", 16, 80, 5)
+    for block in ("blocks.1", "blocks.2", "blocks.3"):
+        for name in ("tdnn1", "tdnn2"):
+            tdnn(f"{block}.{name}", 16, 16)
+        for index in range(7):
+            tdnn(f"{block}.res2net_block.blocks.{index}", 2, 2, 3)
+        conv(f"{block}.se_block.conv1", 8, 16)
+        conv(f"{block}.se_block.conv2", 16, 8)
+    tdnn("mfa", 24, 48)
+    tdnn("asp.tdnn", 4, 72)
+    conv("asp.conv", 24, 4)
+    norm("asp_bn", 48)
+    conv("fc", 6, 48)
+    weights = {}
+    for number, (name, shape) in enumerate(sorted(shapes.items())):
+        wave = torch.sin(torch.arange(math.prod(shape), dtype=torch.float64) * 0.7 + number)
+        scale = (shape[1] * shape[2]) ** -0.5 if len(shape) == 3 else 0.3
+        offset = 1.0 if name.endswith((".norm.weight", "running_var")) else 0.0
+        weights[name] = (offset + scale * wave).float().reshape(shape)
+    return weights
+
+
+def test_ecapa_is_that_of_speechbrain(tmp_path: Path) -> None:
+    torch.save(ecapa_weights(), tmp_path / "embedding_model.ckpt")
+    embedder = open_embedder(str(tmp_path))
+    found = embedder.embed(syllables(2.0), RATE)
+    # what the package speechbrain 1.1.2 says of its Fbank, InputNormalization and ECAPA_TDNN with these weights
+    expected = torch.tensor([-0.216128, 0.469753, -0.524244, -0.090581, 0.485064, -0.462921])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert embedder.embed(syllables(0.4), RATE) is None
+    lacking = {name: tensor for name, tensor in ecapa_weights().items() if name != "asp.conv.conv.bias"}
+    torch.save(lacking, tmp_path / "embedding_model.ckpt")
+    with pytest.raises(UserError, match=r"cannot load the speaker model .*asp\.conv\.conv\.bias"):
+        open_embedder(str(tmp_path))
+
+
 @pytest.mark.parametrize("rate", [RATE, 24_000])
 def test_of_nothing_nothing_is_said(rate: int) -> None:
     """At the networks' own rate, and at a codec's, from which nothing is to be resampled."""
