@@ -72,6 +72,7 @@ class CodecOutput(ModelOutput):
 Vocoder: TypeAlias = Vocos | BigVGAN
 
 DRAWS = 3  # random numbers that a row of a training batch comes with, for codecs that draw
+UNSETTLED_FRAMES = 8  # at a row's start, where the encoder's convolutions see its padding: not for statistics
 STREAM_SECONDS = 10.0  # of audio in one step where a recording of any length is coded: bounds the memory
 
 
@@ -384,18 +385,30 @@ class CodecModel(PreTrainedModel):
         input_values: Tensor,
         padding_mask: Tensor | None = None,
         parts: Collection[str] = ("encoder", "quantizer"),
+        mel: Tensor | None = None,
     ) -> None:
-        """Scale the encoder's output to mean 0, deviation 1/sqrt(dim), and start the quantizer there, from one batch.
+        """Start from one batch, (batch, 1, samples), where learning can begin; before training only.
 
-        Before training only, and only of `parts` that start from random weights: without it all frames fall on one
-        code.
+        Every layer of the encoder is scaled, its output to deviation 1/sqrt(dim); the quantizer is put there; a decoder
+        with a mel starts from the mean of `mel` (batch, mel frames, n_mels). Only `parts` that have random weights:
+        without it all frames fall on one code.
         """
+        waveform, lengths = self._rows(input_values, padding_mask)
+        mask = mask_from_lengths(lengths, waveform.shape[1] // self.config.hop_length)
+        settled = mask & (torch.arange(mask.shape[1], device=mask.device) >= UNSETTLED_FRAMES)
+        settled = settled if settled.sum() > 1 else mask  # all rows are that short
         if "encoder" in parts:
-            output = self.encode_to_latent(input_values, padding_mask)
-            standardize(self.encoder.output_layer, output.latent[output.frame_mask])
+            standardize_layers(self.encoder, waveform, mask, settled)
+            output = self.encoder(waveform, mask)
+            standardize(self.encoder.output_layer, output[settled], output.shape[-1] ** -0.5)
+        latent = self.encoder(waveform, mask)
         if "quantizer" in parts:
-            output = self.encode_to_latent(input_values, padding_mask)
-            self._calibrate_quantizer(output.latent[output.frame_mask])
+            self._calibrate_quantizer(latent[settled])
+        if "decoder" in parts and mel is not None:
+            drawn = self.decode_mel(self.codes_to_latent(self.quantize(latent, mask), mask), mask)
+            own = self.decoder.mel_mask(mask)
+            missing = mel[own].mean(dim=0) - drawn[own].mean(dim=0)
+            self.decoder.mel_bias.add_(missing / self.decoder.config.mel_std)
 
     # -- shapes -----------------------------------------------------------------------------------------------------
 
@@ -468,15 +481,40 @@ def check_codes(audio_codes: Tensor, codebook_sizes: Sequence[int]) -> None:
 
 
 @torch.no_grad()
-def standardize(layer: nn.Linear | nn.Conv1d, output: Tensor) -> None:
-    """Rescale an affine layer so that this `output` (rows, dim) of it gets mean 0, deviation 1/sqrt(dim) a channel."""
-    mean, scale = output.mean(dim=0), output.std(dim=0).clamp_min(1e-5) * output.shape[-1] ** 0.5
+def standardize(layer: nn.Linear | nn.Conv1d, output: Tensor, deviation: float = 1.0) -> None:
+    """Rescale an affine layer so that this `output` (rows, dim) of it gets mean 0 and that deviation a channel."""
+    mean, scale = output.mean(dim=0), output.std(dim=0).clamp_min(1e-5) / deviation
     layer.get_parameter("bias").sub_(mean).div_(scale)
     if nn.utils.parametrize.is_parametrized(layer, "weight"):
         # weight norm: the length of each row is a weight of its own
         layer.get_parameter("parametrizations.weight.original0").div_(scale[:, None, None])
     else:
         layer.weight.div_(scale.reshape(-1, *[1] * (layer.weight.ndim - 1)))
+
+
+def standardize_layers(encoder: nn.Module, waveform: Tensor, mask: Tensor, settled: Tensor) -> None:
+    """Standardise the output of every weight-normed convolution, from first to last: mean 0, deviation 1 a channel.
+
+    Weight norm's own initialisation from data (arXiv 1602.07868, section 3). Without it speech shrinks from layer to
+    layer while the biases stay, and the latent is a constant with a little noise: |mean| is 20 to 50 deviations.
+
+    waveform (batch, samples); mask (batch, frames) of each row's own frames, `settled` of those that count.
+    """
+
+    def adjust(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        rows = output.movedim(layer.channel_dim, -1)  # (batch, samples, channels)
+        standardize(layer.conv, rows[settled.repeat_interleave(rows.shape[1] // settled.shape[1], dim=1)])
+        return layer.forward(*inputs).detach()  # the next layer sees what this one makes from now on
+
+    hooks = [
+        module.register_forward_hook(adjust) for module in encoder.modules() if hasattr(module, "channel_dim")
+    ]
+    try:
+        with torch.enable_grad():  # without gradients some layers are passed by, or run in pieces
+            encoder(waveform, mask)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def weights_without_norm(model: nn.Module) -> dict[str, Tensor]:

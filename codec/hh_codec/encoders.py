@@ -19,6 +19,8 @@ class CausalConv(nn.Module):
     A row shorter than its reflection is first extended by zeros: what lies behind a row must therefore be zero already.
     """
 
+    channel_dim = 1  # of the output
+
     def __init__(
         self,
         in_dim: int,

@@ -81,6 +81,13 @@ class MelDecoder(nn.Module):
         self.fine_norm = nn.LayerNorm(config.fine_dim, eps=1e-6)
         self.head = nn.Linear(config.fine_dim, mel.n_mels)
 
+    @property
+    def mel_bias(self) -> Tensor:
+        """(n_mels,) added last, in units of `mel_std`: for its initialisation from data."""
+        bias = (self.mel_head if self.config.fine_dim is None else self.head).bias
+        assert bias is not None
+        return bias
+
     def mel_mask(self, frame_mask: Tensor) -> Tensor:
         """(batch, frames) -> (batch, mel frames): which mel frames belong to a row of so many codec frames."""
         if not self.interpolates:

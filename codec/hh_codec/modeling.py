@@ -3,7 +3,7 @@
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
-from codec.base import CodecOutput, SingleCodebookModel, build_vocoder, standardize, weights_without_norm
+from codec.base import CodecOutput, SingleCodebookModel, build_vocoder, weights_without_norm
 from codec.hh_codec.configuration import FSQConfig, HHCodecConfig, LogMelEncoderConfig, SEANetConfig
 from codec.hh_codec.encoders import LogMelEncoder, SEANetEncoder
 from codec.hh_codec.fsq import FSQ
@@ -85,10 +85,7 @@ class HHCodecModel(SingleCodebookModel):
         return folded
 
     def _calibrate_quantizer(self, latent: Tensor) -> None:
-        if isinstance(self.quantizer, FSQ):
-            self.quantizer.calibrate(latent)
-        else:
-            standardize(self.quantizer.output_layer, self.quantizer.effective_codebook())
+        self.quantizer.calibrate(latent)
 
     def normalized(self, waveform: Tensor) -> Tensor:
         """(batch, samples) -> the same as loud as all that the decoder says, if the codec does not keep the level."""

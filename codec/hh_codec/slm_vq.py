@@ -7,6 +7,7 @@ it joins the VQ loss, never the decoder. (The paper's figure draws one MLP a qua
 we.)
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -52,13 +53,6 @@ class SLMVQ(nn.Module):
             nn.Linear(dim, config.hidden_dim), nn.ReLU(), nn.Linear(config.hidden_dim, dim)
         )
 
-    @property
-    def output_layer(self) -> nn.Linear:
-        """The affine layer that ends the codebook transform, for its initialisation from data."""
-        layer = self.code_transform[-1]
-        assert isinstance(layer, nn.Linear)
-        return layer
-
     def effective_codebook(self, layer: int = 0) -> Tensor:
         """(codebook_size, dim): what a code means. A constant once exported; differentiable in training."""
         if self.exported:
@@ -66,6 +60,30 @@ class SLMVQ(nn.Module):
         if self.config.frozen:
             return self.code_transform(self.get_buffer(f"frozen_codebook_{layer}"))
         return self.code_transform(self.get_parameter(f"trained_codebook_{layer}"))
+
+    @torch.no_grad()
+    def calibrate(self, latent: Tensor) -> None:
+        """Spread the effective codebook as random codes of these latents (frames, dim) should be spread.
+
+        Reverse water-filling (Cover and Thomas, Elements of Information Theory, section 10.3.3): along a principal
+        direction of variance v the codes have max(v - level, 0), where `level` makes their rate, the sum of
+        log2(v / level) / 2 over those directions, that of the codebook. Codes spread as the latents are would be
+        farther from them than their mean is: few would be near anything, and training would soon use no others.
+        """
+        latent, rows = latent.double(), self.effective_codebook().double()
+        variances, directions = torch.linalg.eigh(torch.cov(latent.T))  # ascending
+        variances = variances.flip(0).clamp_min(1e-9 * variances[-1])
+        count = torch.arange(1, len(variances) + 1, device=latent.device)
+        levels = 2 ** ((variances.log2().cumsum(0) - 2 * math.log2(len(rows))) / count)
+        level = levels[(variances > levels).sum() - 1]
+        deviations = (variances - level).clamp_min(0).sqrt()
+        floor = 1e-6 * rows.var(dim=0).mean() * torch.eye(len(count), device=latent.device)
+        own = torch.linalg.cholesky(torch.cov(rows.T) + floor)
+        change = torch.linalg.solve_triangular(own, directions.flip(1) * deviations, upper=False, left=False)
+        layer = self.code_transform[-1]
+        assert isinstance(layer, nn.Linear)
+        layer.weight.copy_(change @ layer.weight.double())
+        layer.bias.copy_(change @ (layer.bias.double() - rows.mean(dim=0)) + latent.mean(dim=0))
 
     def encode(self, latent: Tensor) -> Tensor:
         """(batch, frames, dim) -> (batch, frames) int64 codes, nearest in L2."""

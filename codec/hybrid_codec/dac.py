@@ -80,6 +80,8 @@ UNIT_CONTEXT = sum(
 class SampleConv(nn.Module):
     """A convolution along samples with as many zeros on both sides; of stride s, S samples become S / s."""
 
+    channel_dim = 2  # of the output
+
     def __init__(
         self,
         in_dim: int,

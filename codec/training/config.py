@@ -145,6 +145,9 @@ class CodecTrainingConfig:
     """Recompute a BigVGAN's activations: a fraction of the memory, a third more time."""
     log_every: int = 20
     """Steps between two lines of the log."""
+    least_perplexity: float = 0.01
+    """Say so when the perplexity of the first quantizer's codes, between two lines of the log, falls below
+    this share of its codebook; 0: never."""
     evaluate_every: int = 1_000
     """Steps between two validations."""
     checkpoint_every: int = 1_000
@@ -168,6 +171,10 @@ class CodecTrainingConfig:
                 raise UserError(f"{name} is {value}: it must be above 0")
         if self.workers < 0:
             raise UserError(f"workers is {self.workers}: 0 or more")
+        if not 0 <= self.least_perplexity <= 1:
+            raise UserError(
+                f"least_perplexity is {self.least_perplexity}: a share of the codebook, from 0 to 1"
+            )
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay is {self.ema_decay}: a decay from 0 (none) to below 1")
         if idle := sorted(set(self.discriminators) - self.discriminator_names):

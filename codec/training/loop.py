@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from codec.base import CodecModel
@@ -22,23 +22,25 @@ from codec.foundation import (
     make_accelerator,
     remove_directory,
     seed_globals,
+    sum_over_processes,
     whole_directory,
 )
 from codec.foundation.quiet import quiet_transformers
 from codec.losses.adversarial import Adversary
 from codec.losses.discriminators import build_discriminators
 from codec.losses.semantic import FeatureRegression, SSLTeacher
+from codec.nn.sequences import mask_from_lengths
 from codec.training.batches import SegmentNumbers, TrainingData, collate, open_batches
 from codec.training.checkpoint import Checkpoint, TrainedState, save_checkpoint
 from codec.training.config import CodecTrainingConfig, Stage
 from codec.training.initialization import build_model, compile_networks, uncompiled
 from codec.training.step import CodecTrainingStep, SemanticObjectives
 from codec.training.update import StageUpdate
-from codec.training.validation import log_samples, validate
+from codec.training.validation import log_samples, perplexity, validate
 
 # Fields that a resumed run may change, because they do not affect the weights.
 _MAY_CHANGE = (
-    "output", "max_seconds", "log_every", "evaluate_every", "checkpoint_every", "keep_last", "workers",
+    "output", "max_seconds", "log_every", "least_perplexity", "evaluate_every", "checkpoint_every", "keep_last", "workers",
 )  # fmt: skip
 _CALIBRATION_SEGMENTS, _CALIBRATION_SECONDS = 16, 2.0
 _MEASURED_SEGMENTS = 128  # for the statistics of the teacher's features
@@ -107,6 +109,7 @@ class CodecTrainer:
         self.metrics: dict[str, float] = {}
         self.score: float | None = None  # of the weights as they are now
         self.saved_step = -1
+        self.has_warned = False  # of a low perplexity, at the last line of the log
 
     @property
     def model(self) -> CodecModel:
@@ -168,6 +171,7 @@ class CodecTrainer:
                     "audio_seconds_per_second": heard / watch.lap(),
                     "stage": self.stage_index,
                     "seconds": self._seconds(),
+                    **self._codebook_use(update),
                 }
                 if skipped:
                     values["skipped_updates"] = skipped
@@ -182,6 +186,22 @@ class CodecTrainer:
             progress.update(1)
             if self._should_stop():
                 return
+
+    def _codebook_use(self, update: StageUpdate) -> dict[str, float]:
+        """Perplexity of the first quantizer's codes since the last line of the log; a warning where it is low."""
+        if not isinstance(update.usage, Tensor):
+            return {}
+        counts = sum_over_processes(update.usage.double().cpu(), self.accelerator)
+        update.usage = 0.0
+        found = perplexity(counts)
+        bound = self.config.least_perplexity * len(counts)
+        if found < bound and not self.has_warned:
+            self.accelerator.print(
+                f"step {self.step}: perplexity {found:.1f} of {len(counts):,} codes, below {bound:.1f}: if it stays "
+                "there, start again with a lower learning rate, a longer schedule.warmup_steps, or another losses.vq"
+            )
+        self.has_warned = found < bound
+        return {"perplexity": found}
 
     def _global_batch(self, stage: Stage) -> int:
         return stage.batch_size * self.config.accumulation_steps * self.accelerator.num_processes
@@ -256,12 +276,19 @@ class CodecTrainer:
             )
             self.step_module.measure_teacher(batches)
         given = set(self.config.initialize)
-        fresh = set() if self.model.config.exported or "all" in given else {"encoder", "quantizer"} - given
-        if fresh:
+        fresh = set() if self.model.config.exported else {"encoder", "quantizer"} - given
+        if "decoder" not in given and any("decoder" in stage.train for stage in self.config.stages):
+            fresh.add("decoder")
+        if fresh and "all" not in given:
             segments = self.data.segments(_CALIBRATION_SECONDS)
             batch = collate([segments[index] for index in range(_CALIBRATION_SEGMENTS)])
+            waveform = batch["waveform"].to(self.accelerator.device)
+            waveform = nn.functional.pad(waveform, (0, -waveform.shape[1] % self.model.config.hop_length))
+            padding_mask = mask_from_lengths(batch["length"], waveform.shape[1]).to(waveform.device)
+            mel = self.step_module.mel_of(waveform) if self.step_module.decodes_mel else None
+            self.model.eval()
             with uncompiled(self.config.compile):
-                self.model.calibrate(batch["waveform"][:, None].to(self.accelerator.device), parts=fresh)
+                self.model.calibrate(waveform[:, None], padding_mask, fresh, mel)
             self.average = self._new_average()
 
     def _validate(self, stage: Stage) -> None:
@@ -285,12 +312,16 @@ class CodecTrainer:
             "data": self.data.digest,
             "seconds": self._seconds(),
         }
+        score = self.score
+        if self.config.stages[self.stage_index].losses.discriminators:
+            # every checkpoint has other discriminators, and distances alone favour blurred ones: the newest is best
+            score = -float(self.step)
         # scores of other stages measure something else
         last_stage = self.stage_index == len(self.config.stages) - 1
         self.directory.save(
             self.step,
             lambda directory: save_checkpoint(directory, self._state(), counters),
-            score=self.score if last_stage else None,
+            score=score if last_stage else None,
         )
         self.saved_step = self.step
         self.accelerator.wait_for_everyone()

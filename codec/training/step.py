@@ -31,6 +31,9 @@ class StepOutput:
     recording: Tensor  # (batch, 1, samples in whole frames)
     audio: Tensor | None  # the same from the codec, with its graph; None where no loss needs audio
     frames: Tensor  # (batch,) each row's own
+    usage: (
+        Tensor | None
+    )  # (codes,) how often each code of the first quantizer came; None where no codes were made
 
 
 @dataclass
@@ -107,8 +110,13 @@ class CodecTrainingStep(nn.Module):
         )
         if output.commitment is not None:
             losses["commitment"] = output.commitment
+        usage = None
+        if output.audio_codes is not None:
+            usage = waveform.new_zeros(self.model.config.codebook_sizes[0], dtype=torch.float32)
+            own = output.frame_mask.flatten().to(usage.dtype)
+            usage.index_add_(0, output.audio_codes[:, 0].flatten(), own)  # bincount would wait for the device
         return StepOutput(
-            losses, waveform[:, None], output.audio_values, lengths_from_mask(output.frame_mask)
+            losses, waveform[:, None], output.audio_values, lengths_from_mask(output.frame_mask), usage
         )
 
     def reconstruct(

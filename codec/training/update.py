@@ -73,6 +73,9 @@ class StageUpdate:
     ):
         self.accelerator, self.config, self.stage = accelerator, config, stage
         self.step_module, self.adversary, self.average = step_module, adversary, average
+        self.usage: Tensor | float = (
+            0.0  # (codes,) of the first quantizer, in this process since it was last set to 0
+        )
         self.bf16 = accelerator.mixed_precision == "bf16"
         self.generator = Learner(
             accelerator, step_module, stage.optimizer, stage.schedule, stage.steps, "optimizer"
@@ -152,6 +155,7 @@ class StageUpdate:
                     waveform, lengths, self.stage, total, texts, draws, heard, reference
                 )
                 losses = output.losses
+                self.usage = self.usage + (0.0 if output.usage is None else output.usage)
                 if self.discriminators is not None:
                     assert self.adversary is not None
                     hop = self.step_module.model.config.hop_length

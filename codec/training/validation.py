@@ -42,7 +42,7 @@ class ValidationResult:
 
     metrics: dict[str, float]
     samples: list[ValidationSample]  # the first recording of each set; on the first process only
-    score: float  # lower is better; NaN without anything to validate on
+    score: float  # the distances, weighed as the stage weighs its losses: lower is better; NaN where there is none
 
 
 _DISTANCES = ("mel_l1", "waveform_mel_l1", "first_mel_l1")
@@ -93,12 +93,21 @@ def validate(
                 metrics[f"{entry.name}/{kind}"] = float(distances[:, number].mean())
     counts = sum_over_processes(counts, accelerator)
     if counts.any():
-        share = counts / counts.sum()
         metrics["codes_used"] = float((counts > 0).sum())
-        metrics["perplexity"] = float(torch.exp(-(share * share.clamp_min(1e-12).log()).sum()))
-    key = "waveform_mel_l1" if stage.losses.need_waveform else "mel_l1"
-    scores = [value for name, value in metrics.items() if name.endswith(f"/{key}")]
-    return ValidationResult(metrics, samples, sum(scores) / len(scores) if scores else math.nan)
+        metrics["perplexity"] = perplexity(counts)
+    weights = {
+        "mel_l1": stage.losses.mel,
+        "waveform_mel_l1": stage.losses.waveform_mel + stage.losses.multi_scale,
+    }
+    weighed = [(weights.get(name.rpartition("/")[2], 0.0), value) for name, value in metrics.items()]
+    total = sum(weight for weight, _ in weighed)
+    score = sum(weight * value for weight, value in weighed) / total if total else math.nan
+    return ValidationResult(metrics, samples, score)
+
+
+def perplexity(counts: Tensor) -> float:
+    """How many codes, used equally often, would carry as much as those that came `counts` (codes,) times."""
+    return float(torch.special.entr(counts / counts.sum()).sum().exp())
 
 
 def _mels(step: CodecTrainingStep, sample: ValidationSample, stage: Stage) -> tuple[Tensor | None, ...]:
