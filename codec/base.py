@@ -405,7 +405,7 @@ class CodecModel(PreTrainedModel):
         if "quantizer" in parts:
             self._calibrate_quantizer(latent[settled])
         if "decoder" in parts and mel is not None:
-            drawn = self.decode_mel(self.codes_to_latent(self.quantize(latent, mask), mask), mask)
+            drawn = self.decode_mel(self.codes_to_latent(self.quantize(latent, mask), mask), mask, None, None)
             own = self.decoder.mel_mask(mask)
             missing = mel[own].mean(dim=0) - drawn[own].mean(dim=0)
             self.decoder.mel_bias.add_(missing / self.decoder.config.mel_std)

@@ -47,20 +47,24 @@ HH_PRESETS: dict[str, dict[str, Any]] = {
         "decoder": {"fine_dim": None, "mel_mean": 0.0, "mel_std": 1.0},
         "vocoder": {"kind": "bigvgan"},
     },
-    # exactly 24 Hz, full size: for training at scale
+    # exactly 24 Hz, full size: for training at scale. Gradients pass the quantizer straight through: by rotation the
+    # latents shrink and fewer codes stay in use (recipes/hh_codec/README.md)
     "hh-codec-24hz": {
         "encoder": {"kind": "seanet", "ratios": [5, 5, 5, 8]},
+        "quantizer": {"gradient": "straight-through"},
         "vocoder": {"kind": "bigvgan"},
     },
     # exactly 24 Hz, published widths, with Vocos in BigVGAN's place: runs on a CPU
     "hh-codec-24hz-vocos": {
         "encoder": {"kind": "seanet", "ratios": [5, 5, 5, 8]},
+        "quantizer": {"gradient": "straight-through"},
         "vocoder": {"kind": "vocos", "mel": VOCOS_MEL_24KHZ},
     },
     # exactly 24 Hz, full size, built of parts that stream: what it waits for is two frames of codes and a twentieth of
     # a second in the vocoder; nothing in the encoder
     "hh-codec-24hz-streaming": {
         "encoder": {"kind": "seanet", "ratios": [5, 5, 5, 8], "padding": "zeros", "bidirectional": False},
+        "quantizer": {"gradient": "straight-through"},
         "decoder": {"lookahead": 2, "attention_window": 96},
         "vocoder": {"kind": "vocos", "lookahead": 2, "mel_mean": -5.9, "mel_std": 1.8},
         "chunk_seconds": None,

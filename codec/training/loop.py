@@ -40,7 +40,8 @@ from codec.training.validation import log_samples, perplexity, validate
 
 # Fields that a resumed run may change, because they do not affect the weights.
 _MAY_CHANGE = (
-    "output", "max_seconds", "log_every", "least_perplexity", "evaluate_every", "checkpoint_every", "keep_last", "workers",
+    "output", "max_seconds", "log_every", "evaluate_every", "checkpoint_every", "keep_last", "workers",
+    "least_perplexity",
 )  # fmt: skip
 _CALIBRATION_SEGMENTS, _CALIBRATION_SECONDS = 16, 2.0
 _MEASURED_SEGMENTS = 128  # for the statistics of the teacher's features

@@ -9,13 +9,15 @@ from codec.hh_codec.slm_vq import SLMVQ, nearest, rotate_to
 
 def quantizer(gradient: str = "rotation", layers: int = 1) -> SLMVQ:
     torch.manual_seed(0)
-    return SLMVQ(SLMVQConfig(32, 8, 16, gradient=gradient, training_quantizers=layers), exported=False)  # type: ignore[arg-type]
+    return SLMVQ(
+        SLMVQConfig("slm-vq", 32, 8, 16, gradient=gradient, training_quantizers=layers), exported=False
+    )  # type: ignore[arg-type]
 
 
 def test_a_codebook_that_is_not_frozen_learns() -> None:
     for frozen in (True, False):
         torch.manual_seed(0)
-        ours = SLMVQ(SLMVQConfig(32, 8, 16, frozen=frozen), exported=False)
+        ours = SLMVQ(SLMVQConfig("slm-vq", 32, 8, 16, frozen=frozen), exported=False)
         before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
         optimizer = torch.optim.SGD(ours.parameters(), lr=0.5)
         ours(torch.randn(2, 30, 8)).loss.backward()
@@ -29,7 +31,7 @@ def test_a_codebook_that_is_not_frozen_learns() -> None:
         assert changed == {"code_transform"} | (set() if frozen else books)
         if not frozen:  # the same draws, in another role
             torch.manual_seed(0)
-            same = SLMVQ(SLMVQConfig(32, 8, 16), exported=False)
+            same = SLMVQ(SLMVQConfig("slm-vq", 32, 8, 16), exported=False)
             assert torch.equal(before["trained_codebook_1"], same.get_buffer("frozen_codebook_1"))
 
 
