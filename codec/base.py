@@ -501,7 +501,7 @@ def standardize_layers(encoder: nn.Module, waveform: Tensor, mask: Tensor, settl
     waveform (batch, samples); mask (batch, frames) of each row's own frames, `settled` of those that count.
     """
 
-    def adjust(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    def adjust(layer: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         rows = output.movedim(layer.channel_dim, -1)  # (batch, samples, channels)
         standardize(layer.conv, rows[settled.repeat_interleave(rows.shape[1] // settled.shape[1], dim=1)])
         return layer.forward(*inputs).detach()  # the next layer sees what this one makes from now on
