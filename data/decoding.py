@@ -191,8 +191,8 @@ class Recording:
             self._seek(0)
         if seconds is not None and abs(self.frames / rate - seconds) < _TOLERANCE:
             return
-        begin = round(start * rate)
-        end = self.frames if seconds is None else round((start + seconds) * rate)
+        begin = round(min(start * rate, _UNKNOWN_FRAMES))
+        end = self.frames if seconds is None else round(min((start + seconds) * rate, _UNKNOWN_FRAMES))
         if end <= begin or begin >= self.frames or end > self.frames + _TOLERANCE * rate:
             raise AudioError(f"{self.name}: the recording lasts {self.frames / rate:.2f} s")
         self._begin, self.frames = begin, min(end, self.frames) - begin

@@ -6,9 +6,11 @@ The input of a command is positional (`codec-slm tokenize CORPUS`), all other pa
 several words may be repeated (`--codec a --codec b`), and a flag that is true or false needs no value (`--quick`).
 """
 
+import contextlib
 import dataclasses
 import difflib
 import inspect
+import io
 import json
 import re
 import types
@@ -39,8 +41,16 @@ def call_with_arguments(function: Callable[..., Any], arguments: Sequence[str], 
     Raises UserError for arguments that do not fit, SystemExit(0) after `--help` and `--print_config`.
     """
     parser = build_parser(function, program)
+    told = io.StringIO()
     try:
-        parsed = parser.parse_args(_normalized(arguments, typing.get_type_hints(function)))
+        with contextlib.redirect_stderr(told):
+            parsed = parser.parse_args(_normalized(arguments, typing.get_type_hints(function)))
+    except SystemExit as error:
+        if not error.code:
+            raise
+        # the parser of a list's elements prints its usage and exits
+        line = (told.getvalue().strip().splitlines() or ["wrong arguments"])[-1].removeprefix("error: ")
+        raise UserError(f"{line} ('{program} --help' lists the arguments)") from None
     except ArgumentError as error:
         raise _user_error(error, parser, program) from None
     except UnicodeError as error:

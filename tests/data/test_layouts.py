@@ -291,5 +291,10 @@ def test_what_is_no_cut_and_what_is_packed(tmp_path: Path) -> None:
     assert open_corpus(tmp_path, "folder").noticed.left_out[".gz files, which are not unpacked"] == 1
     with pytest.raises(UserError, match="compressed archive: unpack it"):
         open_corpus(tmp_path / "more.tar.gz")
+    far = lines(
+        tmp_path / "far.jsonl", {"audio": "a.wav", "offset": 1e305, "duration": 1e305}, {"audio": "a.wav"}
+    )
+    assert len(failures(open_corpus(far))) == 1
+    far.unlink()
     (tmp_path / "a\nb.wav").write_bytes(b"no sound")
     assert all("\n" not in line for line in failures(open_corpus(tmp_path, "folder")))

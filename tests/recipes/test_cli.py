@@ -14,7 +14,7 @@ import pytest
 
 from codec.foundation import RunDirectory, UserError
 from recipes.cli import main as cli
-from recipes.cli.arguments import build_parser
+from recipes.cli.arguments import build_parser, call_with_arguments
 
 calls: list[object] = []
 
@@ -343,3 +343,11 @@ def test_settings_that_are_not_utf_8(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "c.yaml").write_bytes("output: größe\n".encode("latin-1"))
     assert cli.main(["copy", "--config", str(tmp_path / "c.yaml")]) == 2
     assert "--config is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_wrong_flag_beside_a_list_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def train(rates: list[Rate], steps: int = 1) -> None: ...
+
+    with pytest.raises(UserError, match=r"unrecognized arguments: --coanfig") as caught:
+        call_with_arguments(train, ["--rates.help", "x", "--coanfig", "0"], "train")
+    assert "\n" not in str(caught.value) and capsys.readouterr().err == ""
