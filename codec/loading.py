@@ -14,13 +14,14 @@ from codec.base import CodecModel, Vocoder, build_vocoder
 from codec.configuration import CodecConfig, vocoder_from
 from codec.export import export_codec, holds_vocoder
 from codec.foundation import RunDirectory, UserError
+from codec.foundation.errors import not_found
 from codec.foundation.quiet import quiet_transformers
 from codec.hh_codec.configuration import HHCodecConfig
 from codec.hh_codec.modeling import HHCodecModel
 from codec.hybrid_codec.configuration import HybridCodecConfig
 from codec.hybrid_codec.modeling import HybridCodecModel
 from codec.kmeans_codec.modeling import KMeansCodecModel
-from codec.presets import CHECKPOINTS, HYBRID_PRESETS, PRESETS, bundled_codecs
+from codec.presets import CHECKPOINTS, HYBRID_PRESETS, PRESETS, bundled_codecs, check_codec_name
 
 Codec: TypeAlias = CodecModel | CodecAdapter
 
@@ -83,6 +84,7 @@ def split_count(name: str, num_quantizers: int | None = None) -> tuple[str, int 
 
 
 def _load(name: str, num_quantizers: int | None) -> Codec:
+    check_codec_name(name)
     path = Path(name)
     if name in bundled_codecs():
         model = read_model(CHECKPOINTS / name)
@@ -133,11 +135,9 @@ def read_model(source: str | Path) -> CodecModel:
                 source, output_loading_info=True, ignore_mismatched_sizes=True
             )
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        bundled = ", ".join(bundled_codecs()) or "none"
-        reason = f" ({' '.join(str(error).split())})" if Path(source).exists() else ""
-        raise UserError(
-            f"no codec {source}: expected a bundled one ({bundled}), a directory or a hub id{reason}"
-        ) from error
+        if not Path(source).exists():
+            raise not_found("codec", str(source), bundled_codecs()) from error
+        raise UserError(f"{source} holds no codec ({' '.join(str(error).split())})") from error
     model, report = loaded
     for trouble in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         # mismatched ones come with their shapes

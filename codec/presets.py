@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from codec.foundation.errors import not_found
+
 PARTS = ("encoder", "quantizer", "decoder", "vocoder")  # of a model, each with a configuration of its own
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"  # of the bundled codecs
@@ -115,3 +117,12 @@ PRESETS: dict[str, dict[str, Any]] = HH_PRESETS | HYBRID_PRESETS
 def bundled_codecs() -> list[str]:
     """Names of the codecs that come with the package."""
     return sorted(path.parent.name for path in CHECKPOINTS.glob("*/config.json"))
+
+
+def check_codec_name(name: str) -> None:
+    """Raises UserError for a name that is neither bundled, nor a path on this machine, nor a hub id (owner/name)."""
+    path = Path(name)
+    if name in bundled_codecs() or path.exists():
+        return
+    if name.count("/") != 1 or name.startswith((".", "/")):
+        raise not_found("codec", name, bundled_codecs())

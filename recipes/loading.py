@@ -1,7 +1,8 @@
 """What several commands do: choose a device, load what runs on it, find audio files, write decoded ones."""
 
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -12,13 +13,17 @@ from torch import Tensor
 
 import slm
 from codec import Codec, CodecInfo, load_codec
-from codec.foundation import UserError, local_rank
-from data import TokenDataset, write_audio
+from codec.foundation import Progress, UserError, local_rank
+from data import TokenDataset, audio_info, read_blocks, write_audio
 from data.corpora.folder import audio_files
 from data.decoding import printable
 from data.recordings import refuse_recording
-from data.tokenization import to_codes
+from data.tokenization import BLOCK_SECONDS, to_codes
+from recipes.apps.uploads import audio_source
+from recipes.inputs import STANDARD, check_recording
+from slm.text_normalization import LANGUAGES
 
+_SMALL = 100_000_000  # parameters
 _LONGEST_STEM = 251  # bytes of a name without .wav
 
 
@@ -48,14 +53,46 @@ def load_codec_on(name: str, device: str, num_quantizers: int | None = None) -> 
 
     Raises UserError when either is not there.
     """
-    if num_quantizers is None:
-        return load_codec(name, device=resolve_device(device))
     return load_codec(name, device=resolve_device(device), num_quantizers=num_quantizers)
 
 
-def load_slm_on(name: str, device: str) -> "slm.SpeechLM":
-    """The speech language model of `--model` on the device of `--device`. Raises UserError likewise."""
-    return slm.SpeechLM.from_pretrained(name, device=resolve_device(device))
+def load_slm_on(
+    name: str, device: str, normalize: bool = True, language: str | None = None
+) -> "slm.SpeechLM":
+    """The speech language model of `--model` on the device of `--device`. Raises UserError likewise.
+
+    normalize: whether texts are put into spoken words, by the rules of `language` (the model's own unless set).
+    """
+    if language is not None and language not in LANGUAGES:
+        raise UserError(f"--language is {language!r}: there are rules for {', '.join(LANGUAGES)}")
+    model = slm.SpeechLM.from_pretrained(name, device=resolve_device(device))
+    model.language = (language or model.language) if normalize else None
+    use_few_threads(model.model)
+    return model
+
+
+def use_few_threads(model: torch.nn.Module) -> None:
+    """One thread for a small model on the CPU: more gain little, and lose much where others want the cores too.
+
+    `--threads` (OMP_NUM_THREADS) comes before it.
+    """
+    if (
+        "OMP_NUM_THREADS" not in os.environ
+        and sum(weights.numel() for weights in model.parameters()) < _SMALL
+    ):
+        torch.set_num_threads(1)
+
+
+def list_audio(paths: Sequence[str | Path]) -> list[Path]:
+    """Audio files, and those in directories. Raises UserError when a path is missing or holds no audio."""
+    found: list[Path] = []
+    for path in map(Path, paths):
+        files = list(audio_files(path)) if path.is_dir() else [path]
+        if not files:
+            raise UserError(f"{path}: no audio files in it")
+        check_recording(files[0])
+        found += files
+    return found
 
 
 def find_audio(paths: list[str]) -> dict[str, Path]:
@@ -63,20 +100,30 @@ def find_audio(paths: list[str]) -> dict[str, Path]:
 
     Raises UserError when a path is missing, holds no audio, or two files would get one id.
     """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        files = list(audio_files(path)) if path.is_dir() else [path]
-        if not files:
-            raise UserError(f"{path}: no audio files in it")
-        found += files
+    found = list_audio(paths)
     stems = Counter(path.stem for path in found)
     named = {
-        printable(path.stem if stems[path.stem] == 1 else path.with_suffix("").as_posix()): path
+        "stdin"
+        if str(path) == STANDARD
+        else printable(path.stem if stems[path.stem] == 1 else path.with_suffix("").as_posix()): path
         for path in found
     }
     if len(named) < len(found):
         raise UserError("two inputs differ in their extension alone, or one is given twice: give each once")
     return named
+
+
+def audio_progress(paths: Collection[Path], label: str) -> Progress:
+    """Progress in seconds of audio. Raises UserError for a file that is no audio."""
+    is_piped = any(str(path) == STANDARD for path in paths)
+    return Progress(None if is_piped else sum(audio_info(path).seconds for path in paths), label=label)
+
+
+def counted_blocks(path: Path, sampling_rate: int, progress: Progress) -> Iterator[Tensor]:
+    """The blocks (samples,) of a recording, which count as done when the next one is asked for."""
+    for block in read_blocks(audio_source(path), sampling_rate, BLOCK_SECONDS):
+        yield block
+        progress.update(len(block) / sampling_rate)
 
 
 def wav_path(directory: Path, identity: str) -> Path:

@@ -254,6 +254,12 @@ class Vocabulary:
         space = np.array(self._space_ids, dtype=np.int32)
         return np.concatenate([parts[0], *(ids for part in parts[1:] for ids in (space, part))])
 
+    def knows(self, character: str) -> bool:
+        """Whether a character has a token. Of a SentencePiece model, bytes stand for what it has never seen."""
+        if self._space_ids is None:
+            return True
+        return all(not token.startswith("<0x") for token in self._encode(character).tokens)
+
     def encode_words(self, text: str) -> list[np.ndarray]:
         """The ids of `encode_text`, one (tokens,) int32 array for each piece of `split_words(text)`."""
         ids, starts = self.encode_text_and_words(text)

@@ -30,7 +30,8 @@ def run_application(
     exit status after SIGTERM is 0.
     """
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // limits.concurrent))
+        share = max(1, len(os.sched_getaffinity(0)) // limits.concurrent)
+        torch.set_num_threads(min(share, torch.get_num_threads()))
     speaker.warm_up()
     # uvicorn stops in good order, then raises the signal again. Without this, temporary files would stay.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

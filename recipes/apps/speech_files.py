@@ -1,7 +1,6 @@
 """What the commands read and write around a speech language model: texts, voices and recordings; audio files."""
 
 import json
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from codec.foundation import Progress, UserError, write_text
 from codec.streaming_codec import ChunkedDecoder, stream_decoder
 from data import read_audio, write_audio
 from data.recordings import refuse_recording
+from recipes.apps.result_printer import ResultPrinter
+from recipes.apps.uploads import audio_source
 from recipes.apps.wav_stream import pcm16, wav_bytes, wav_header
 from slm import (
     Prompt,
@@ -53,42 +54,9 @@ class Voices:
 
 
 def read_prompt(speaker: SpeechLM, path: Path, text: str | None = None) -> Prompt:
-    """A recording as a prompt; `text` is what it says."""
-    rate = speaker.vocabulary.codec.sampling_rate
-    return speaker.prompt(read_audio(path, rate), rate, text, name=str(path))
-
-
-def read_texts(path: Path) -> list[dict[str, Any]]:
-    """The lines of a JSONL file, each with a text and an id that can be a file's name."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    rows: list[dict[str, Any]] = []
-    width = len(str(len(lines)))
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error})") from None
-        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-            raise UserError(f'{path}, line {number}: expected an object with a "text"')
-        if unknown := row.keys() - {"id", "text", "voice", "voice_text"}:
-            raise UserError(f"{path}, line {number}: unknown field {sorted(unknown)[0]!r}")
-        row["id"] = str(row.get("id", f"{number:0{width}}"))
-        if not re.fullmatch(r"\w[\w.-]*", row["id"]):
-            raise UserError(
-                f"{path}, line {number}: the id {row['id']!r} names a file: letters, digits, '-', '_' and '.' only"
-            )
-        rows.append(row)
-    ids = [row["id"] for row in rows]
-    if twice := next((name for name in ids if ids.count(name) > 1), None):
-        raise UserError(f"{path}: the id {twice!r} comes twice")
-    if not rows:
-        raise UserError(f"{path}: holds no texts")
-    return rows
+    """A recording, or standard input for `-`, as a prompt; `text` is what it says."""
+    rate, source = speaker.vocabulary.codec.sampling_rate, audio_source(path)
+    return speaker.prompt(read_audio(source, rate), rate, text, name=str(source))
 
 
 def speak_rows(
@@ -102,6 +70,8 @@ def speak_rows(
     sampling: SamplingConfig,
     bounds: SpeechBounds,
     seed: int,
+    speed: float,
+    results: ResultPrinter,
 ) -> None:
     """Say the texts of `read_texts`: an audio file each in the directory `output`, and speech.jsonl about them."""
     requests = []
@@ -109,12 +79,12 @@ def speak_rows(
         said = row.get("voice_text", voice_text if "voice" not in row else None)
         requests.append(SpeechRequest(row["text"], *voices.find(row.get("voice", voice), said)))
     lines = []
-    with word_progress(" ".join(row["text"] for row in rows)) as on_progress:
-        results = voices.speaker.speak_all(
+    with word_progress() as on_progress:
+        spoken = voices.speaker.speak_all(
             requests, candidates, sampling, bounds, None, seed, batch_size, on_progress
         )
         output.mkdir(parents=True, exist_ok=True)
-        for row, result in zip(rows, results, strict=True):
+        for row, result in zip(rows, (result.at_speed(speed) for result in spoken), strict=True):
             name = f"{row['id']}.wav"
             refuse_recording(output / name)
             write_audio(output / name, result.audio, result.sampling_rate)
@@ -128,20 +98,19 @@ def speak_rows(
     )
     seconds = sum(line["seconds"] for line in lines)
     cut = sum(bool(line["cuts"]) for line in lines)
-    print(
-        f"{output}: {len(lines)} texts, {seconds:.1f} s of speech"
-        + (f"; of {cut} something was cut, see speech.jsonl" if cut else "")
-    )
+    said = f"{len(lines)} texts, {seconds:.1f} s of speech"
+    said += f"; of {cut} something was cut, see speech.jsonl" if cut else ""
+    results.tell(output, [said], texts=len(lines), seconds=seconds, cut=cut)
 
 
 @contextmanager
-def word_progress(text: str) -> Iterator[Watcher]:
-    """Shows a progress bar in words of `text`; gives what to call with the progress."""
+def word_progress() -> Iterator[Watcher]:
+    """Shows a progress bar in words; gives what to call with the progress."""
     bars: list[Progress] = []  # none before the first word: there may be an error to tell instead
 
     def tell(progress: SpeakingProgress) -> None:
         if not bars:
-            bars.append(Progress(len(text.split()), unit="words", label="speaking"))
+            bars.append(Progress(progress.total_words, unit="words", label="speaking"))
         bars[0].update(progress.words - bars[0].done, f"{progress.seconds:.1f} s of speech")
 
     try:
@@ -151,24 +120,29 @@ def word_progress(text: str) -> Iterator[Watcher]:
             bar.close()
 
 
-def write_speech(result: SpokenResult, output: str) -> None:
-    """Write an audio file, or a WAV to standard output for "-", and say how long it is and how fast it was made."""
+def write_speech(result: SpokenResult, output: str, results: ResultPrinter, only_new: bool = False) -> None:
+    """Write an audio file, or a WAV to standard output for "-", and say how long it is and how fast it was made.
+
+    only_new: without the recording that was continued.
+    """
+    audio = result.audio[round(result.begins * result.sampling_rate) :] if only_new else result.audio
     if output == _STDOUT:
-        sys.stdout.buffer.write(wav_bytes(result.audio, result.sampling_rate))
+        sys.stdout.buffer.write(wav_bytes(audio, result.sampling_rate))
     else:
-        write_audio(output, result.audio, result.sampling_rate)
-    frames = result.codes.shape[1]
-    _say(
-        output,
-        f"{result.seconds:.2f} s, {frames} frames"
-        + (f" of which {result.prompt_frames} were given" if result.prompt_frames else "")
-        + f", made in {result.generation_seconds + result.decoding_seconds:.2f} s "
-        f"({result.real_time_factor:.2f} x the time it lasts)",
-        *result.cuts,
-    )
+        write_audio(output, audio, result.sampling_rate)
+    seconds, new = len(audio) / result.sampling_rate, result.seconds - result.begins
+    lines = [f"{seconds:.2f} s"]
+    if result.prompt_frames:
+        begins = 0.0 if only_new else result.begins
+        lines[0] += f", new from {begins:.2f} s on ({new:.2f} s)" if new else ", nothing was added"
+    if new:
+        taken = result.generation_seconds + result.decoding_seconds
+        lines[0] += f", made in {taken:.2f} s ({result.real_time_factor:.2f} x the time it lasts)"
+    facts = {"seconds": seconds, "begins": None if only_new else result.begins, "new_seconds": new}
+    results.tell(output, [*lines, *result.cuts], **facts, ended=result.ended, cuts=result.cuts)
 
 
-def write_stream(speaker: SpeechLM, streamed: SpeechStream, output: str) -> None:
+def write_stream(speaker: SpeechLM, streamed: SpeechStream, output: str, results: ResultPrinter) -> None:
     """Write speech while it is made, and say how soon and how fast it came."""
     shows = sys.stderr.isatty()
 
@@ -203,13 +177,5 @@ def write_stream(speaker: SpeechLM, streamed: SpeechStream, output: str) -> None
             f"this codec cannot stream: decoded in chunks, {decoder.latency_samples / streamed.sampling_rate:.2f} s "
             f"behind the tokens; the noise of the seams is {error.signal_to_noise:.1f} dB below the speech"
         )
-    _say(output, *lines, *streamed.cuts)
-
-
-def _say(output: str, *lines: str) -> None:
-    """A line each, on standard error where the audio goes to standard output."""
-    for line in lines:
-        if output == _STDOUT:
-            print(line, file=sys.stderr)
-        else:
-            print(f"{output}: {line}")
+    facts = {"seconds": streamed.seconds, "first_audio_seconds": streamed.first_audio_seconds}
+    results.tell(output, [*lines, *streamed.cuts], **facts, ended=streamed.ended, cuts=streamed.cuts)

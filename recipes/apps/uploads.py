@@ -2,7 +2,9 @@
 
 import io
 import os
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 import torch
@@ -12,6 +14,7 @@ from codec.foundation import UserError
 from data import AudioError, read_blocks
 from data.decoding import AudioSource
 from recipes.apps.config import DemoLimits
+from recipes.inputs import STANDARD
 
 _BLOCK_SECONDS = 5.0
 
@@ -31,6 +34,11 @@ class Upload:
         if not self.content:
             raise UserError(f"{self.name} is empty (0 bytes)")
         return io.BytesIO(self.content)
+
+
+def audio_source(path: Path) -> Path | Upload:
+    """What to read for a path: standard input for `-`."""
+    return Upload(sys.stdin.buffer.read(), "standard input") if str(path) == STANDARD else path
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ def demo_command(
     host: str = "127.0.0.1",
     port: int = 7860,
     limits: DemoLimits = _DEMO_LIMITS,
+    normalize: bool = True,
+    language: str | None = None,
     device: str = "auto",
 ) -> None:
     """A web page: a recording through the codec, text to speech, a recording continued. Until Ctrl-C or SIGTERM.
@@ -26,6 +28,8 @@ def demo_command(
         host: address to listen on; by default this machine alone can reach it.
         port: and its port.
         limits: what the page takes.
+        normalize: put numbers, dates, money and the like in texts into spoken words first.
+        language: by whose rules: en or de; the model's own unless set.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
     _check_installed("demo", ["gradio", "uvicorn"])
@@ -38,7 +42,7 @@ def demo_command(
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         from recipes.apps.demo.page import create_app
 
-        speaker = load_slm_on(model, device)
+        speaker = load_slm_on(model, device, normalize, language)
         run_application(create_app, speaker, limits, host, port, patience_seconds=10)
 
 
@@ -47,6 +51,8 @@ def serve_command(
     host: str = "127.0.0.1",
     port: int = 8000,
     limits: ServiceLimits = _SERVICE_LIMITS,
+    normalize: bool = True,
+    language: str | None = None,
     device: str = "auto",
 ) -> None:
     """Serve encode, decode and speak over HTTP, until SIGTERM or Ctrl-C; what is being answered is still finished.
@@ -56,6 +62,8 @@ def serve_command(
         host: address to listen on; by default this machine alone can reach it.
         port: and its port.
         limits: what is refused.
+        normalize: put numbers, dates, money and the like in texts into spoken words first.
+        language: by whose rules: en or de; the model's own unless set.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
     _check_installed("serve", ["fastapi", "uvicorn"])
@@ -63,7 +71,9 @@ def serve_command(
     from recipes.apps.server import run_application
     from recipes.loading import load_slm_on
 
-    run_application(create_app, load_slm_on(model, device), limits, host, port, patience_seconds=60)
+    run_application(
+        create_app, load_slm_on(model, device, normalize, language), limits, host, port, patience_seconds=60
+    )
 
 
 def _check_installed(command: str, packages: Sequence[str]) -> None:

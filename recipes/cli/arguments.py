@@ -12,7 +12,9 @@ import difflib
 import inspect
 import io
 import json
+import os
 import re
+import sys
 import types
 import typing
 from argparse import Action, ArgumentError
@@ -35,12 +37,14 @@ _CONFIG = "config"
 _NEVER_POSITIONAL = ("codec", "model", "output", "text")
 
 
-def call_with_arguments(function: Callable[..., Any], arguments: Sequence[str], program: str) -> Any:
+def call_with_arguments(
+    function: Callable[..., Any], arguments: Sequence[str], program: str, examples: Sequence[str] = ()
+) -> Any:
     """Parse the arguments, call the function with them and return what it returns.
 
     Raises UserError for arguments that do not fit, SystemExit(0) after `--help` and `--print_config`.
     """
-    parser = build_parser(function, program)
+    parser = build_parser(function, program, examples)
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
@@ -58,6 +62,7 @@ def call_with_arguments(function: Callable[..., Any], arguments: Sequence[str], 
     values = parser.instantiate(parsed)
     parameters = inspect.signature(function).parameters
     config_type = _config_type(function)
+    _prepare_process(values.get("threads"), values.get("offline"))
     if config_type is None:
         given = {name: values[name] for name in parameters}
         check_output(given)
@@ -68,8 +73,20 @@ def call_with_arguments(function: Callable[..., Any], arguments: Sequence[str], 
     return function(**{_CONFIG: config_type(**fields)}, **others)
 
 
-def build_parser(function: Callable[..., Any], program: str) -> ArgumentParser:
-    """The parser of one command."""
+def _prepare_process(threads: int | None, offline: bool | None) -> None:
+    """What has to be known before torch and the hub's client are imported."""
+    if threads is not None and threads < 1:
+        raise UserError(f"--threads is {threads}: 1 or more")
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(threads)
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def build_parser(function: Callable[..., Any], program: str, examples: Sequence[str] = ()) -> ArgumentParser:
+    """The parser of one command; `examples` stand below its help."""
     documentation = docstring_parser.parse(function.__doc__ or "")
     hints = typing.get_type_hints(function)
     positional = _positional(function, hints)
@@ -79,6 +96,7 @@ def build_parser(function: Callable[..., Any], program: str) -> ArgumentParser:
         prog=program,
         usage=f"{program}{shown} [--config FILE] [--FLAG VALUE ...]",
         description=documentation.description,
+        epilog="\n  ".join(["examples:", *examples]) if examples else None,
         formatter_class=_HelpFormatter,
         exit_on_error=False,
     )
@@ -99,10 +117,20 @@ def build_parser(function: Callable[..., Any], program: str) -> ArgumentParser:
         parser.add_class_arguments(config_type, nested_key=None)
         skipped.add(_CONFIG)
     parser.add_function_arguments(function, skip=skipped, as_group=False)
+    flags = parser._option_string_actions
+    if "--threads" not in flags:
+        about = "threads of the CPU; by default 1 for a small model in use, else one a core."
+        parser.add_argument("--threads", type=int | None, help=about)
+    parser.add_argument(
+        "--offline", type=bool, default=False, help="ask the hub for nothing (HF_HUB_OFFLINE)."
+    )
     return parser
 
 
 class _HelpFormatter(DefaultHelpFormatter):
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith("examples:") else super()._fill_text(text, width, indent)
+
     def _get_type_str(self, action: Action) -> str | None:
         return _plain_types(super()._get_type_str(action) or "") or None
 
@@ -131,7 +159,7 @@ def _normalized(words: Sequence[str], hints: dict[str, Any]) -> list[str]:
             continue
         name = flag[2:].replace("-", "_")
         has_value = bool(equals) or (bool(rest) and not rest[0].startswith("--"))
-        if hints.get(name) is bool and not has_value:
+        if (hints.get(name) is bool or name == "offline") and not has_value:
             normalized.append(f"--{name}=true")
         elif has_value and _is_list_of_words(hints.get(name)):
             given = value if equals else rest.popleft()

@@ -1,35 +1,48 @@
 """Commands that use a codec by hand or turn one into a model directory: encode, decode, reconstruct, export, import."""
 
+import sys
 from math import log2
 from pathlib import Path
 from typing import Literal
 
+from codec.foundation import UserError
+from recipes.inputs import STANDARD, check_folder_output
 
-def encode(audio: list[str], output: str, codec: str = "hh-codec-tiny", device: str = "auto") -> None:
+
+def encode(
+    audio: list[str], output: str, codec: str = "hh-codec-tiny", json: bool = False, device: str = "auto"
+) -> None:
     """Encode audio files into one Parquet file of codes.
 
     Args:
-        audio: audio files, or directories of them.
+        audio: audio files, or directories of them; - reads one from standard input.
         output: the Parquet file.
         codec: name of a bundled codec, a model directory, or a hub id.
+        json: print the result as JSON.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
     from codec.foundation import write_bytes
-    from data import read_blocks
-    from data.tokenization import BLOCK_SECONDS, BatchEncoder, TokenRow, parquet_bytes
-    from recipes.loading import find_audio, load_codec_on
+    from data.tokenization import BatchEncoder, TokenRow, parquet_bytes
+    from recipes.apps.result_printer import ResultPrinter
+    from recipes.loading import audio_progress, counted_blocks, find_audio, load_codec_on, use_few_threads
 
+    check_folder_output(Path(output).parent)
     files = find_audio(audio)
-    encoder = BatchEncoder(load_codec_on(codec, device))
+    progress = audio_progress(files.values(), "encoding")
+    model = load_codec_on(codec, device)
+    use_few_threads(model)
+    encoder = BatchEncoder(model)
     rate = encoder.info.sampling_rate
     rows = []
-    for identity, path in files.items():
-        codes = encoder.encode_long(read_blocks(path, rate, BLOCK_SECONDS))
-        rows.append(TokenRow(identity, codes.stream, codes.samples / rate, voice=codes.voice))
+    with progress:
+        for identity, path in files.items():
+            codes = encoder.encode_long(counted_blocks(path, rate, progress))
+            rows.append(TokenRow(identity, codes.stream, codes.samples / rate, voice=codes.voice))
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     write_bytes(output, parquet_bytes(rows, encoder.info))
     frames = sum(len(row.codes) for row in rows) // encoder.info.num_quantizers
-    print(f"{output}: {len(rows):,} recordings, {frames:,} frames of {encoder.info.name}")
+    said = f"{len(rows):,} recordings, {frames:,} frames of {encoder.info.name}"
+    ResultPrinter(json).tell(output, [said], recordings=len(rows), frames=frames, codec=encoder.info.name)
 
 
 def decode(
@@ -46,40 +59,72 @@ def decode(
     """
     from codec import CodecInfo
     from data import TokenDataset
-    from recipes.loading import decode_row, load_codec_on, wav_path
+    from recipes.loading import decode_row, load_codec_on, use_few_threads, wav_path
 
+    check_folder_output(output)
     model = load_codec_on(codec, device)
+    use_few_threads(model)
     dataset = TokenDataset.open(tokens, split, codec=CodecInfo.of(model))
     for row in range(len(dataset)):
         decode_row(model, dataset, row, wav_path(Path(output), dataset.id(row)))
     print(f"{output}: {len(dataset):,} recordings")
 
 
-def reconstruct(audio: list[str], output: str, codec: str = "hh-codec-tiny", device: str = "auto") -> None:
+def reconstruct(
+    audio: list[str], output: str, codec: str = "hh-codec-tiny", json: bool = False, device: str = "auto"
+) -> None:
     """Send audio through the codec: to codes and back, each file to a WAV of the same length.
 
     Args:
-        audio: audio files, or directories of them.
-        output: directory of the WAV files.
+        audio: audio files, or directories of them; - reads one from standard input.
+        output: directory of the WAV files; - writes the WAV of one recording to standard output.
         codec: name of a bundled codec, a model directory, or a hub id.
+        json: print results as JSON.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    from data import read_blocks, write_audio
-    from data.tokenization import BLOCK_SECONDS, BatchEncoder, to_codes
-    from recipes.loading import as_voice, find_audio, first_samples, load_codec_on, wav_path
+    import torch
+
+    from data import write_audio
+    from data.tokenization import BatchEncoder, to_codes
+    from recipes.apps.result_printer import ResultPrinter
+    from recipes.apps.wav_stream import wav_bytes
+    from recipes.loading import (
+        as_voice,
+        audio_progress,
+        counted_blocks,
+        find_audio,
+        first_samples,
+        load_codec_on,
+        use_few_threads,
+        wav_path,
+    )
 
     files = find_audio(audio)
+    if output == STANDARD and len(files) > 1:
+        raise UserError("--output - is for one recording: give a directory")
+    if output != STANDARD:
+        check_folder_output(output)
+    progress, results = audio_progress(files.values(), "reconstructing"), ResultPrinter(json)
     model = load_codec_on(codec, device)
-    targets = {wav_path(Path(output), identity): path for identity, path in files.items()}
+    use_few_threads(model)
     encoder = BatchEncoder(model)
     info = encoder.info
     bits = sum(log2(size) for size in info.codebook_sizes)  # a frame
-    for target, path in targets.items():
-        codes = encoder.encode_long(read_blocks(path, info.sampling_rate, BLOCK_SECONDS))
-        blocks = model.decode_blocks(to_codes(codes.stream, info.num_quantizers), as_voice(codes.voice))
-        write_audio(target, first_samples(blocks, codes.samples), info.sampling_rate)
-        seconds, frames = codes.samples / info.sampling_rate, len(codes.stream) // info.num_quantizers
-        print(f"{target}: {seconds:.2f} s, {frames} frames, {frames * bits / seconds:,.0f} bit/s")
+    with progress:
+        for identity, path in files.items():
+            codes = encoder.encode_long(counted_blocks(path, info.sampling_rate, progress))
+            decoded = model.decode_blocks(to_codes(codes.stream, info.num_quantizers), as_voice(codes.voice))
+            blocks = first_samples(decoded, codes.samples)
+            if output == STANDARD:
+                sys.stdout.buffer.write(wav_bytes(torch.cat(list(blocks)), info.sampling_rate))
+                target = STANDARD
+            else:
+                target = str(wav_path(Path(output), identity))
+                write_audio(target, blocks, info.sampling_rate)
+            seconds, frames = codes.samples / info.sampling_rate, len(codes.stream) // info.num_quantizers
+            rate = frames * bits / seconds
+            said = f"{seconds:.2f} s, {frames} frames, {rate:,.0f} bit/s"
+            results.tell(target, [said], seconds=seconds, frames=frames, bits_per_second=rate)
 
 
 def export_codec_command(

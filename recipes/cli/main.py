@@ -8,16 +8,22 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 _PROGRAM = "codec-slm"
 _BAD_INPUT = 2
 _INTERRUPTED = 128 + 2  # what shells call a process that SIGINT ended
+_TERMINATED = 128 + 15
 _BROKEN_PIPE = 128 + 13
+# Threads without work sleep: by default they spin, which starves whoever shares the cores. Read when torch is imported.
+_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 # The machine's trouble, not a mistake in the code: one line tells it all.
 _MACHINE_TROUBLE = (
     errno.ENOSPC,
@@ -86,6 +92,9 @@ COMMANDS = {
         "several tokenizers, one corpus, one language model, one report",
     ),
     "bench": Command("recipes.cli.experiments:bench", "speed here, beside what one would otherwise use"),
+    "completion": Command(
+        "recipes.cli.completion:completion_command", "a script that completes commands and flags in a shell"
+    ),
     "results": Command("recipes.cli.experiments:results", "tables of what was measured, into the README"),
 }
 
@@ -93,9 +102,14 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
 
-    0: done; 1: the machine's or the data's trouble; 2: bad input, said in one line; 130: interrupted.
+    0: done; 1: the machine's or the data's trouble; 2: bad input, said in one line; 130: interrupted; 143: terminated,
+    with nothing half-written left behind.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+    for name, value in _WAITING.items():
+        os.environ.setdefault(name, value)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
@@ -123,6 +137,8 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if words[0] == "--version":
         print(f"{_PROGRAM} {_version()}")
+        for package, kind in (("codec", "codecs"), ("slm", "speech language models")):
+            print(f"{kind}: {', '.join(_bundled(package)) or 'none'}")
         return 0
     name, rest = words[0], words[1:]
     if name not in COMMANDS:
@@ -132,8 +148,29 @@ def _dispatch(words: list[str]) -> int:
 
     from recipes.cli.arguments import call_with_arguments  # after the cheap answers: it imports jsonargparse
 
-    outcome = call_with_arguments(COMMANDS[name].load(), rest, program=f"{_PROGRAM} {name}")
+    outcome = call_with_arguments(COMMANDS[name].load(), rest, f"{_PROGRAM} {name}", examples_of(name))
     return outcome if type(outcome) is int else 0
+
+
+def examples_of(name: str) -> list[str]:
+    """Command lines that show a command."""
+    lines = Path(__file__).with_name("examples.txt").read_text(encoding="utf-8").splitlines()
+    shown = (f"{_PROGRAM} {name} ", f"accelerate launch -m recipes {name} ")
+    return [line for line in lines if f"{line} ".startswith(shown)]
+
+
+def _bundled(package: str) -> list[str]:
+    """Names and sizes of the models that come with a package."""
+    home = Path(__file__).parents[2] / package / "checkpoints"
+    return [
+        f"{model.name} ({sum(file.stat().st_size for file in model.iterdir()) / 1e6:.0f} MB)"
+        for model in sorted(home.iterdir() if home.is_dir() else ())
+        if (model / "config.json").is_file()
+    ]
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise SystemExit(_TERMINATED)  # not the signal's own end: temporary files are removed on the way out
 
 
 def _overview() -> str:

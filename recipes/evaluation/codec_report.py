@@ -265,9 +265,8 @@ def _draw_example(path: Path, example: Example, codecs: list[CodecResult]) -> No
         made = example.reconstructions[codec.name]
         if made.mel is not None and codec.mel_config is not None:
             seconds = len(made.audio) / codec.sampling_rate
-            rows.append(
-                SpectrogramRow(f"{codec.name}, before the vocoder: the decoder's mel", made.mel, seconds)
-            )
+            title = f"{codec.name}, before the vocoder: the decoder's mel"
+            rows.append(SpectrogramRow(title, made.mel, seconds, codec.mel_config))
         after = ", after the vocoder: the audio's mel" if made.mel is not None else ""
         rows.append(waveform_row(codec.name + after, made.audio, codec.sampling_rate))
     spectrogram_picture(path, rows)

@@ -11,10 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchaudio.functional import melscale_fbanks
 
 from codec.foundation import write_bytes
 from codec.metrics import DEV_LOG_MEL, log_mel, resampled
+from codec.nn.mel import MelConfig
 
+_MARKS = (250, 1_000, 2_000, 4_000, 8_000, 12_000)  # Hz
 _NAMED_LINES = 8  # of one panel: a legend of more is longer than the panel
 
 
@@ -25,6 +28,16 @@ class SpectrogramRow:
     title: str
     mel: Tensor
     seconds: float
+    config: MelConfig = DEV_LOG_MEL  # of the mel: which frequencies its bands are
+
+
+def bands_of(hertz: Sequence[float], config: MelConfig) -> np.ndarray:
+    """Heights of frequencies in a picture of mel bands, where band m lies between m and m + 1."""
+    lines = 4_097
+    shape = (lines, config.f_min, config.f_max, config.n_mels, config.sampling_rate)
+    peaks = melscale_fbanks(*shape, norm=None, mel_scale=config.mel_scale).argmax(0).numpy()
+    centres = peaks * config.sampling_rate / 2 / (lines - 1)
+    return np.interp(hertz, centres, np.arange(config.n_mels) + 0.5)
 
 
 def waveform_row(title: str, waveform: Tensor, sampling_rate: int) -> SpectrogramRow:
@@ -56,7 +69,9 @@ def spectrogram_picture(
                 cmap="magma",
             )
         axis.set_title(row.title, loc="left", fontsize=10)
-        axis.set_ylabel("mel band")
+        marks = [hertz for hertz in _MARKS if row.config.f_min <= hertz <= row.config.f_max]
+        axis.set_yticks(bands_of(marks, row.config), [f"{hertz:,}" for hertz in marks])
+        axis.set_ylabel("Hz")
     axes[-1].set_xlim(0.0, max(row.seconds for row in rows))
     axes[-1].set_xlabel("seconds")
     _save(figure, path)

@@ -258,7 +258,11 @@ def _continued(
     samples = min(round(speaking.prompt_seconds * codec.sampling_rate), len(waveform) // 2)
     prompt = Prompt(speaker.encode(waveform[:samples]))
     result = speaker.continue_speech(
-        prompt, seconds=speaking.seconds, sampling=config.sampling, seed=config.seed + number
+        prompt,
+        seconds=speaking.seconds,
+        sampling=config.sampling,
+        seed=config.seed + number,
+        least_seconds=0.0,  # whether it ends at once is judged
     )
     path = Path(_FOLDER) / f"{file_name(utterance.id)}.wav"
     write_audio(directory / path, result.audio, result.sampling_rate)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from codec.foundation import UserError
 from data.audio import Resampler
 from slm.generation.config import SpeechBounds
 from slm.generation.grammar import Span, SpeakingRow
+from slm.generation.spoken_form import spoken_form
 from slm.models.checkpoint import SpeechCapabilities
 from slm.vocabulary import Vocabulary, split_words
 
@@ -56,6 +57,7 @@ class Passage:
     ids: np.ndarray  # (tokens,) what is read first, up to the <|speech|> of the first span
     spans: list[Span]
     texts: list[str]  # of the spans; they join to the text
+    pause_frames: int = 0  # of silence before it
 
     def row(self, vocabulary: Vocabulary, stuck_frames: int) -> SpeakingRow:
         """A fresh row to generate."""
@@ -74,6 +76,12 @@ class Plan:
 
     passages: list[Passage]
     start: list[int]  # what says whose voice it is: a voice tag, a prompt document, or nothing
+    cuts: list[str]  # what the model cannot say, a line
+
+    @property
+    def words(self) -> int:
+        """Words that are spoken."""
+        return sum(len(text.split()) for passage in self.passages for text in passage.texts)
 
 
 class Planner:
@@ -82,6 +90,7 @@ class Planner:
     Args:
         longest: tokens that the model reads.
         words_per_span: of `aligned` documents; as in training unless set.
+        language: texts are put into spoken words by its rules; None: they stay as they are written.
     """
 
     def __init__(
@@ -91,6 +100,7 @@ class Planner:
         bounds: SpeechBounds,
         longest: int,
         words_per_span: int | None = None,
+        language: str | None = None,
     ) -> None:
         self.vocabulary, self.capabilities, self.bounds, self.longest = (
             vocabulary,
@@ -100,18 +110,24 @@ class Planner:
         )
         self.words_per_span = words_per_span or capabilities.words_per_span
         self.frame_rate = vocabulary.codec.frame_rate
+        self.language = language
 
     def plan(self, request: SpeechRequest) -> Plan:
         """The passages of a text. Without a voice and a prompt the model's first voice speaks.
 
         Raises UserError for a text without a word, an unknown voice, and a prompt that leaves no room for a word.
         """
-        check_text(request.text)
+        form = spoken_form(request.text, self.vocabulary, self.language)
+        check_text(form.text, request.text)
         voice = request.voice
         if voice is None and request.prompt is None:
             voice = next(iter(self.vocabulary.voices), None)
         start = self.start(voice, request.prompt)
-        return Plan(self.passages(request.text, start), start)
+        passages: list[Passage] = []
+        for text, seconds in zip(form.stretches, form.pauses, strict=True):
+            first, *others = self.passages(text, start)
+            passages += [replace(first, pause_frames=round(seconds * self.frame_rate)), *others]
+        return Plan(passages, start, form.cuts)
 
     def start(self, voice: str | None, prompt: Prompt | None = None) -> list[int]:
         """What stands before a document: a voice tag, and a whole document of a prompt by the same speaker."""
@@ -203,7 +219,9 @@ class Planner:
     def after(self, passage: Passage, row: SpeakingRow, then: Passage) -> Passage:
         """The passage `then` as it goes on from one that was spoken: how a voice without a name is kept."""
         codes = self.vocabulary.ids_to_codes(np.asarray(row.drawn))
-        return self.document(then.text, [], Prompt(codes, passage.text))
+        return replace(
+            self.document(then.text, [], Prompt(codes, passage.text)), pause_frames=then.pause_frames
+        )
 
 
 @dataclass(frozen=True)
@@ -306,6 +324,19 @@ def prompt_from(waveform: Tensor, sampling_rate: int, codec: CodecInfo, name: st
     return torch.cat([resampler.push(waveform.float()), resampler.finish()])
 
 
+def cut_at_pauses(waveform: Tensor, sampling_rate: int, most_seconds: float) -> list[Tensor]:
+    """A recording (samples,) in pieces of at most so many seconds, cut where their last thirds are quietest."""
+    window, most = sampling_rate // 10, round(most_seconds * sampling_rate)
+    pieces: list[Tensor] = []
+    while len(waveform) > most:
+        late = waveform[most * 2 // 3 : most]
+        power = late[: len(late) // window * window].reshape(-1, window).square().mean(1)
+        cut = most * 2 // 3 + int(power.argmin()) * window + window // 2
+        pieces.append(waveform[:cut])
+        waveform = waveform[cut:]
+    return [*pieces, waveform]
+
+
 def _check_prompt(prompt: Prompt, vocabulary: Vocabulary, longest: int) -> None:
     """Raise UserError for a prompt that takes more than its share of the `longest` tokens that a model reads."""
     text = 0 if prompt.text is None else len(vocabulary.encode_text(prompt.text))
@@ -320,7 +351,7 @@ def _check_prompt(prompt: Prompt, vocabulary: Vocabulary, longest: int) -> None:
     )
 
 
-def check_text(text: str) -> None:
-    """Raise UserError for a text without a letter or digit."""
-    if not any(map(str.isalnum, text)):
-        raise UserError(f"there is nothing to say in the text {text!r}")
+def check_text(said: str, written: str) -> None:
+    """Raise UserError for a text without a letter or digit that can be said."""
+    if not any(map(str.isalnum, said)):
+        raise UserError(f"there is nothing to say in the text {written!r}")

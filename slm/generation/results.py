@@ -2,19 +2,22 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchaudio.functional import phase_vocoder
 
+from codec.foundation import UserError
 from codec.streaming_codec import ChunkedDecoder, StreamingDecoder
 from slm.generation.grammar import Cut, SpeakingRow
-from slm.generation.planning import Passage
+from slm.generation.planning import Passage, Plan
 from slm.vocabulary import Vocabulary
 
 # Frames that are decoded together: few at first, so that audio leaves soon, then more, which costs less.
 _CHUNKS = (6, 6, 12, 24)
+_STRETCH_FFT = 1024  # samples of the window in which speech is made faster or slower
 CUT_MEANS: dict[Cut, str] = {
     "length": "it did not end within the longest time its text may take",
     "repeats": "it only repeated itself",
@@ -90,10 +93,25 @@ class SpokenResult:
         return len(self.audio) / self.sampling_rate
 
     @property
+    def begins(self) -> float:
+        """Where in the audio the generated part begins, in seconds: 0 unless a recording was continued."""
+        frames = self.codes.shape[1]
+        return self.seconds * self.prompt_frames / frames if frames else 0.0
+
+    def at_speed(self, speed: float) -> "SpokenResult":
+        """Said so many times as fast, with the same pitch: in the audio, by a phase vocoder."""
+        if speed == 1.0:
+            return self
+        return replace(
+            self,
+            audio=stretched(self.audio, speed),
+            spans=[SpokenSpan(span.text, span.start / speed, span.end / speed) for span in self.spans],
+        )
+
+    @property
     def real_time_factor(self) -> float:
         """Time it took per second of new audio: below 1 is faster than real time."""
-        frames = self.codes.shape[1]
-        new = self.seconds * (frames - self.prompt_frames) / frames if frames else 0.0
+        new = self.seconds - self.begins
         return (self.generation_seconds + self.decoding_seconds) / new if new else float("inf")
 
 
@@ -104,6 +122,22 @@ class TranscribedResult:
     text: str
     ended: bool
     cuts: list[str]
+
+
+def stretched(waveform: Tensor, speed: float) -> Tensor:
+    """A waveform (samples,) `speed` times as fast with its pitch, (samples / speed,): torchaudio's phase vocoder.
+
+    Raises UserError for a speed that nobody would follow.
+    """
+    if not 0.5 <= speed <= 2.0:
+        raise UserError(f"the speed is {speed:g}: 0.5 (half as fast) to 2 (twice as fast)")
+    if not len(waveform):
+        return waveform
+    window, hop = torch.hann_window(_STRETCH_FFT), _STRETCH_FFT // 4
+    spectrum = torch.stft(waveform, _STRETCH_FFT, hop, window=window, return_complex=True)
+    advance = torch.linspace(0, torch.pi * hop, _STRETCH_FFT // 2 + 1)[:, None]  # of the phase, a frame
+    faster = phase_vocoder(spectrum, speed, advance)
+    return torch.istft(faster, _STRETCH_FFT, hop, window=window, length=round(len(waveform) / speed))
 
 
 def spans_of(row: SpeakingRow, texts: list[str], start: float, frame_rate: float) -> list[SpokenSpan]:
@@ -156,17 +190,23 @@ class SpeechStream:
 
     def __init__(
         self,
-        passages: Sequence[Passage],
-        total_words: int,
+        plan: Plan,
+        silence: np.ndarray | None,
         speak: Speaker,
         decoder: StreamingDecoder | ChunkedDecoder,
         vocabulary: Vocabulary,
         requested: float,
     ) -> None:
-        self._passages, self._speak, self._decoder, self._vocabulary = passages, speak, decoder, vocabulary
-        self.total_words = total_words
+        self._passages, self._speak, self._decoder, self._vocabulary = (
+            plan.passages,
+            speak,
+            decoder,
+            vocabulary,
+        )
+        self._silence = silence  # (num_quantizers,) token ids of a frame, where there are pauses
+        self.total_words = plan.words
         self.sampling_rate = vocabulary.codec.sampling_rate
-        self.cuts: list[str] = []
+        self.cuts = list(plan.cuts)
         self.ended = True
         self.seconds = 0.0
         self.first_audio_seconds = float("inf")
@@ -210,11 +250,18 @@ class SpeechStream:
         for passage in self._passages:
             told = words = 0  # spans told of, words in them
             row = None
+            if passage.pause_frames:
+                assert self._silence is not None
+                audio = self._decode(np.tile(self._silence, passage.pause_frames))
+                frames_before += passage.pause_frames
+                now = SpeakingProgress(self._words, self.total_words, frames_before / frame_rate)
+                yield SpeechChunk(audio, [], now)
             for row in self._speak(passage):
                 ready = len(row.drawn) // size - row.kept_frames
                 if not row.done and ready < _CHUNKS[min(number, len(_CHUNKS) - 1)]:
                     continue
-                audio = self._decode(row, ready)
+                start = row.kept_frames * size
+                audio = self._decode(np.asarray(row.drawn[start : start + ready * size], dtype=np.int64))
                 row.kept_frames += ready
                 number += 1
                 over = len(row.span_frames) - (0 if row.done else 1)
@@ -233,10 +280,8 @@ class SpeechStream:
         last = SpeakingProgress(self._words, self.total_words, frames_before / frame_rate)
         yield SpeechChunk(self._decoder.finish()[0].float().cpu(), [], last)
 
-    def _decode(self, row: SpeakingRow, frames: int) -> Tensor:
+    def _decode(self, ids: np.ndarray) -> Tensor:
         size = self._vocabulary.num_quantizers
-        start = row.kept_frames * size
-        ids = np.asarray(row.drawn[start : start + frames * size], dtype=np.int64)
         codes = self._vocabulary.ids_to_codes(ids).astype(np.int64).reshape(-1, size)  # (frames, quantizers)
         self._codes.append(codes)
         return self._decoder.push(torch.from_numpy(codes.T.copy())[None])[0].float().cpu()

@@ -19,7 +19,16 @@ from slm.generation.config import SamplingConfig, SpeechBounds
 from slm.generation.decoders import Decoder, TransformersDecoder, decoder_for
 from slm.generation.generate import generate, generation_steps
 from slm.generation.grammar import Span, SpeakingRow, TokenSets, WritingRow
-from slm.generation.planning import Passage, Plan, Planner, Prompt, SpeechRequest, check_text, prompt_from
+from slm.generation.planning import (
+    Passage,
+    Plan,
+    Planner,
+    Prompt,
+    SpeechRequest,
+    check_text,
+    cut_at_pauses,
+    prompt_from,
+)
 from slm.generation.results import (
     CUT_MEANS,
     ProgressCounter,
@@ -31,6 +40,7 @@ from slm.generation.results import (
     said_cuts,
     spans_of,
 )
+from slm.generation.spoken_form import SpokenForm, spoken_form
 from slm.models.checkpoint import SpeechCapabilities, find_slm, load_checkpoint
 from slm.models.likelihood import text_log_probability
 from slm.vocabulary import Vocabulary
@@ -38,13 +48,20 @@ from slm.vocabulary import Vocabulary
 _SAMPLING = SamplingConfig()
 _GREEDY = SamplingConfig(temperature=0.0)
 _BOUNDS = SpeechBounds()
+_LEAST_SECONDS = 2.0  # of a continuation: a recording that sounds finished is gone on from all the same
+_HEARD_SECONDS = 12.0  # about as much as models hear in one go while they are trained
 _BATCHES_AHEAD = (
     4  # requests of so many batches are sorted together, so that texts of one length share a batch
 )
 
 
 class SpeechLM:
-    """A causal language model over text and speech tokens, with the vocabulary and the codec that go with it."""
+    """A causal language model over text and speech tokens, with the vocabulary and the codec that go with it.
+
+    Attributes:
+        language: texts are put into spoken words by the rules of this language (`slm.text_normalization`); None: they
+            are said as they are written.
+    """
 
     def __init__(
         self,
@@ -58,6 +75,7 @@ class SpeechLM:
         self.decoder = decoder or TransformersDecoder(model)
         self.vocabulary = vocabulary
         self.capabilities = capabilities
+        self.language: str | None = capabilities.language
         self.sets = TokenSets(vocabulary, model.device)
 
     @classmethod
@@ -87,7 +105,18 @@ class SpeechLM:
         CodecInfo.of(codec).check_same(self.vocabulary.codec, what="the language model")
         return codec
 
+    @cached_property
+    def silence(self) -> np.ndarray:
+        """Token ids of a frame of silence, (num_quantizers,): the middle one of a silent second."""
+        size, second = self.vocabulary.num_quantizers, torch.zeros(self.vocabulary.codec.sampling_rate)
+        ids = self.vocabulary.codes_to_ids(self.encode(second)).reshape(-1, size)
+        return ids[len(ids) // 2]
+
     # ---- what it does
+
+    def spoken_form(self, text: str) -> SpokenForm:
+        """A text in the words and characters in which this model says it. What is in this form keeps it."""
+        return spoken_form(text, self.vocabulary, self.language)
 
     def speak(
         self,
@@ -136,11 +165,11 @@ class SpeechLM:
         if batch_size < 1:
             raise UserError("batch_size must be 1 or more")
         if candidates > 1:
-            self._check_hears()
+            self.check_hears()
         planner = self._planner(bounds, words_per_span)
         _ = self.codec  # loaded now, or its loading would count as decoding
         jobs = [_Job(planner.plan(request)) for request in requests]
-        words = sum(len(request.text.split()) for request in requests)
+        words = sum(job.plan.words for job in jobs)
         tokens_a_second = self.vocabulary.codec.frame_rate * self.vocabulary.num_quantizers
         watch = ProgressCounter(words, tokens_a_second, on_progress)
         waiting = iter(jobs)
@@ -177,8 +206,8 @@ class SpeechLM:
                 yield row
 
         return SpeechStream(
-            plan.passages,
-            len(text.split()),
+            plan,
+            self.silence if any(passage.pause_frames for passage in plan.passages) else None,
             speak,
             stream_decoder(self.codec),
             self.vocabulary,
@@ -195,9 +224,9 @@ class SpeechLM:
         sampling: SamplingConfig = _SAMPLING,
         bounds: SpeechBounds = _BOUNDS,
         seed: int = 0,
-        least_seconds: float = 0.0,
+        least_seconds: float | None = None,
     ) -> SpokenResult:
-        """Go on from a recording: freely for `least_seconds` to `seconds`, or saying `text`.
+        """Go on from a recording: freely for `least_seconds` (2 unless set) to `seconds`, or saying `text`.
 
         To say a text the model needs the text of the recording (`recording.text`), and transcribes it if it is not
         given. Without a text the model hears as much of the recording's end as it can read. The audio of the result
@@ -216,7 +245,9 @@ class SpeechLM:
             raise UserError(
                 "candidates are compared by how well they say a text: give a text, or take one candidate"
             )
+        cuts: list[str] = []
         if text is None:
+            least_seconds = min(_LEAST_SECONDS, seconds) if least_seconds is None else least_seconds
             if seconds <= 0:
                 raise UserError(f"seconds is {seconds}: how long may the recording go on?")
             if not 0 <= least_seconds <= seconds:
@@ -232,7 +263,9 @@ class SpeechLM:
             ids = np.array([*start, vocabulary.speech_id, *heard.tolist()])
             passage = Passage("", ids, [Span(round(least_seconds * frame_rate), frames)], [""])
         else:
-            check_text(text)
+            form = self.spoken_form(text)
+            check_text(form.text, text)
+            text, cuts = form.text, form.cuts
             before = recording.text or self.transcribe(recording.codes).text
             joint = "" if before.endswith(" ") or text.startswith(" ") or not before else " "
             passage = planner.document(joint + text, start, Prompt(recording.codes, before))
@@ -244,14 +277,14 @@ class SpeechLM:
                     "or a shorter text"
                 )
             if candidates > 1:
-                self._check_hears()
+                self.check_hears()
         _ = self.codec
         rows = [passage.row(vocabulary, stuck) for _ in range(candidates)]
         started = time.perf_counter()
         generate(self.decoder, rows, self.sets, sampling, seed)
         best, scores = self._best(rows, text or "")
         seconds_taken = time.perf_counter() - started
-        return self._result([(passage, best)], given, scores, seconds_taken)
+        return self._result([(passage, best)], given, scores, seconds_taken, cuts)
 
     def warm_up(self) -> None:
         """Load the codec, and speak and listen once, so that the first request does not wait for libraries."""
@@ -267,7 +300,7 @@ class SpeechLM:
         codes: (frames * num_quantizers,) uint16, a stream. Raises UserError for a model that was not trained for
         it and a recording too long for it.
         """
-        self._check_hears()
+        self.check_hears()
         vocabulary = self.vocabulary
         ids = np.array([vocabulary.speech_id, *vocabulary.codes_to_ids(codes).tolist(), vocabulary.text_id])
         seconds = len(codes) / (vocabulary.codec.num_quantizers * vocabulary.codec.frame_rate)
@@ -276,6 +309,22 @@ class SpeechLM:
         generate(self.decoder, [row], self.sets, _GREEDY, seed=0)
         cuts = [] if row.cut is None else [f"the transcript was cut: {CUT_MEANS[row.cut]}"]
         return TranscribedResult(vocabulary.decode_text(row.drawn), row.cut is None, cuts)
+
+    def transcribe_recording(
+        self, waveform: Tensor, sampling_rate: int, name: str = "the recording"
+    ) -> TranscribedResult:
+        """What a recording (samples,) of any rate and length says: heard in windows that end where it is quiet.
+
+        name: what errors call it. Raises UserError as `prompt` and `transcribe` do.
+        """
+        audio = prompt_from(waveform, sampling_rate, self.vocabulary.codec, name)
+        windows = cut_at_pauses(audio, self.vocabulary.codec.sampling_rate, _HEARD_SECONDS)
+        heard = [self.transcribe(self.encode(window)) for window in windows]
+        return TranscribedResult(
+            " ".join(result.text.strip() for result in heard if result.text.strip()),
+            all(result.ended for result in heard),
+            [cut for result in heard for cut in result.cuts],
+        )
 
     def prompt(
         self, waveform: Tensor, sampling_rate: int, text: str | None = None, name: str = "the recording"
@@ -309,7 +358,8 @@ class SpeechLM:
     # ---- how
 
     def _planner(self, bounds: SpeechBounds, words_per_span: int | None) -> Planner:
-        return Planner(self.vocabulary, self.capabilities, bounds, self.decoder.longest, words_per_span)
+        longest = self.decoder.longest
+        return Planner(self.vocabulary, self.capabilities, bounds, longest, words_per_span, self.language)
 
     def _in_order(
         self,
@@ -360,7 +410,8 @@ class SpeechLM:
                 for number in range(1, len(job.passages)) if not job.start else ():
                     speak([(job, number)])
                 spoken = [job.spoken[number] for number in range(len(job.passages))]
-                yield self._result(spoken, np.zeros(0, dtype=np.int32), job.scores, job.seconds)
+                nothing = np.zeros(0, dtype=np.int32)
+                yield self._result(spoken, nothing, job.scores, job.seconds, job.plan.cuts)
 
     def _best(self, rows: list[SpeakingRow], text: str) -> tuple[SpeakingRow, list[float]]:
         """The row in which the model hears the text best, and how well it hears it in each."""
@@ -378,15 +429,23 @@ class SpeechLM:
         given: np.ndarray,
         scores: list[float],
         generation_seconds: float,
+        cuts: list[str],
     ) -> SpokenResult:
-        """Decode what was given and what was spoken, as one."""
+        """Decode what was given and what was spoken, as one, with the pauses between the passages."""
         started = time.perf_counter()
-        codes, audio = self.decode([*given.tolist(), *(token for _, row in spoken for token in row.drawn)])
+        ids = given.tolist()
+        for passage, row in spoken:
+            ids += [
+                *(self.silence.tolist() * passage.pause_frames if passage.pause_frames else ()),
+                *row.drawn,
+            ]
+        codes, audio = self.decode(ids)
         decoding_seconds = time.perf_counter() - started
         info, size = self.vocabulary.codec, self.vocabulary.num_quantizers
         spans: list[SpokenSpan] = []
         frames = given_frames = len(given) // size
         for passage, row in spoken:
+            frames += passage.pause_frames
             spans += spans_of(row, passage.texts, frames / info.frame_rate, info.frame_rate)
             frames += len(row.drawn) // size
         return SpokenResult(
@@ -395,15 +454,21 @@ class SpeechLM:
             codes=codes,
             spans=spans if len(spans) > 1 else [],
             ended=all(row.cut is None for _, row in spoken),
-            cuts=[line for passage, row in spoken for line in said_cuts(row, passage.texts)],
+            cuts=[*cuts, *(line for passage, row in spoken for line in said_cuts(row, passage.texts))],
             prompt_frames=given_frames,
             generation_seconds=generation_seconds,
             decoding_seconds=decoding_seconds,
             scores=scores,
         )
 
-    def _check_hears(self) -> None:
-        if "asr" not in self.capabilities.formats:
+    @property
+    def hears(self) -> bool:
+        """Whether it was trained to write down speech, and so can judge how well a text was said."""
+        return "asr" in self.capabilities.formats
+
+    def check_hears(self) -> None:
+        """Raises UserError for a model that was not trained to write down speech."""
+        if not self.hears:
             raise UserError("this model was not trained to write down speech: it has seen no asr documents")
 
 
@@ -416,7 +481,7 @@ class _Job:
     """A text on its way to speech."""
 
     def __init__(self, plan: Plan) -> None:
-        self.passages, self.start = plan.passages, plan.start
+        self.plan, self.passages, self.start = plan, plan.passages, plan.start
         self.spoken: dict[int, tuple[Passage, SpeakingRow]] = {}
         self.scores: list[float] = []
         self.seconds = 0.0  # of generation

@@ -11,19 +11,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from codec.foundation import UserError, first_line, whole_directory, write_json
+from codec.foundation.errors import not_found
 from codec.foundation.quiet import without_progress_bars
 from slm.models.adapters import ADAPTER_CONFIG, base_of, merge_adapter
+from slm.models.bundled import bundled_slms, local_slm
 from slm.vocabulary import SPEECH_FILE, Vocabulary
 
 MODEL_FILE = "model.safetensors"
-BUNDLED = Path(__file__).parents[1] / "checkpoints"
-
-
-def bundled_slms() -> list[str]:
-    """Names of the speech language models that come with the package."""
-    if not BUNDLED.is_dir():
-        return []
-    return sorted(path.name for path in BUNDLED.iterdir() if (path / "config.json").is_file())
 
 
 def find_slm(name_or_path: str | Path) -> Path:
@@ -32,26 +26,12 @@ def find_slm(name_or_path: str | Path) -> Path:
     A hub id is downloaded, unless it was before. Raises UserError when there is no such model, naming the bundled
     ones.
     """
-    name, path = str(name_or_path), Path(name_or_path)
-    if name in bundled_slms():
-        return BUNDLED / name
-    for directory in (path, path / "final"):
-        if (directory / "config.json").is_file() or (directory / "adapter_config.json").is_file():
-            return directory
-    if path.exists():
-        raise UserError(
-            f"{name} holds no language model: expected a directory with config.json, or the adapter of one"
-        )
-    bundled = ", ".join(bundled_slms()) or "none"
-    missing = UserError(
-        f"no language model {name}: expected a bundled one ({bundled}), a directory or a hub id"
-    )
-    if name.count("/") != 1 or name.startswith((".", "/")):
-        raise missing
+    if (directory := local_slm(name_or_path)) is not None:
+        return directory
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+        return Path(snapshot_download(str(name_or_path), allow_patterns=["*.json", "*.safetensors"]))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise missing from error
+        raise not_found("language model", str(name_or_path), bundled_slms()) from error
 
 
 @dataclass(frozen=True)
@@ -64,12 +44,14 @@ class SpeechCapabilities:
         prompts: whether documents followed a prompt utterance.
         seconds_per_character: seconds of speech for a character of text, of the fastest 1 %, the median and the
             slowest 1 % of utterances; None: not known.
+        language: of its texts, as "en"; that of most utterances.
     """
 
     formats: list[str] = field(default_factory=lambda: ["tts"])
     words_per_span: int = 2
     prompts: bool = False
     seconds_per_character: list[float] | None = None
+    language: str = "en"
 
     @property
     def speak_format(self) -> str | None:

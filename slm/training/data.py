@@ -1,5 +1,6 @@
 """The data of a run: datasets, vocabulary, and the documents of each phase."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -237,17 +238,20 @@ def speech_capabilities(data: TrainingData) -> SpeechCapabilities:
     documents = (config.decay_documents if config.decay_changes_data else None) or config.documents
     formats = [name for name, weight in documents.formats.items() if weight > 0]
     speeds: list[float] = []
+    languages: Counter[str] = Counter()
     for dataset in data.training:
         seconds = dataset.lengths / (dataset.info.num_quantizers * dataset.info.frame_rate)
         for row in range(0, len(dataset), -(-len(dataset) // _TIMED_ROWS) or 1):
             text = dataset.text(row)
             if text and seconds[row]:
                 speeds.append(float(seconds[row]) / len(text))
+                languages[(dataset.language(row) or "en").partition("-")[0].lower()] += 1
     return SpeechCapabilities(
         formats=formats,
         words_per_span=max(1, (documents.min_words + documents.max_words) // 2),
         prompts=documents.prompt_probability > 0,
         seconds_per_character=np.quantile(speeds, [0.01, 0.5, 0.99]).tolist() if speeds else None,
+        language=languages.most_common(1)[0][0] if languages else "en",
     )
 
 

@@ -2,19 +2,28 @@
 
 import errno
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import pytest
+import torch
 
+import codec
+import slm
+from codec import bundled_codecs
 from codec.foundation import RunDirectory, UserError
 from recipes.cli import main as cli
 from recipes.cli.arguments import build_parser, call_with_arguments
+from recipes.loading import use_few_threads
+from slm import bundled_slms
 
 calls: list[object] = []
 
@@ -351,3 +360,96 @@ def test_a_wrong_flag_beside_a_list_is_one_line(capsys: pytest.CaptureFixture[st
     with pytest.raises(UserError, match=r"unrecognized arguments: --coanfig") as caught:
         call_with_arguments(train, ["--rates.help", "x", "--coanfig", "0"], "train")
     assert "\n" not in str(caught.value) and capsys.readouterr().err == ""
+
+
+# ---- the whole table
+
+
+def test_every_command_has_two_examples_that_parse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the table as it is
+    for name, command in cli.COMMANDS.items():
+        examples = cli.examples_of(name)
+        assert len(examples) >= 2, name
+        flags = build_parser(command.load(), name)._option_string_actions
+        for example in examples:
+            for word in shlex.split(example.partition(" | ")[0]):
+                if word.startswith("--"):
+                    assert word in flags, (example, word)
+
+
+def test_version_names_the_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ["codec-slm ", *bundled_codecs(), *bundled_slms()])
+
+
+def test_completion_knows_commands_and_flags(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    assert cli.main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert "reconstruct" in script and "--only_new" in script
+    assert cli.main(["completion", "nosh"]) == 2
+
+
+def test_threads_and_offline_are_set_before_libraries_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_NUM_THREADS", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, "")
+    before = torch.get_num_threads()
+    small = torch.nn.Linear(10, 10)
+    try:
+        assert cli.main(["count", "x", "--codec", "a", "--threads", "3", "--offline"]) == 10
+        assert (os.environ["OMP_NUM_THREADS"], os.environ["HF_HUB_OFFLINE"]) == ("3", "1")
+        use_few_threads(small)
+        assert torch.get_num_threads() == 3  # somebody has chosen
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        with torch.device("meta"):
+            use_few_threads(torch.nn.Linear(20_000, 10_000))
+        assert torch.get_num_threads() == 3
+        use_few_threads(small)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+def test_sigterm_leaves_nothing_half_written(tmp_path: Path) -> None:
+    script = """
+import os, signal, sys, torch
+from recipes.cli import main as cli
+from data import write_audio
+
+def blocks():
+    yield torch.zeros(9)
+    os.kill(os.getpid(), signal.SIGTERM)
+    yield torch.zeros(9)
+
+def die() -> None:
+    'Die.'
+    write_audio(sys.argv[1], blocks(), 24_000)
+
+cli.COMMANDS['die'] = cli.Command('__main__:die', '')
+sys.exit(cli.main(['die']))
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "x.wav")], timeout=120)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["codec", "data"])
+def test_a_file_that_hides_one_of_our_packages_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.py").write_text("")
+    (tmp_path / "mine.py").write_text("import slm")
+    home = str(Path(cli.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, tmp_path / "mine.py"], env={**os.environ, "PYTHONPATH": home}, capture_output=True
+    )
+    told = done.stderr.decode().splitlines()[-1]
+    assert told.startswith(f"ImportError: {tmp_path / name}.py hides the package '{name}' of codec-slm")
+
+
+@pytest.mark.parametrize("package", [codec, slm])
+def test_the_docstring_of_a_package_names_all_that_is_public(package: ModuleType) -> None:
+    assert package.__doc__ is not None
+    assert set(package.__all__) <= set(re.findall(r"\w+", package.__doc__))

@@ -1,16 +1,21 @@
 """Tables and pages of reports: how values are shown, what is left out, and what both languages make of it."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from jinja2 import ChoiceLoader, DictLoader, UndefinedError
 
-from codec.metrics import Column, Interval
+from codec.metrics import DEV_LOG_MEL, Column, Interval
+from codec.nn.mel import LogMel
 from recipes.reporting import page
 from recipes.reporting.page import as_html, as_markdown
+from recipes.reporting.pictures import bands_of
 from recipes.reporting.tables import Field, Sound, Table, rate, show, without_nan, words, write_parquet
 
 NAN = math.nan
@@ -144,3 +149,12 @@ def test_nothing_in_json_is_nan() -> None:
         "a": [None, 1.0, [None, "x"]],
         "b": None,
     }
+
+
+@pytest.mark.parametrize("scale", ["slaney", "htk"])
+def test_a_tone_lies_at_its_height_on_the_axis(scale: Literal["slaney", "htk"]) -> None:
+    config = replace(DEV_LOG_MEL, mel_scale=scale)
+    for hertz in (500.0, 1_000.0, 4_000.0, 8_000.0):
+        tone = torch.sin(2 * torch.pi * hertz * torch.arange(24_000) / 24_000)
+        band = int(LogMel(config)(tone[None])[0].mean(0).argmax())
+        assert abs(bands_of([hertz], config)[0] - (band + 0.5)) <= 1.5

@@ -1,5 +1,6 @@
 """speak, continue and transcribe as they are typed: what is written, what is said, and what wrong input gets."""
 
+import io
 import json
 from pathlib import Path
 
@@ -44,10 +45,8 @@ def test_speak_writes_what_the_model_says(
     """The command adds nothing to `SpeechLM.speak`, and the same seed says the same thing."""
     for name, seed in [("one.wav", "3"), ("same.wav", "3"), ("other.wav", "4")]:
         output = str(tmp_path / name)
-        assert (
-            run(folder, "speak", "--text", "It rains.", "--output", output, "--voice", "bert", "--seed", seed)
-            == 0
-        )
+        chosen = ["--output", output, "--voice", "bert", "--seed", seed, "--candidates", "1"]
+        assert run(folder, "speak", "--text", "It rains.", *chosen) == 0
     assert "one.wav: " in capsys.readouterr().out
     one, same, other = (read_audio(tmp_path / name, RATE) for name in ("one.wav", "same.wav", "other.wav"))
     assert torch.equal(one, same)
@@ -88,7 +87,7 @@ def test_continue_keeps_the_recording_and_its_bounds(
     output = tmp_path / "continued.wav"
     arguments = ["--output", str(output), "--seconds", "0.5", *text]
     assert run(folder, "continue", str(folder / "a recording.flac"), *arguments) == 0
-    assert "24 frames" in (printed := capsys.readouterr().out) or "of which 24 were given" in printed
+    assert ("new from 1.00 s on (0.50 s)" if not text else "new from 1.00 s on") in capsys.readouterr().out
     continued = read_audio(output, RATE)
     longest = 1.0 + (0.5 if not text else 10 * 0.06 * 4 + 2)
     assert len(continued) >= 24_000 and len(continued) / RATE <= longest + FRAME
@@ -110,6 +109,86 @@ def test_transcribe_names_the_files_when_there_are_several(
     assert run(folder, "transcribe", first, second) == 0
     both = capsys.readouterr().out.splitlines()
     assert both[0] == f"{first}: {alone[0]}" and any(line.startswith(f"{second}: ") for line in both)
+
+
+def test_what_was_heard_of_a_folder_survives_a_bad_file(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hum = read_audio(folder / "a recording.flac", RATE)
+    write_audio(tmp_path / "b.wav", hum, RATE)
+    (tmp_path / "a.wav").write_bytes(b"no audio")
+    assert run(folder, "transcribe", str(tmp_path), "--json") == 1
+    captured = capsys.readouterr()
+    (line,) = map(json.loads, captured.out.splitlines())
+    assert line["name"] == str(tmp_path / "b.wav") and isinstance(line["text"], str)
+    assert "a.wav" in captured.err and "skipped" in captured.err
+
+
+def test_a_continuation_alone_and_several_of_them(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on for 2 s at least, each sample with a seed of its own; the recording may come through a pipe."""
+    recording = folder / "a recording.flac"
+    output = ["--output", str(tmp_path / "more.wav"), "--seconds", "3"]
+    assert run(folder, "continue", str(recording), *output, "--samples", "2", "--json") == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    first, second = (read_audio(tmp_path / f"more-{number}.wav", RATE) for number in (1, 2))
+    assert len(first) != len(second) or not torch.equal(first, second)
+    for entry in told:
+        assert entry["begins"] == 1.0 and (2.0 <= entry["new_seconds"] <= 3.0 or entry["cuts"])
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(recording.read_bytes())))
+    assert run(folder, "continue", "-", *output, "--only_new") == 0
+    assert torch.equal(read_audio(tmp_path / "more.wav", RATE), first[RATE:])
+
+
+def test_a_text_is_put_into_spoken_words_unless_told_otherwise(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = ["--output", str(tmp_path / "said.wav"), "--candidates", "1"]
+    assert run(folder, "speak", "--text", "At 3 it rains.", "--verbose", *output) == 0
+    assert "t three it rains." in capsys.readouterr().err
+    said = read_audio(tmp_path / "said.wav", RATE)
+    assert run(folder, "speak", "--text", "At three it rains.", *output) == 0
+    assert torch.equal(said, read_audio(tmp_path / "said.wav", RATE))
+    capsys.readouterr()
+    assert run(folder, "speak", "--text", "At 3 it rains.", "--normalize", "false", *output) == 0
+    assert "the model cannot say '3': left out" in capsys.readouterr().out
+    assert run(folder, "speak", "--text", "At three it rains.", "--speed", "1.25", *output) == 0
+    assert len(read_audio(tmp_path / "said.wav", RATE)) == round(len(said) / 1.25)
+
+
+def test_texts_may_be_plain_lines_from_a_pipe(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("It rains.\n...\n\nHello there.\n"))
+    arguments = ["--texts", "-", "--output", str(tmp_path / "said"), "--candidates", "1"]
+    assert run(folder, "speak", *arguments) == 1
+    captured = capsys.readouterr()
+    assert "-, line 2: there is nothing to say in the text '...'; skipped" in captured.err
+    assert "2 texts, " in captured.out
+    assert sorted(path.name for path in (tmp_path / "said").iterdir()) == ["1.wav", "4.wav", "speech.jsonl"]
+
+
+def test_what_can_be_known_before_loading_is_said_before(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No model is loaded for a request that cannot be met."""
+    monkeypatch.setattr(SpeechLM, "from_pretrained", None)
+    recording = str(folder / "a recording.flac")
+    for arguments, complaint in [
+        (["speak", "--text", "Hi.", "--output", str(tmp_path / "no" / "x.wav")], "no directory"),
+        (["speak", "--text", "Hi.", "--output", "x.txt"], "no such format): end the name in .wav"),
+        (["speak", "--text", "Hi.", "--voice", "carol"], "one of the model's voices (anna, bert)"),
+        (["speak", "--text", "Hi.", "--speed", "3"], "--speed is 3"),
+        (["continue", recording, "--output", "x"], "no such format"),
+        (["continue", str(tmp_path / "none.wav")], "none.wav: no such recording"),
+        (["transcribe", str(tmp_path)], "no audio files in it"),
+    ]:
+        assert run(folder, *arguments) == 2, arguments
+        assert complaint in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main(["speak", "--text", "Hi.", "--model", "slm-tinny"]) == 2
+    assert "did you mean slm-tiny?" in capsys.readouterr().err
 
 
 def test_what_cannot_be_done_is_said_in_one_line(
@@ -169,7 +248,7 @@ def test_a_stream_is_written_as_it_comes_and_timed(
     """The file and the pipe have the audio that speak makes at once; both say how soon it came."""
     text = ["--text", "It rains. The next train to the city leaves.", "--seed", "3"]
     whole, streamed = tmp_path / "whole.wav", tmp_path / "streamed.wav"
-    assert run(folder, "speak", *text, "--output", str(whole)) == 0
+    assert run(folder, "speak", *text, "--output", str(whole), "--candidates", "1") == 0
     capfdbinary.readouterr()
     assert run(folder, "speak", *text, "--stream", "--output", str(streamed)) == 0
     printed = capfdbinary.readouterr().out.decode()
@@ -179,7 +258,7 @@ def test_a_stream_is_written_as_it_comes_and_timed(
     )  # as fast as this machine is now
     expected = read_audio(whole, RATE)
     assert torch.allclose(read_audio(streamed, RATE), expected, atol=2.01 / 32_768)
-    for arguments in (["--stream"], []):
+    for arguments in (["--stream"], ["--candidates", "1"]):
         assert run(folder, "speak", *text, *arguments, "--output", "-") == 0
         piped = capfdbinary.readouterr()
         assert piped.out[:4] == b"RIFF" and piped.out[8:16] == b"WAVEfmt "
@@ -214,7 +293,7 @@ def test_many_texts_become_a_folder(folder: Path, tmp_path: Path, capsys: pytest
     ("line", "complaint"),
     [
         ('{"text": "Hi", "id": "../outside"}', "the id '../outside' names a file"),
-        ('{"text": "Hi", "id": 1}\n{"text": "Ho", "id": "1"}', "the id '1' comes twice"),
+        ('{"text": "Hi", "id": 1, "voice": "carol"}', "one of the model's voices"),
         ('{"text": 5}', 'line 1: expected an object with a "text"'),
         ("hello", "line 1: not JSON"),
         ('{"text": "Hi", "speed": 2}', "unknown field 'speed'"),

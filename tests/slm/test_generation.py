@@ -253,7 +253,7 @@ class HoppingCodec(torch.nn.Module):
     config = SimpleNamespace(hop_length=10, streams=False)
     device = torch.device("cpu")
 
-    def decode(self, audio_codes, frame_mask=None):
+    def decode(self, audio_codes, frame_mask=None, voice=None):
         return SimpleNamespace(audio_values=audio_codes.float().repeat_interleave(10, dim=2) / 100)
 
 

@@ -6,7 +6,8 @@ import torch
 
 from codec.foundation import UserError
 from slm.generation.config import SamplingConfig, SpeechBounds
-from slm.generation.planning import Planner, Prompt, SpeechRequest
+from slm.generation.planning import Planner, Prompt, SpeechRequest, cut_at_pauses
+from slm.generation.results import stretched
 from slm.generation.speech_lm import SpeechLM
 from slm.vocabulary import Vocabulary
 from tests.codec.small_codecs import small_codec
@@ -74,7 +75,7 @@ def test_a_voice_without_a_name_is_kept_by_going_on_from_the_passage_before(voic
     speaker = speech_lm(voiceless, ("tts",), positions=384)
     model = Inclined(voiceless, {voiceless.speech_start + code: 9.0 for code in range(40)}, positions=384)
     speaker.decoder.model = model
-    text = "Will we ever forget it? " + "It rained; nobody came."
+    text = "Will we ever forget it? " + "It rained, nobody came."
     bounds = SpeechBounds(passage_seconds=2.0)
     result = speaker.speak(text, sampling=WILD, bounds=bounds)
     first = next(i for i in range(1, len(model.read)) if model.read[i] == voiceless.text_id)
@@ -194,3 +195,43 @@ def test_a_loaded_model_speaks_through_the_fused_decoder(vocabulary, tmp_path):
         model.speak(LONG[:60], sampling=SamplingConfig(temperature=0.0)).codes for model in (loaded, speaker)
     )
     assert torch.equal(said, expected)
+
+
+def test_pauses_are_silence_between_what_is_said(vocabulary):
+    """A pause is tokens of silence, whole and streamed; what comes before it is as it is without one."""
+    speaker = speech_lm(vocabulary, ("tts", "asr"), positions=384)
+    text = "Will we ever forget it? [pause 0.5] No."
+    speaker.silence = vocabulary.codes_to_ids(np.array([7], dtype=np.uint16))  # this codec encodes nothing
+    result = speaker.speak(text, sampling=WILD)
+    before = speaker.speak("Will we ever forget it?", sampling=WILD).codes
+    frames, first = 12, before.shape[1]
+    silence = torch.from_numpy(vocabulary.ids_to_codes(speaker.silence).astype(np.int64))
+    assert torch.equal(result.codes[:, :first], before)
+    assert torch.equal(result.codes[:, first : first + frames], silence[:, None].expand(-1, frames))
+    assert result.codes.shape[1] > first + frames
+    stream = speaker.stream(text, sampling=WILD)
+    samples = sum(len(chunk.audio) for chunk in stream)
+    assert torch.equal(stream.codes, result.codes) and samples == len(result.audio)
+
+
+def test_faster_speech_keeps_its_pitch():
+    rate = 24_000
+    tone = torch.sin(2 * torch.pi * 440 * torch.arange(2 * rate) / rate)
+    for speed in (0.5, 0.8, 1.0, 1.5, 2.0):
+        faster = stretched(tone, speed)
+        assert len(faster) == round(len(tone) / speed)
+        middle = faster[len(faster) // 4 : -len(faster) // 4]
+        peak = torch.fft.rfft(middle * torch.hann_window(len(middle))).abs().argmax()
+        assert peak.item() * rate / len(middle) == pytest.approx(440, abs=4)
+    with pytest.raises(UserError, match="the speed is 3"):
+        stretched(tone, 3.0)
+
+
+def test_long_recordings_are_cut_where_it_is_quiet():
+    rate = 1_000
+    waveform = torch.ones(35 * rate)
+    waveform[9_300:9_700] = 0
+    pieces = cut_at_pauses(waveform, rate, 12.0)
+    assert torch.equal(torch.cat(pieces), waveform) and max(map(len, pieces)) <= 12 * rate
+    assert 9_300 <= len(pieces[0]) <= 9_700
+    assert len(cut_at_pauses(waveform[: 12 * rate], rate, 12.0)) == 1

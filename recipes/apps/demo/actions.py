@@ -30,7 +30,6 @@ from slm import Prompt, SamplingConfig, SpeechLM, SpokenResult, SpokenSpan
 
 _RECORDING = Path(__file__).parents[2] / "bundled" / "sample_corpus" / "wavs" / "slt-0014.flac"
 _WIDE, _NARROW = 10.0, 4.2  # inches: what is legible beside the controls, and on a phone
-_LEAST_SECONDS = 1.0  # of a continuation: a recording that sounds finished is gone on from all the same
 _MOST_LIVE = 32  # streams that can still be listened to; older ones are forgotten
 
 
@@ -238,7 +237,6 @@ def continue_recording(
             voice=voice,
             sampling=sampling,
             seed=int(seed) + number,
-            least_seconds=min(_LEAST_SECONDS, seconds),
         )
         heard = result.prompt_frames / speaker.vocabulary.codec.frame_rate
         lines = [f"{heard:.1f} s heard, {result.seconds - heard:.1f} s more spoken.", *result.cuts, remark]
