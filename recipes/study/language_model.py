@@ -89,6 +89,7 @@ def _training_config(
     config: StudyConfig, ready: Tokenizer, dataset: Path, text_model: Path, with_text: bool, output: Path
 ) -> SLMTrainingConfig:
     validation = {ALONE: ValidationConfig(str(dataset), formats={"speech": 1.0})}
+    documents = config.documents if with_text else replace(config.documents, formats={"speech": 1.0})
     if with_text and (name := read_format(config.documents.formats)):
         validation[READ] = ValidationConfig(str(dataset), formats={name: 1.0})
     return SLMTrainingConfig(
@@ -99,7 +100,7 @@ def _training_config(
         voices=config.voices,
         model=config.model,
         validation=validation,
-        documents=config.documents,
+        documents=documents,
         batch=config.batch,
         optimizer=config.optimizer,
         schedule=config.schedule,
@@ -113,12 +114,13 @@ def _training_config(
 
 def _epoch(config: StudyConfig, data: TrainingData) -> tuple[float, int]:
     """Seconds of speech, and blocks that they fill, if every recording comes once."""
-    documents = Documents(data.training, data.vocabulary, config.documents, config.seed)
+    length = config.batch.length
+    documents = Documents(data.training, data.vocabulary, config.documents, config.seed, longest=length)
     seconds = sum(
         float(rows.lengths.sum()) / (rows.info.frame_rate * rows.info.num_quantizers)
         for rows in data.training
     )
-    return seconds, len(PackedBlocks(documents, config.batch.length, epoch=0))
+    return seconds, len(PackedBlocks(documents, length, epoch=0))
 
 
 def _bits(line: dict[str, Any]) -> dict[str, float]:

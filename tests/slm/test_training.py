@@ -197,6 +197,12 @@ def test_a_run_goes_back_and_leaves_out_the_data_of_a_spike(tmp_path, capsys):
     assert (run / "checkpoints/step-00000009").exists()
 
 
+def test_a_model_that_llama_cpp_could_not_convert_is_not_begun(tmp_path):
+    with pytest.raises(UserError, match="Qwen3 model with a SentencePiece"):
+        toy_run(tmp_path / "run", model=replace(toy_config(tmp_path).model, family="qwen3"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_command_that_failed_keeps_no_corrected_one_out(tmp_path):
     with pytest.raises(UserError, match="rows"):
         train_slm(toy_config(tmp_path / "run"))  # there is no dataset of this name
