@@ -58,7 +58,9 @@ class DocumentCounts:
         str, int
     ]  # by the format that was drawn; differs where rows lack text or words, or are too long
     became: dict[tuple[str, str], int]  # of these, by the format that was drawn and another that was made
-    too_long: int  # of these, such as would not have fitted into a block
+    too_long: dict[
+        str, int
+    ]  # of these, by the format that was drawn, such as would not have fitted into a block
     voice_tags: int
     prompts: int
     tokens: int
@@ -209,10 +211,11 @@ class Documents:
                 (names[drawn], names[made]): count
                 for drawn, made, count in zip(*pairs.tolist(), counts.tolist(), strict=True)
             },
-            too_long=sum(
-                int(self._can_take(format, plan.rows[other[plan.drawn[other] == number]]).sum())
+            too_long={
+                names[number]: count
                 for number, format in enumerate(self._formats)
-            ),
+                if (count := int(self._can_take(format, plan.rows[other[plan.drawn[other] == number]]).sum()))
+            },
             voice_tags=int((plan.tags >= 0).sum()),
             prompts=int((plan.prompts >= 0).sum()),
             tokens=int(plan.lengths.sum()),

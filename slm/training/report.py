@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from codec.foundation import UserError
-from slm.documents.documents import Documents
+from slm.documents.documents import DocumentCounts, Documents
 from slm.documents.formats import FORMATS
 from slm.packing.blocks import PackedBlocks
 
@@ -14,9 +14,8 @@ def check_formats(documents: Documents, epoch: int) -> None:
     for name, drawn in counts.drawn.items():
         if not counts.documents.get(name) and not documents.can_make(name):
             raise UserError(
-                f"documents.formats asks for {name}, but no row can become one: of {drawn:,} documents drawn, "
-                f"{_became(documents, epoch, name)}; it needs {_needs(name)}, in a row that fits into a block "
-                f"(batch.length {documents.longest}): leave it out, or add what is missing"
+                f"documents.formats asks for {name}, but no row can become one: of {drawn:,} drawn, "
+                f"{_became(documents, counts, name)}: leave it out, or give it what it needs"
             )
 
 
@@ -40,7 +39,7 @@ def report_epoch(
         "data/tokens": counts.tokens,
         "data/fill": plan.fill,
         "data/cut_documents": plan.cut_documents,
-        "data/too_long": counts.too_long,
+        "data/too_long": sum(counts.too_long.values()),
     }
     asked = sum(weight or 0.0 for weight in weights)
     for number, (name, weight) in enumerate(zip(names, weights, strict=True)):
@@ -62,23 +61,29 @@ def report_epoch(
     for name in dict.fromkeys([*counts.drawn, *counts.documents]):
         drawn, made = counts.drawn.get(name, 0), counts.documents.get(name, 0)
         share = counts.tokens_of_format.get(name, 0) / max(counts.tokens, 1)
-        became = _became(documents, epoch, name)
+        became = _became(documents, counts, name)
         lines.append(
             f"format {name}: {drawn:,} drawn, {made:,} made, {share:.1%} of the tokens"
-            + (f"; {became}, lacking {_needs(name)} or too long for a block" if became else "")
+            + (f"; {became}" if became else "")
         )
         values |= {f"data/drawn/{name}": drawn, f"data/made/{name}": made, f"data/format_share/{name}": share}
     if counts.too_long:
         lines.append(
-            f"{counts.too_long:,} documents of text and speech are longer than a block (batch.length "
+            f"{sum(counts.too_long.values()):,} documents of text and speech are longer than a block (batch.length "
             f"{documents.longest}): their speech is trained on without its text"
         )
     return lines, values
 
 
-def _became(documents: Documents, epoch: int, name: str) -> str:
-    became = documents.counts(epoch).became
-    return ", ".join(f"{count:,} became {made}" for (drawn, made), count in became.items() if drawn == name)
+def _became(documents: Documents, counts: DocumentCounts, name: str) -> str:
+    """What documents of a format became that could not be made, and why: `3 became tts (3 lack ...)`; "" for none."""
+    became = {made: count for (drawn, made), count in counts.became.items() if drawn == name}
+    too_long = counts.too_long.get(name, 0)
+    lacking = sum(became.values()) - too_long
+    why = [f"{lacking:,} lack {_needs(name)}"] * bool(lacking)
+    why += [f"{too_long:,} are longer than a block (batch.length {documents.longest})"] * bool(too_long)
+    made = ", ".join(f"{count:,} became {made}" for made, count in became.items())
+    return f"{made} ({'; '.join(why)})" if made else ""
 
 
 def _needs(name: str) -> str:
