@@ -9,7 +9,6 @@ on other corpora, Seed-TTS-eval among them.
 
 import io
 import itertools
-import json
 import os
 import re
 import tarfile
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from codec.foundation import UserError
-from data.corpora.reading import Reading, bad_utterance
+from data.corpora.reading import Reading, bad_utterance, parse_json
 from data.corpora.utterance import Utterance
 from data.decoding import AudioError, AudioSource, ByteRange
 from data.recordings import AUDIO_EXTENSIONS
@@ -142,7 +141,7 @@ def _single(path: Path) -> Utterance:
 
 def _parsed(content: str | bytes, place: str) -> Mapping[str, Any]:
     try:
-        row = json.loads(content)
+        row = parse_json(content)
     except ValueError as error:
         raise UserError(f"{place}: not JSON ({error})") from None
     if not isinstance(row, Mapping):

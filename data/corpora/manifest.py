@@ -13,7 +13,6 @@ may be compressed (`.jsonl.gz`). In the TSVs of Common Voice quotation marks are
 
 import csv
 import itertools
-import json
 import os
 import re
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from codec.foundation import UserError
-from data.corpora.reading import AUDIO_COLUMNS, NOT_FOR_TRAINING, Reading, bad_utterance
+from data.corpora.reading import AUDIO_COLUMNS, NOT_FOR_TRAINING, Reading, bad_utterance, parse_json
 from data.corpora.utterance import SPLIT_WORDS, Utterance, split_name
 from data.decoding import printable
 
@@ -217,7 +216,7 @@ def _rows(path: Path, reading: Reading, first: bool = False) -> Iterator[tuple[i
         return
     if suffix == ".json" and start[1].lstrip().startswith("["):
         try:
-            rows = json.loads(reading.text(path))
+            rows = parse_json(reading.text(path))
         except ValueError as error:
             raise UserError(f"{path}: not JSON ({error})") from None
         yield from enumerate(
@@ -228,8 +227,8 @@ def _rows(path: Path, reading: Reading, first: bool = False) -> Iterator[tuple[i
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             yield number, f"not JSON ({getattr(error, 'msg', error)})"
             continue
         yield number, row if isinstance(row, dict) else f"expected a JSON object, found {line[:40]!r}"

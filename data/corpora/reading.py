@@ -198,6 +198,14 @@ class Reading(Noticed):
         )
 
 
+def parse_json(content: str | bytes) -> Any:
+    """What JSON says. Raises ValueError for what is none, or is nested too deep to be read."""
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+
+
 def parse_words(words: Any) -> tuple[Word, ...] | None:
     """Word times from lists or dicts; None when there are none.
 
@@ -206,7 +214,7 @@ def parse_words(words: Any) -> tuple[Word, ...] | None:
     if words is None or words == "":
         return None
     if isinstance(words, str):
-        words = json.loads(words)
+        words = parse_json(words)
     parsed = []
     former = 0.0  # where the placed word before this one starts
     for item in words:

@@ -5,7 +5,6 @@ The `.txt` is the text; the fields of the `.json` are columns as in a manifest, 
 (`dev-000000.tar`, or in a folder `dev/`) belongs to it; others are training data.
 """
 
-import json
 import os
 import re
 from collections import Counter
@@ -16,7 +15,7 @@ from typing import Any
 
 from codec.foundation import UserError
 from data.corpora.emilia import ArchivedAudio, archived_files
-from data.corpora.reading import TEXT_COLUMNS, Reading, bad_utterance
+from data.corpora.reading import TEXT_COLUMNS, Reading, bad_utterance, parse_json
 from data.corpora.utterance import SPLIT_WORDS, Utterance, split_name
 from data.decoding import printable
 from data.recordings import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
@@ -78,7 +77,7 @@ def _read(archive: Path, reading: Reading) -> list[Utterance]:
 def _row(contents: Mapping[str, bytes], reading: Reading) -> dict[str, Any]:
     row: dict[str, Any] = {}
     if "json" in contents:
-        parsed = json.loads(contents["json"])
+        parsed = parse_json(contents["json"])
         if not isinstance(parsed, dict):
             raise ValueError("its .json is no JSON object")
         row |= parsed

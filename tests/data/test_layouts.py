@@ -296,5 +296,9 @@ def test_what_is_no_cut_and_what_is_packed(tmp_path: Path) -> None:
     )
     assert len(failures(open_corpus(far))) == 1
     far.unlink()
+    deep = lines(tmp_path / "deep.json", '[{"audio": "a.wav", "words": ' + "[" * 100_000)
+    with pytest.raises(UserError, match="not JSON"):
+        open_corpus(deep)
+    deep.unlink()
     (tmp_path / "a\nb.wav").write_bytes(b"no sound")
     assert all("\n" not in line for line in failures(open_corpus(tmp_path, "folder")))
