@@ -194,7 +194,8 @@ def _positional(function: Callable[..., Any], hints: dict[str, Any]) -> str | No
         kind = hints[name]
         if typing.get_origin(kind) is list:
             (kind,) = typing.get_args(kind)
-        if kind in (str, Path) and name not in _NEVER_POSITIONAL:
+        named = typing.get_origin(kind) is typing.Literal
+        if (kind in (str, Path) or named) and name not in _NEVER_POSITIONAL:
             return name
     return None
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from codec.foundation import UserError
 from data.config import CorpusFormat
-from recipes.evaluation.config import ContinuationConfig
+from recipes.evaluation.config import ContinuationConfig, Paper
 from slm.generation.config import SamplingConfig
 
 _SAMPLING, _CONTINUATION = SamplingConfig(), ContinuationConfig()
@@ -119,6 +119,82 @@ def evaluate_codec(
     if evaluation.failures:
         print(f"{len(evaluation.failures)} recordings could not be read; the report names them")
     print(f"\ndetails: {output / 'report.md'}")
+    return 0
+
+
+def reproduce(
+    paper: Paper,
+    checkpoint: str,
+    output: Path,
+    libritts: str | None = None,
+    librispeech: str | None = None,
+    seed_tts: str | None = None,
+    common_voice: str | None = None,
+    asr: str = "none",
+    speaker_model: str | None = None,
+    utmos: Path | None = None,
+    limit: int | None = None,
+    processes: int = 2,
+    device: str = "auto",
+) -> int:
+    """A paper's own table, filled by a checkpoint: the paper's rows, marked as such, beside ours.
+
+    Each test set is measured as evaluate-codec does, and what that leaves is in a folder of its own in the output;
+    table.md is the table. Columns that nothing here can fill hold the paper's numbers alone.
+
+    Args:
+        paper: hh-codec (LibriTTS, Seed-TTS-eval) or hybrid-codec (LibriSpeech, Seed-TTS-eval, Common Voice).
+        checkpoint: the codec: a bundled one's name, a directory, a training run, or a hub id.
+        output: directory for the results.
+        libritts: where LibriTTS is, with test-clean and test-other.
+        librispeech: where LibriSpeech is, with test-clean.
+        seed_tts: where Seed-TTS-eval is, with en/meta.lst.
+        common_voice: where Common Voice is, with fr.
+        asr: as for evaluate-codec; without one there are no word error rates.
+        speaker_model: as for evaluate-codec; HybridCodec's paper takes ECAPA-TDNN (speechbrain/spkrec-ecapa-voxceleb).
+        utmos: as for evaluate-codec.
+        limit: only so many utterances of each test set, evenly spread.
+        processes: workers that compute metrics and recognise speech.
+        device: for the codec and the models; auto takes a GPU where there is one.
+    """
+    from codec.foundation import write_text
+    from recipes.evaluation.papers import PAPERS, folder_of, paper_table
+
+    table = PAPERS[paper]
+    given = {
+        "libritts": libritts,
+        "librispeech": librispeech,
+        "seed_tts": seed_tts,
+        "common_voice": common_voice,
+    }
+    wanted = {test.corpus for test in table.tests}
+    if not any(given[name] for name in wanted):
+        raise UserError(f"no corpus to measure on: give {', '.join(f'--{name}' for name in sorted(wanted))}")
+    if unused := [name for name in given if given[name] and name not in wanted]:
+        raise UserError(f"the table of {paper} has no --{unused[0]}: it has {', '.join(sorted(wanted))}")
+    results = {}
+    for test in table.tests:
+        if (corpus := given[test.corpus]) is None:
+            continue
+        results[test.name] = output / f"{test.corpus}-{test.folder}"
+        evaluate_codec(
+            [checkpoint],
+            str(folder_of(corpus, test.folder)),
+            results[test.name],
+            split="test",
+            quantizers=list(table.prefixes),
+            metrics=list(table.metrics),
+            asr=asr,
+            speaker_model=speaker_model,
+            utmos=utmos,
+            stability=0,
+            limit=limit,
+            processes=processes,
+            device=device,
+        )
+    page = f"{table.source}\n\n{paper_table(table, results)}\n"
+    write_text(output / "table.md", page)
+    print(f"\n{page}")
     return 0
 
 

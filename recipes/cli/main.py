@@ -86,6 +86,7 @@ COMMANDS = {
     "demo": Command("recipes.cli.apps:demo_command", "a web page to try codec and model on"),
     "serve": Command("recipes.cli.apps:serve_command", "an HTTP service: encode, decode, speak"),
     "evaluate-codec": Command("recipes.cli.evaluate:evaluate_codec", "how well a codec keeps speech"),
+    "reproduce": Command("recipes.cli.evaluate:reproduce", "a paper's own table, filled by a checkpoint"),
     "evaluate-slm": Command("recipes.cli.evaluate:evaluate_slm", "how well a speech language model speaks"),
     "study": Command(
         "recipes.cli.experiments:study_command",

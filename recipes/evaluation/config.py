@@ -1,9 +1,12 @@
-"""What `evaluate-slm` is told about going on from recordings."""
+"""What `evaluate-slm` is told about going on from recordings, and `reproduce` about papers."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from codec.foundation import UserError
 from slm.generation.config import SamplingConfig
+
+Paper = Literal["hh-codec", "hybrid-codec"]  # whose table `reproduce` fills
 
 SHORTEST_SECONDS = 1.0  # of what follows a prompt: there has to be something to go on with
 
