@@ -119,8 +119,8 @@ def build_parser(function: Callable[..., Any], program: str, examples: Sequence[
     parser.add_function_arguments(function, skip=skipped, as_group=False)
     flags = parser._option_string_actions
     if "--threads" not in flags:
-        about = "threads of the CPU; by default 1 for a small model in use, else one a core."
-        parser.add_argument("--threads", type=int | None, help=about)
+        told = "threads of the CPU; by default 1 for a small model in use, else one a core."
+        parser.add_argument("--threads", type=int | None, help=told)
     parser.add_argument(
         "--offline", type=bool, default=False, help="ask the hub for nothing (HF_HUB_OFFLINE)."
     )

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from codec.foundation import Progress, UserError
 from recipes.inputs import (
@@ -74,7 +75,8 @@ def speak_command(
     if candidates is not None and candidates < 1:
         raise UserError("candidates must be 1 or more")
     check_voice(model, voice)
-    rows, skipped = [], 0
+    rows: list[dict[str, Any]] = []
+    skipped = 0
     if texts is not None:
         if output is None or output == STANDARD:
             raise UserError("--texts needs a directory as --output")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from codec.foundation import Schedule, UserError
+from data import TokenDataset
 from data.tokenization import TokenRow, parquet_bytes
 from recipes.cli.main import main
 from slm.documents.config import TextDatasetConfig, ValidationConfig
@@ -68,7 +69,7 @@ def config_of(tmp_path, datasets, **changes):
     )
 
 
-def test_what_a_config_names_is_opened(tmp_path, datasets, codec):
+def test_what_a_config_names_is_opened(tmp_path, datasets, codec, monkeypatch):
     config = config_of(tmp_path, datasets)
     config.model.speech_embeddings = "codebook"
     data = open_training_data(config)
@@ -83,6 +84,9 @@ def test_what_a_config_names_is_opened(tmp_path, datasets, codec):
     low, median, high = speech_capabilities(data).seconds_per_character
     assert median == pytest.approx(np.median(seconds))
     assert min(seconds) <= low < median < high <= max(seconds)
+    assert speech_capabilities(data).language == "en"  # where the data does not say
+    monkeypatch.setattr(TokenDataset, "language", lambda rows, row: "de-AT" if row else "en")
+    assert speech_capabilities(data).language == "de"
 
 
 def test_voices_can_be_named(tmp_path, datasets):

@@ -60,6 +60,9 @@ class MemoryRows:
     def text(self, index: int) -> str | None:
         return self.texts[index]
 
+    def language(self, index: int) -> str | None:
+        return None
+
     def speaker(self, index: int) -> str | None:
         return self.speakers[index]
 
