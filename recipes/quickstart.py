@@ -32,7 +32,6 @@ from slm import (
     DocumentConfig,
     ModelConfig,
     OptimizerConfig,
-    Prompt,
     SamplesConfig,
     SLMTrainingConfig,
     SpeechLM,
@@ -163,9 +162,10 @@ def go_on(output: Path, speaker: SpeechLM, codec: Any, recording: Utterance) -> 
     rate = codec.config.sampling_rate
     waveform = read_audio(recording.path, rate)
     with torch.inference_mode():
-        codes = codec.encode(waveform[None, None]).audio_codes
-        through_codec = codec.decode(codes).audio_values[0, 0, : len(waveform)]
-    prompt = Prompt(speaker.encode(waveform[: int(PROMPT_SECONDS * rate)]))
+        encoded = codec.encode(waveform[None, None])
+        decoded = codec.decode(encoded.audio_codes, voice=encoded.voice).audio_values
+        through_codec = decoded[0, 0, : len(waveform)]
+    prompt = speaker.read(waveform[: int(PROMPT_SECONDS * rate)])
     voice = recording.speaker if recording.speaker in speaker.vocabulary.voices else None
     result = speaker.continue_speech(prompt, seconds=CONTINUE_SECONDS, voice=voice)
     for name, audio in (

@@ -39,6 +39,7 @@ class Vocabulary:
         num_text: text tokens are `0 … num_text - 1`.
         text_id, speech_id, eos_id, pad_id: the control tokens.
         voices: voice name -> token id.
+        voice_vectors: voice name -> its vector (voice_dim numbers), where the codec has voice vectors.
         speech_offsets: (num_quantizers,) int64, the token id of code 0 of each quantizer.
         speech_start, speech_end: half-open range of all speech token ids.
     """
@@ -53,6 +54,7 @@ class Vocabulary:
             speech["control"][t] for t in CONTROL_TOKENS
         )
         self.voices: dict[str, int] = dict(speech["voices"])
+        self.voice_vectors: dict[str, list[float]] = dict(speech.get("voice_vectors", {}))
         self.speech_offsets = np.array(speech["speech_offsets"], dtype=np.int64)
         self.speech_start = int(self.speech_offsets[0])
         self.speech_end = self.speech_start + sum(self.codec.codebook_sizes[: self.num_quantizers])
@@ -68,7 +70,8 @@ class Vocabulary:
             self._space_ids = [ids[f"<0x{byte:02X}>"] for byte in SPACE.encode()]
 
     def __reduce__(self) -> tuple[type["Vocabulary"], tuple[Tokenizer, dict]]:
-        return Vocabulary, (self._tokenizer, self._speech)  # a pickled Tokenizer forgets how it encodes
+        speech = {**self._speech, "voice_vectors": self.voice_vectors}
+        return Vocabulary, (self._tokenizer, speech)  # a pickled Tokenizer forgets how it encodes
 
     @classmethod
     def build(
@@ -223,7 +226,8 @@ class Vocabulary:
                 "model_max_length": int(1e30),
             },
         )
-        write_json(directory / SPEECH_FILE, self._speech)
+        vectors = {"voice_vectors": self.voice_vectors} if self.voice_vectors else {}
+        write_json(directory / SPEECH_FILE, {**self._speech, **vectors})
 
     def __len__(self) -> int:
         """Number of tokens, a multiple of 128: the rows of the model's embedding."""
@@ -243,6 +247,11 @@ class Vocabulary:
     def voice_id(self, name: str | None) -> int | None:
         """The tag of a voice, or None for a voice that has none."""
         return self.voices.get(name) if name is not None else None
+
+    def voice_vector(self, name: str | None) -> np.ndarray | None:
+        """What the codec needs to speak in a voice, (voice_dim,) float32; None where that is not known."""
+        vector = self.voice_vectors.get(name) if name is not None else None
+        return None if vector is None else np.array(vector, dtype=np.float32)
 
     # Text
 

@@ -182,9 +182,11 @@ class PendingCodes:
     frames: list[int]  # of each row
     voice: Tensor | None  # (batch, voice_dim) of a codec with a voice vector
 
-    def voices(self) -> list[np.ndarray] | None:
+    def voices(self) -> list[np.ndarray | None]:
         """The voice of each row, (voice_dim,) float16."""
-        return None if self.voice is None else list(self.voice.cpu().numpy().astype(np.float16))
+        if self.voice is None:
+            return [None] * len(self.frames)
+        return list(self.voice.cpu().numpy().astype(np.float16))
 
     def streams(self) -> list[np.ndarray]:
         """One stream a row, (frames * num_quantizers,) uint16, frame-major."""
@@ -275,11 +277,11 @@ def _inference(device: str, precision: str) -> Iterator[None]:
 
 @dataclass
 class EncodedBatch:
-    """A batch, the stream of each of `batch.rows`, and its voice, of a codec with a voice vector."""
+    """A batch, the stream of each of `batch.rows`, and its voice (of a codec with a voice vector)."""
 
     batch: AudioBatch
     streams: list[np.ndarray] = field(default_factory=list)
-    voices: list[np.ndarray] | None = None
+    voices: list[np.ndarray | None] = field(default_factory=list)
 
 
 def encode_batches(
@@ -379,7 +381,7 @@ def _encode_long(encoder: BatchEncoder, reader: BatchReader, batch: AudioBatch) 
         batch.failures[row] = str(error)
         return EncodedBatch(batch)
     batch.rows, batch.lengths = [row], [codes.samples]
-    return EncodedBatch(batch, [codes.stream], None if codes.voice is None else [codes.voice])
+    return EncodedBatch(batch, [codes.stream], [codes.voice])
 
 
 def _with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:

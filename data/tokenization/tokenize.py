@@ -108,9 +108,8 @@ class _Draft:
     def add(self, encoded: EncodedBatch) -> None:
         batch = encoded.batch
         self._failures |= batch.failures
-        voices = encoded.voices or [None] * len(encoded.streams)
         for row, samples, stream, voice in zip(
-            batch.rows, batch.lengths, encoded.streams, voices, strict=True
+            batch.rows, batch.lengths, encoded.streams, encoded.voices, strict=True
         ):
             utterance = self._corpus.utterances[self._plan.utterance[row]]
             variant = self._plan.variants[self._plan.variant[row]]

@@ -21,6 +21,7 @@ from slm.evaluation.text_lm import TextLikelihood, TextLM, perplexity
 from slm.generation.config import SamplingConfig, SpeechBounds
 from slm.generation.generate import generate
 from slm.generation.grammar import Span, SpeakingRow
+from slm.generation.planning import Prompt
 from slm.generation.speech_lm import SpeechLM
 
 RECORDING = "recordings go on"
@@ -241,7 +242,7 @@ class _Prompt:
     number: int  # among the prompts: what is drawn for it depends on this
     waveform: Tensor  # (samples,) at the codec's rate: prompt and what follows, as far as it counts
     heard: Tensor  # (prompt frames * hop_length,) its beginning
-    codes: np.ndarray  # of the beginning, coded by itself: nothing of what follows is in them
+    start: Prompt  # the beginning, coded by itself: nothing of what follows is in its codes
 
     @classmethod
     def of(
@@ -259,7 +260,7 @@ class _Prompt:
         if rest < SHORTEST_SECONDS * codec.sampling_rate:
             raise UserError(_too_short(utterance.id, len(waveform) / codec.sampling_rate, config))
         heard = waveform[:start]
-        return cls(utterance.id, number, waveform[: start + rest], heard, language_model.encode(heard))
+        return cls(utterance.id, number, waveform[: start + rest], heard, language_model.read(heard))
 
     @property
     def rest_samples(self) -> int:
@@ -280,7 +281,7 @@ def _continue(
     """Samples of the model, generated together: each with the audio of prompt and continuation."""
     vocabulary, codec = language_model.vocabulary, language_model.vocabulary.codec
     size = vocabulary.num_quantizers
-    given = vocabulary.codes_to_ids(prompt.codes)
+    given = vocabulary.codes_to_ids(prompt.start.codes)
     frames = max(1, round(prompt.rest_samples / codec.hop_length))
     ids = np.concatenate([[vocabulary.speech_id], given])
     if len(ids) + frames * size + 1 > language_model.decoder.longest:
@@ -295,7 +296,7 @@ def _continue(
     generate(language_model.decoder, rows, language_model.sets, sampling, seed)
     made = []
     for number, row in enumerate(rows):
-        codes, audio = language_model.decode([*given.tolist(), *row.drawn])
+        codes, audio = language_model.decode([*given.tolist(), *row.drawn], prompt.start.voice)
         new = codes[:, len(given) // size :]
         made.append(
             (
@@ -317,7 +318,8 @@ def _continue(
 def _own(language_model: SpeechLM, prompt: _Prompt) -> list[tuple[Continuation, Tensor]]:
     """How the recording itself goes on, as it is and as the codec keeps it."""
     vocabulary, codec = language_model.vocabulary, language_model.vocabulary.codec
-    codes, decoded = language_model.decode(vocabulary.codes_to_ids(language_model.encode(prompt.waveform)))
+    whole = language_model.read(prompt.waveform)
+    codes, decoded = language_model.decode(vocabulary.codes_to_ids(whole.codes), whole.voice)
     repetition = code_repetition(codes[:, len(prompt.heard) // codec.hop_length :].numpy())
     seconds = prompt.rest_samples / codec.sampling_rate
     return [

@@ -21,6 +21,7 @@ from slm.evaluation.metrics import SpeechSummary, SpokenSentence, summarize_spee
 from slm.evaluation.pairs import PairResult
 from slm.evaluation.repetition import code_repetition
 from slm.generation.config import SamplingConfig
+from slm.generation.planning import Prompt
 from slm.generation.speech_lm import SpeechLM
 
 REFERENCE = "reference recordings"
@@ -34,7 +35,7 @@ class Reference:
     sentence: Sentence
     utterance: Utterance
     seconds: float
-    codes: np.ndarray  # (frames * num_quantizers,) uint16
+    heard: Prompt  # its codes, and its voice
 
 
 @dataclass(frozen=True)
@@ -237,8 +238,8 @@ def _references(
                 except AudioError as error:
                     failures[f"reference {utterance.id}"] = str(error)
                     continue
-                codes = language_model.encode(waveform)
-                by_utterance[utterance.id] = Reference(sentence, utterance, len(waveform) / rate, codes)
+                heard = language_model.read(waveform)
+                by_utterance[utterance.id] = Reference(sentence, utterance, len(waveform) / rate, heard)
             found[sentence.id, voice] = by_utterance[utterance.id]
     return found
 
@@ -272,7 +273,7 @@ def _speak(
 
 def _spoken_texts(references: Sequence[Reference]) -> list[SpokenText]:
     return [
-        SpokenText(r.codes, r.utterance.text or r.sentence.text, r.utterance.speaker, r.utterance.words)
+        SpokenText(r.heard.codes, r.utterance.text or r.sentence.text, r.utterance.speaker, r.utterance.words)
         for r in references
     ]
 
@@ -326,7 +327,8 @@ def _tasks(
             if system == REFERENCE:
                 audio = read_audio(reference.utterance.path, rate) * gain
             else:
-                codes, audio = language_model.decode(vocabulary.codes_to_ids(reference.codes))
+                heard = reference.heard
+                codes, audio = language_model.decode(vocabulary.codes_to_ids(heard.codes), heard.voice)
                 repetition = code_repetition(codes.numpy())
             spoken = SpokenSentence(
                 len(audio) / rate, ended=True, computing_seconds=0.0, repetition=repetition

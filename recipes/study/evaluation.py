@@ -30,7 +30,6 @@ from recipes.study.config import StudyConfig
 from recipes.study.material import Material, Tokenizer
 from slm.evaluation.metrics import mean_of
 from slm.evaluation.repetition import CodeRepetition, code_repetition
-from slm.generation.planning import Prompt
 from slm.generation.speech_lm import SpeechLM
 
 _FOLDER = "continuations"
@@ -256,7 +255,7 @@ def _continued(
     speaking, codec = config.speaking, speaker.vocabulary.codec
     waveform = read_audio(utterance.path, codec.sampling_rate) * config.gain
     samples = min(round(speaking.prompt_seconds * codec.sampling_rate), len(waveform) // 2)
-    prompt = Prompt(speaker.encode(waveform[:samples]))
+    prompt = speaker.read(waveform[:samples])
     result = speaker.continue_speech(
         prompt,
         seconds=speaking.seconds,

@@ -38,6 +38,7 @@ class Prompt:
 
     codes: np.ndarray  # (frames * num_quantizers,) uint16, a stream
     text: str | None = None  # what is said in it
+    voice: np.ndarray | None = None  # (voice_dim,) who speaks, of a codec with a voice vector
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Plan:
 
     passages: list[Passage]
     start: list[int]  # what says whose voice it is: a voice tag, a prompt document, or nothing
+    voice: np.ndarray | None  # (voice_dim,) for the codec, if it has voice vectors; None: its default
     cuts: list[str]  # what the model cannot say, a line
 
     @property
@@ -115,19 +117,26 @@ class Planner:
     def plan(self, request: SpeechRequest) -> Plan:
         """The passages of a text. Without a voice and a prompt the model's first voice speaks.
 
-        Raises UserError for a text without a word, an unknown voice, and a prompt that leaves no room for a word.
+        A model that was not trained with prompts speaks as its first voice does, and a codec with a voice vector makes
+        that sound like the prompt. Raises UserError for a text without a word, an unknown voice, and a prompt that
+        leaves no room for a word.
         """
         form = spoken_form(request.text, self.vocabulary, self.language)
         check_text(form.text, request.text)
-        voice = request.voice
-        if voice is None and request.prompt is None:
+        voice, prompt = request.voice, request.prompt
+        vector = None if prompt is None else prompt.voice
+        if vector is not None and not self.capabilities.prompts:
+            prompt = None
+        if voice is None and prompt is None:
             voice = next(iter(self.vocabulary.voices), None)
-        start = self.start(voice, request.prompt)
+        start = self.start(voice, prompt)
+        if vector is None:
+            vector = self.vocabulary.voice_vector(voice)
         passages: list[Passage] = []
         for text, seconds in zip(form.stretches, form.pauses, strict=True):
             first, *others = self.passages(text, start)
             passages += [replace(first, pause_frames=round(seconds * self.frame_rate)), *others]
-        return Plan(passages, start, form.cuts)
+        return Plan(passages, start, vector, form.cuts)
 
     def start(self, voice: str | None, prompt: Prompt | None = None) -> list[int]:
         """What stands before a document: a voice tag, and a whole document of a prompt by the same speaker."""

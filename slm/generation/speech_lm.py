@@ -209,7 +209,7 @@ class SpeechLM:
             plan,
             self.silence if any(passage.pause_frames for passage in plan.passages) else None,
             speak,
-            stream_decoder(self.codec),
+            stream_decoder(self.codec, voice=self._vectors(plan.voice)),
             self.vocabulary,
             requested,
         )
@@ -284,7 +284,8 @@ class SpeechLM:
         generate(self.decoder, rows, self.sets, sampling, seed)
         best, scores = self._best(rows, text or "")
         seconds_taken = time.perf_counter() - started
-        return self._result([(passage, best)], given, scores, seconds_taken, cuts)
+        heard_voice = self.vocabulary.voice_vector(voice) if recording.voice is None else recording.voice
+        return self._result([(passage, best)], given, scores, seconds_taken, cuts, heard_voice)
 
     def warm_up(self) -> None:
         """Load the codec, and speak and listen once, so that the first request does not wait for libraries."""
@@ -333,29 +334,45 @@ class SpeechLM:
 
         Raises UserError for one that is silent, empty or not finite.
         """
-        return Prompt(self.encode(prompt_from(waveform, sampling_rate, self.vocabulary.codec, name)), text)
+        return self.read(prompt_from(waveform, sampling_rate, self.vocabulary.codec, name), text)
+
+    def read(self, waveform: Tensor, text: str | None = None) -> Prompt:
+        """A recording (samples,) float32 at the codec's sampling rate as codes and, if the codec has it, a voice."""
+        encoded = self.codec.encode_blocks([waveform.to(self.model.device)])
+        stream = encoded.audio_codes[0].T.reshape(-1).cpu().numpy().astype(np.uint16)
+        return Prompt(stream, text, None if encoded.voice is None else encoded.voice[0].cpu().numpy())
 
     def encode(self, waveform: Tensor) -> np.ndarray:
         """A recording as a stream of codes, (frames * num_quantizers,) uint16.
 
         waveform: (samples,) float32 at the codec's sampling rate.
         """
-        codes = self.codec.encode_blocks([waveform.to(self.model.device)]).audio_codes[0]
-        return codes.T.reshape(-1).cpu().numpy().astype(np.uint16)
+        return self.read(waveform).codes
 
-    def decode(self, speech_ids: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
-        """Codes, (num_quantizers, frames) int64, and audio, (samples,) float32, of speech token ids."""
+    def decode(
+        self, speech_ids: Sequence[int] | np.ndarray, voice: np.ndarray | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Codes, (num_quantizers, frames) int64, and audio, (samples,) float32, of speech token ids.
+
+        `voice` (voice_dim,) says who speaks, for a codec with voice vectors.
+        """
         vocabulary = self.vocabulary
         stream = vocabulary.ids_to_codes(np.asarray(speech_ids)).astype(np.int64)
         codes = torch.from_numpy(stream.reshape(-1, vocabulary.num_quantizers).T.copy())
         if not codes.shape[1]:
             return codes, torch.zeros(0)
         with torch.inference_mode():
-            audio = self.codec.decode(codes[None].to(self.model.device)).audio_values  # (1, 1, samples)
+            audio = self.codec.decode(  # (1, 1, samples)
+                codes[None].to(self.model.device), voice=self._vectors(voice)
+            ).audio_values
         assert audio is not None
         return codes, audio[0, 0].float().cpu()
 
     # ---- how
+
+    def _vectors(self, voice: np.ndarray | None) -> Tensor | None:
+        """(voice_dim,) -> (1, voice_dim) on the model's device."""
+        return None if voice is None else torch.from_numpy(voice).float()[None].to(self.model.device)
 
     def _planner(self, bounds: SpeechBounds, words_per_span: int | None) -> Planner:
         longest = self.decoder.longest
@@ -411,7 +428,7 @@ class SpeechLM:
                     speak([(job, number)])
                 spoken = [job.spoken[number] for number in range(len(job.passages))]
                 nothing = np.zeros(0, dtype=np.int32)
-                yield self._result(spoken, nothing, job.scores, job.seconds, job.plan.cuts)
+                yield self._result(spoken, nothing, job.scores, job.seconds, job.plan.cuts, job.plan.voice)
 
     def _best(self, rows: list[SpeakingRow], text: str) -> tuple[SpeakingRow, list[float]]:
         """The row in which the model hears the text best, and how well it hears it in each."""
@@ -430,6 +447,7 @@ class SpeechLM:
         scores: list[float],
         generation_seconds: float,
         cuts: list[str],
+        voice: np.ndarray | None,
     ) -> SpokenResult:
         """Decode what was given and what was spoken, as one, with the pauses between the passages."""
         started = time.perf_counter()
@@ -439,7 +457,7 @@ class SpeechLM:
                 *(self.silence.tolist() * passage.pause_frames if passage.pause_frames else ()),
                 *row.drawn,
             ]
-        codes, audio = self.decode(ids)
+        codes, audio = self.decode(ids, voice)
         decoding_seconds = time.perf_counter() - started
         info, size = self.vocabulary.codec, self.vocabulary.num_quantizers
         spans: list[SpokenSpan] = []

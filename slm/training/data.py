@@ -1,7 +1,7 @@
 """The data of a run: datasets, vocabulary, and the documents of each phase."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -165,6 +165,7 @@ def open_training_data(config: SLMTrainingConfig) -> TrainingData:
         vocabulary = Vocabulary.build(config.text_model, info, voices, config.max_quantizers, config.codec)
     else:
         vocabulary = start.extended_vocabulary(info, voices, config.max_quantizers, config.codec)
+    vocabulary.voice_vectors |= _voice_vectors(config, training, voices)
     longest = config.batch.length - 2  # <|text|> and <|eos|>
     texts = [open_texts(entry, vocabulary, longest) for entry in config.texts]
     return TrainingData(
@@ -215,7 +216,27 @@ def _codebooks(config: SLMTrainingConfig, dataset: TokenDataset) -> list[Tensor]
 
 
 _MOST_VOICES = 256
+_VOICED_ROWS = 200  # of each speaker, for the mean of their voice vectors
 _TIMED_ROWS = 2000  # of each dataset, to measure how fast its speakers speak
+
+
+def _voice_vectors(
+    config: SLMTrainingConfig, datasets: Sequence[TokenRows], voices: Collection[str]
+) -> dict[str, list[float]]:
+    """The mean voice vector of each voice, over some of its rows; of none without a column for it."""
+    found: dict[str, list[np.ndarray]] = {}
+    for entry, dataset in zip(config.datasets, datasets, strict=True):
+        if isinstance(dataset, TokenDataset) and dataset.info.voice_dim:
+            numbers, names = speaker_numbers(dataset, entry.voice)
+            for number, name in enumerate(names):
+                if name in voices:
+                    vectors = [dataset.voice(row) for row in np.flatnonzero(numbers == number)[:_VOICED_ROWS]]
+                    found.setdefault(name, []).extend(vector for vector in vectors if vector is not None)
+    return {
+        name: [round(float(number), 4) for number in np.mean(vectors, axis=0)]
+        for name, vectors in found.items()
+        if vectors
+    }
 
 
 def _speakers(config: SLMTrainingConfig, datasets: Sequence[TokenRows]) -> list[str]:

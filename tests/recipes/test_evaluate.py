@@ -77,9 +77,12 @@ class HalvingCodec(nn.Module):
     def encode(self, input_values: Tensor) -> Any:
         self.padded = F.pad(input_values[0, 0], (0, -input_values.shape[-1] % 1_000))
         frames = len(self.padded) // 1_000
-        return SimpleNamespace(audio_codes=torch.arange(frames).remainder(4)[None, None])
+        return SimpleNamespace(audio_codes=torch.arange(frames).remainder(4)[None, None], voice=None)
 
-    def decode(self, audio_codes: Tensor) -> Any:
+    def normalized(self, waveform: Tensor) -> Tensor:
+        return waveform
+
+    def decode(self, audio_codes: Tensor, voice: None = None) -> Any:
         return SimpleNamespace(audio_values=0.5 * self.padded[None, None], mel=log_mel(self.padded)[None])
 
     def vocode(self, mel: Tensor, mask: None, frames: int) -> Tensor:

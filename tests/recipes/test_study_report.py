@@ -137,9 +137,9 @@ def test_what_follows_a_prompt_is_measured_and_what_cannot_is_named(
         )
         asked = 0
 
-        def encode(self, waveform: torch.Tensor) -> np.ndarray:
+        def read(self, waveform: torch.Tensor) -> Prompt:
             assert len(waveform) == 1_000 and float(waveform[0]) == 2.0  # half of it, times the gain
-            return np.arange(10)
+            return Prompt(np.arange(10))
 
         def continue_speech(self, prompt: Any, **_: Any) -> Any:
             self.asked += 1
