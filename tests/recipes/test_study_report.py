@@ -18,6 +18,7 @@ from recipes.study import report
 from recipes.study.config import StudyConfig
 from recipes.study.evaluation import go_on
 from recipes.study.results import Result
+from slm import Prompt
 
 STOI = Column("stoi", "STOI", "higher")
 CONFIG = StudyConfig(corpus="c", output="o", codecs=["a", "b"], steps=1)
