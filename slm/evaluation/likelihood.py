@@ -106,5 +106,8 @@ class _Recordings:
     def speaker(self, index: int, /) -> str | None:
         return self.recordings[index].speaker
 
+    def language(self, index: int, /) -> str | None:
+        return None
+
     def words(self, index: int, /) -> Sequence[tuple[str, float | None, float | None]] | None:
         return self.recordings[index].words
