@@ -100,9 +100,6 @@ class _Recordings:
     def text(self, index: int, /) -> str | None:
         return self.recordings[index].text
 
-    def language(self, index: int, /) -> str | None:
-        return None
-
     def speaker(self, index: int, /) -> str | None:
         return self.recordings[index].speaker
 
