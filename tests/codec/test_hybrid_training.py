@@ -57,7 +57,7 @@ def spoken_data() -> TrainingData:
 
 def test_first_codes_learn_what_is_said(tmp_path: Path) -> None:
     stage = Stage(
-        steps=300,
+        steps=200,
         losses=LossWeights(mel=10, vq=5, ctc=5),
         optimizer=OptimizerConfig(learning_rate=2e-3),
         segment_seconds=0.5,
@@ -69,7 +69,7 @@ def test_first_codes_learn_what_is_said(tmp_path: Path) -> None:
     codec = export_codec(load_trained(tmp_path / "run"))
     # the first codes alone, read by the head that taught them, say which tones are heard
     head = CharacterCTC(codec.config.quantizer_config.dim, len(TONES))
-    tensors = tensors_at(tmp_path / "run", 300)
+    tensors = tensors_at(tmp_path / "run", 200)
     head.load_state_dict({name: tensors[f"average/ctc.{name}"] for name in head.state_dict()})
     segments = [SpokenTones()[10_000 + index] for index in range(60)]
     codes = codec.encode(torch.stack([s["waveform"] for s in segments])[:, None]).audio_codes[:, :1]

@@ -6,11 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from codec.loading import model_of
+from codec.losses.config import DiscriminatorWeights, LossWeights
+from codec.losses.discriminators import build_discriminators
+from codec.presets import PARTS
+from codec.training.config import CodecTrainingConfig, Stage
 from codec.training.initialization import model_config
+from recipes.benchmark.step_cost import one_update
 from recipes.cli.arguments import build_parser
 from recipes.cli.train import train_codec_command
 from recipes.codec_recipe import CodecRecipe
+from tests.codec.small_codecs import SMALL_PARTS
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "hh_codec"
 FILES = sorted(RECIPES.rglob("*.yaml"))
@@ -47,6 +55,39 @@ def test_the_published_training_is_the_published_one() -> None:
         and not config.discriminators
     )
     assert model_config(config).hop_length == 1_024
+
+
+def test_the_published_hybrid_training_is_the_published_one() -> None:
+    config = recipe(RECIPES.parent / "hybrid_codec" / "librispeech.yaml")
+    (stage,) = config.stages
+    assert stage.segment_seconds * 25 == 75 and stage.steps == 300_000
+    losses, quantizer = stage.losses, model_config(config).quantizer_config
+    weights = (losses.multi_scale_mel, losses.distillation, losses.vq * quantizer.commitment)
+    assert weights == (15, 15, 0.25) and losses.waveform_mel == losses.multi_scale == losses.mel == 0
+    assert losses.discriminators.keys() == {"multi_period", "multi_scale_stft"}  # periods once
+    assert {(d.adversarial, d.feature_matching) for d in losses.discriminators.values()} == {(1, 2)}
+    with torch.device("meta"):
+        assert sum(p.numel() for p in model_of(model_config(config)).parameters()) == 159_622_562
+
+
+def test_the_cost_of_an_update_grows_with_its_segment() -> None:
+    losses = LossWeights(waveform_mel=1, discriminators={"multi_resolution": DiscriminatorWeights()})
+    stages = [Stage(train=list(PARTS), losses=losses, segment_seconds=seconds) for seconds in (1.0, 2.0)]
+    config = CodecTrainingConfig(
+        model="hh-codec-tiny",
+        model_overrides=SMALL_PARTS["hh-codec-tiny"],
+        discriminators={"multi_resolution": {"channels": 4}},
+        stages=stages,
+    )
+    found = [one_update(config, stage) for stage in stages]
+    (short, weights, kept), (long, same, more) = found
+    assert long == pytest.approx(2 * short, rel=0.05) and 1.5 * kept < more <= 2 * kept
+    with torch.device("meta"):
+        step = model_of(model_config(config))
+        judge = build_discriminators(losses.discriminators, config.discriminators, 0)
+    # of the codec: weight, gradient, two moments, average; of the discriminator all but the average
+    codec, other = (sum(p.numel() for p in module.parameters()) for module in (step, judge))
+    assert weights == same == 20 * codec + 16 * other
 
 
 def without(config: CodecRecipe, name: str) -> Any:
