@@ -14,10 +14,10 @@ from codec.losses.discriminators import build_discriminators
 from codec.presets import PARTS
 from codec.training.config import CodecTrainingConfig, Stage
 from codec.training.initialization import model_config
-from recipes.benchmark.step_cost import one_update
 from recipes.cli.arguments import build_parser
 from recipes.cli.train import train_codec_command
 from recipes.codec_recipe import CodecRecipe
+from recipes.step_cost import one_update
 from tests.codec.small_codecs import SMALL_PARTS
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "hh_codec"

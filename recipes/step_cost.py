@@ -1,10 +1,10 @@
 """What an update of a codec's recipe costs, from one update of one segment on the CPU, at full size with fresh weights.
 
-    python -m recipes.benchmark.step_cost recipes/hybrid_codec/librispeech.yaml
+    python -m recipes.step_cost recipes/hybrid_codec/librispeech.yaml
 
 Floating-point operations are those of matrix products and convolutions (torch.utils.flop_counter). Memory is that of
-weights, gradients, Adam's moments, the average, and what the backward passes keep, halved for bfloat16. What is
-recomputed under gradient checkpointing counts too, so there it is an upper bound.
+weights, gradients, Adam's moments, the average, and what the larger of the two backward passes (of the codec, of the
+discriminators) keeps, halved for bfloat16.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def parameters(module: nn.Module, learned: bool = False) -> int:
 
 
 def one_update(config: CodecTrainingConfig, stage: Stage) -> tuple[float, float, float]:
-    """One segment through codec, discriminators and teacher -> operations, bytes of weights, bytes that it keeps."""
+    """One segment through codec, discriminators and teacher -> operations, bytes of weights, bytes kept."""
     model = build_model(config)
     model.train()
     model.freeze(set(model.PARTS) - set(stage.train))
@@ -74,18 +74,18 @@ def one_update(config: CodecTrainingConfig, stage: Stage) -> tuple[float, float,
     waveform = 0.1 * torch.randn(1, round(stage.segment_seconds * rate) // hop * hop)
     frames = torch.tensor([waveform.shape[1] // hop])
     silent = overridden(stage, {"losses": {"distillation": 0}})  # the teacher is counted by itself
-    kept, counter = Kept(model, adversary), FlopCounterMode(display=False)
-    with counter, torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda x: x):
-        output = step(waveform, frames * hop, silent)
-        assert output.audio is not None
-        pair = AudioPair(output.recording, output.audio, frames * hop, frames)
-        pair = crop_pair(
-            pair, None if stage.judged_seconds is None else round(stage.judged_seconds * rate), 0.5
-        )
-        total = float(frames)
-        heard = adversary.generator_losses(pair, stage.losses.discriminators, total)
+    kept, judged = Kept(model, adversary), Kept(model, adversary)
+    with FlopCounterMode(display=False) as counter:
+        with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda x: x):
+            output = step(waveform, frames * hop, silent)
+            assert output.audio is not None
+            crop = None if stage.judged_seconds is None else round(stage.judged_seconds * rate)
+            pair = crop_pair(AudioPair(output.recording, output.audio, frames * hop, frames), crop, 0.5)
+            heard = adversary.generator_losses(pair, stage.losses.discriminators, float(frames))
+        with torch.autograd.graph.saved_tensors_hooks(judged.pack, lambda x: x):
+            loss = adversary(pair.detached(), stage.losses.discriminators, float(frames))["loss"]
         (output.losses["loss"] + heard["loss"]).backward()
-        adversary(pair.detached(), stage.losses.discriminators, total)["loss"].backward()
+        loss.backward()
         learned = parameters(model, learned=True) + parameters(adversary)
         weights = 4 * parameters(model) + 4 * parameters(adversary) + 12 * learned + 4 * parameters(model)
         if config.teacher is not None:
@@ -95,7 +95,7 @@ def one_update(config: CodecTrainingConfig, stage: Stage) -> tuple[float, float,
                 ((name, size),) = shape(stage.segment_seconds).items()
                 teacher(**{name: torch.randn(size)})
             weights += 4 * parameters(teacher)
-    return float(counter.get_total_flops()), float(weights), kept.bytes / 2
+    return float(counter.get_total_flops()), float(weights), max(kept.bytes, judged.bytes) / 2
 
 
 def main() -> None:
