@@ -175,7 +175,8 @@ class CodecModel(PreTrainedModel):
 
     def normalized(self, waveform: Tensor) -> Tensor:
         """(batch, samples) -> the same as loud as all that the decoder says, if the codec does not keep the level."""
-        return waveform
+        encoder = getattr(self.encoder, "normalized", None)
+        return waveform if encoder is None else encoder(waveform)
 
     def voice_of(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Who speaks, with gradients: (batch, samples), each row's own `lengths` (batch,) -> (batch, voice_dim)."""

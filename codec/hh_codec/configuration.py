@@ -289,6 +289,8 @@ def check_mel_parts(config: CodecConfig, encoder: object, upsample: int) -> None
         raise ValueError(
             f"the encoder's mel must have alignment 'same' and the output's sampling rate, {config.sampling_rate}"
         )
+    if isinstance(encoder, LogMelEncoderConfig) and encoder.voice is not None and not config.voice_dim:
+        raise ValueError(f"{config.model_type} has no voice vector: leave out the encoder's voice")
     if config.hop_length % upsample:
         raise ValueError(
             f"the decoder cannot upsample {upsample} times: the hop is {config.hop_length} samples"

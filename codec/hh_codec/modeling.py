@@ -87,10 +87,6 @@ class HHCodecModel(SingleCodebookModel):
     def _calibrate_quantizer(self, latent: Tensor) -> None:
         self.quantizer.calibrate(latent)
 
-    def normalized(self, waveform: Tensor) -> Tensor:
-        """(batch, samples) -> the same as loud as all that the decoder says, if the codec does not keep the level."""
-        return self.encoder.normalized(waveform) if isinstance(self.encoder, LogMelEncoder) else waveform
-
     def voice_of(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Who speaks, from the first seconds, with gradients: (batch, samples) -> (batch, voice_dim).
 

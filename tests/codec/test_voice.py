@@ -15,6 +15,7 @@ from codec.hh_codec.fsq import FSQ
 from codec.loading import load_trained
 from codec.losses.config import LossWeights
 from codec.nn.level import NORMAL_LEVEL, RunningLevel
+from codec.presets import PRESETS
 from codec.streaming_codec import StreamingDecoder, StreamingEncoder
 from codec.training.batches import collate
 from codec.training.config import CodecTrainingConfig
@@ -29,6 +30,7 @@ ENCODER = {
     "level": "running",
     "voice": {"dim": 6, "hidden_dim": 16, "blocks": 1, "seconds": 1.0},
 }
+HYBRID_MEL = PRESETS["hybrid-codec-tiny"]["encoder"]
 QUANTIZER = {"kind": "fsq", "levels": [8, 5, 4], "dim": 16}
 
 
@@ -173,6 +175,11 @@ def test_targets_and_decoded_speech_have_one_level(codec: CodecModel) -> None:
     assert (loudest - NORMAL_LEVEL).abs().max() <= 0.05
     plain = small_codec("hh-codec-tiny")
     assert plain.normalized(waveform) is waveform
+    encoder = {**SMALL_PARTS["hybrid-codec-tiny"]["encoder"], **HYBRID_MEL, "level": "running"}
+    hybrid = small_codec("hybrid-codec-tiny", encoder=encoder)
+    assert torch.allclose(hybrid.normalized(0.1 * waveform), hybrid.normalized(waveform), atol=1e-4)
+    with pytest.raises(ValueError, match="has no voice vector"):
+        small_config("hybrid-codec-tiny", encoder={**encoder, "voice": {}})
     assert codec.normalized(torch.zeros(1, 24_000)).isfinite().all()
 
 
