@@ -97,7 +97,9 @@ def validate(
         metrics["perplexity"] = perplexity(counts)
     weights = {
         "mel_l1": stage.losses.mel,
-        "waveform_mel_l1": stage.losses.waveform_mel + stage.losses.multi_scale,
+        "waveform_mel_l1": (
+            stage.losses.waveform_mel + stage.losses.multi_scale + stage.losses.multi_scale_mel
+        ),
     }
     weighed = [(weights.get(name.rpartition("/")[2], 0.0), value) for name, value in metrics.items()]
     total = sum(weight for weight, _ in weighed)

@@ -165,7 +165,9 @@ def test_the_commands(
     corpus_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`align` from TextGrid files, `tokenize --alignment`, `inspect`."""
-    monkeypatch.setattr("recipes.loading.load_codec", lambda name, device: FakeCodec(name), raising=False)
+    monkeypatch.setattr(
+        "recipes.loading.load_codec", lambda name, device, num_quantizers=None: FakeCodec(name), raising=False
+    )
     grids = tmp_path / "grids"
     grids.mkdir()
     for number in range(27):  # utt027 has none

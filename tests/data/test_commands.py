@@ -16,7 +16,9 @@ from tests.data.fake_codec import HOP, FakeCodec
 def fake_codec(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--codec NAME` is a fake codec whose fingerprint is its name."""
     monkeypatch.setattr(
-        "recipes.loading.load_codec", lambda name, device: FakeCodec(name, num_quantizers=2), raising=False
+        "recipes.loading.load_codec",
+        lambda name, device, num_quantizers=None: FakeCodec(name, num_quantizers=2),
+        raising=False,
     )
 
 
@@ -83,7 +85,7 @@ def test_failures_decide_the_exit_status(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["encode", "missing.wav", "--output", "x.parquet"], "missing.wav: no such file"),
+        (["encode", "missing.wav", "--output", "x.parquet"], "missing.wav: no such recording"),
         (["encode", "text.wav", "--output", "x.parquet"], "text.wav: not audio that libsndfile reads"),
         (["encode", "empty", "--output", "x.parquet"], "empty: no audio files in it"),
         (["encode", "a.wav", "a.wav", "--output", "x.parquet"], "give each once"),

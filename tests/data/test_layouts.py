@@ -260,7 +260,9 @@ def test_what_is_said_of_a_corpus(tmp_path: Path) -> None:
 def test_words_beyond_the_end_and_lone_surrogates_are_failures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("recipes.loading.load_codec", lambda name, device: FakeCodec(name), raising=False)
+    monkeypatch.setattr(
+        "recipes.loading.load_codec", lambda name, device, num_quantizers=None: FakeCodec(name), raising=False
+    )
     wav(tmp_path / "a.wav")
     rows = [{"id": str(end), "audio": "a.wav", "words": [["x", 0.5, end]]} for end in (1.0, 1.05, 1.2)]
     lines(tmp_path / "m.jsonl", *rows, '{"audio": "a.wav", "text": "half \\ud83d"}')

@@ -184,8 +184,8 @@ def test_recordings_that_are_too_short_are_known_beforehand(folder: Path, tmp_pa
 
 def test_gain_comes_before_the_prompt(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     language_model = SpeechLM.from_pretrained(folder / "slm")
-    encode, heard = language_model.encode, []
-    monkeypatch.setattr(language_model, "encode", lambda waveform: heard.append(waveform) or encode(waveform))
+    read, heard = language_model.read, []
+    monkeypatch.setattr(language_model, "read", lambda waveform: heard.append(waveform) or read(waveform))
     config = ContinuationConfig(prompt_seconds=0.5, seconds=1.0, samples=1)
     for gain in (1.0, 2.0):
         with Scorer([], "none", processes=1) as scorer:

@@ -20,7 +20,11 @@ TEXT = "Well, I see you now."
 @pytest.fixture
 def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A row of 72 frames with five words, of which one has no place."""
-    monkeypatch.setattr("recipes.loading.load_codec", lambda name, device="cpu": FakeCodec(), raising=False)
+    monkeypatch.setattr(
+        "recipes.loading.load_codec",
+        lambda name, device="cpu", num_quantizers=None: FakeCodec(),
+        raising=False,
+    )
     info = CodecInfo.of(FakeCodec())
     row = TokenRow("a row", np.arange(72, dtype=np.uint16), 3.0, TEXT, "slt", "en", WORDS)
     path = tmp_path / "tokens.parquet"

@@ -130,7 +130,7 @@ def alone(tmp_path_factory):
 def same_losses(one: list[dict], other: list[dict]) -> None:
     assert len(one) == len(other)
     for first, second in zip(one, other, strict=True):
-        assert first == pytest.approx(second, abs=1e-6)
+        assert first == pytest.approx(second, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
