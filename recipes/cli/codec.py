@@ -102,8 +102,10 @@ def reconstruct(
     files = find_audio(audio)
     if output == STANDARD and len(files) > 1:
         raise UserError("--output - is for one recording: give a directory")
+    targets = dict.fromkeys(files, STANDARD)
     if output != STANDARD:
         check_folder_output(output)
+        targets = {identity: str(wav_path(Path(output), identity)) for identity in files}
     progress, results = audio_progress(files.values(), "reconstructing"), ResultPrinter(json)
     model = load_codec_on(codec, device)
     use_few_threads(model)
@@ -115,11 +117,10 @@ def reconstruct(
             codes = encoder.encode_long(counted_blocks(path, info.sampling_rate, progress))
             decoded = model.decode_blocks(to_codes(codes.stream, info.num_quantizers), as_voice(codes.voice))
             blocks = first_samples(decoded, codes.samples)
-            if output == STANDARD:
+            target = targets[identity]
+            if target == STANDARD:
                 sys.stdout.buffer.write(wav_bytes(torch.cat(list(blocks)), info.sampling_rate))
-                target = STANDARD
             else:
-                target = str(wav_path(Path(output), identity))
                 write_audio(target, blocks, info.sampling_rate)
             seconds, frames = codes.samples / info.sampling_rate, len(codes.stream) // info.num_quantizers
             rate = frames * bits / seconds
