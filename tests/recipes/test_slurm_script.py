@@ -13,9 +13,9 @@ SCRIPT = Path(__file__).parents[2] / "recipes" / "slm" / "slurm.sh"
 STAND_INS = {
     "scontrol": '#!/bin/bash\n[ "$1" = show ] && echo node1 || echo "$@" >> requeued\n',
     # As slurmstepd does: the task begins with the usual signals.
-    "srun": f"#!{sys.executable}\nimport os, signal, sys\nsignal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
+    "srun": "#!/usr/bin/env python3\nimport os, signal, sys\nsignal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
     "open('task', 'w').write(f'{os.getpid()} {os.environ[\"SRUN_CPUS_PER_TASK\"]}')\nos.execvp('bash', sys.argv[2:])\n",
-    "torchrun": f"#!{sys.executable}\nimport signal, subprocess, sys\n"
+    "torchrun": "#!/usr/bin/env python3\nimport signal, subprocess, sys\n"
     "signal.signal(signal.SIGTERM, lambda *_: open('launcher_killed', 'w').close())\n"
     "open('arguments', 'w').write(' '.join(sys.argv[1:]))\n"
     "sys.exit(subprocess.call([sys.executable, 'worker']))\n",
@@ -30,6 +30,7 @@ def test_a_job_whose_time_is_up_saves_and_is_handed_in_again(tmp_path: Path, out
     for name, text in STAND_INS.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
+    (tmp_path / "python3").symlink_to(sys.executable)  # a first line cannot name a path with a space
     environment = os.environ | {
         "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node1", "SLURM_NNODES": "1",
         "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "3", "SLURM_JOB_END_TIME": str(int(time.time()) + 120),
