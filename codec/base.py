@@ -118,8 +118,8 @@ class CodecModel(PreTrainedModel):
         elif isinstance(module, ConvNeXtBlock | nn.LayerNorm | nn.GroupNorm):
             pass  # layer scale and norms start as they are built
         elif isinstance(module, nn.Linear | nn.Conv1d) and not nn.utils.parametrize.is_parametrized(module):
-            scale = getattr(module, "init_scale", 1.0)
-            nn.init.trunc_normal_(module.weight, std=scale * module.weight[0].numel() ** -0.5)
+            nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            module.weight.mul_(getattr(module, "init_scale", 1.0))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 

@@ -46,14 +46,6 @@ class FrameConv(nn.Conv1d):
         return is_plain_inference(x, self.weight) and x.shape[0] * x.shape[1] <= self.in_channels
 
 
-class ZeroLinear(nn.Linear):
-    """A linear layer that starts at zero: what it adds to is at first as without it (adaLN-Zero, arXiv 2212.09748)."""
-
-    def reset_parameters(self) -> None:
-        nn.init.zeros_(self.weight)
-        nn.init.zeros_(self.bias)
-
-
 class ConvNeXtBlock(nn.Module):
     """ConvNeXt over frames: depthwise convolution, layer norm, pointwise expansion with GELU, layer scale, residual.
 
@@ -72,7 +64,9 @@ class ConvNeXtBlock(nn.Module):
         super().__init__()
         self.dwconv = FrameConv(dim, dim, kernel_size, lookahead, groups=dim)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.condition = ZeroLinear(condition_dim, 2 * dim) if condition_dim else None
+        self.condition = Pointwise(condition_dim, 2 * dim) if condition_dim else None
+        if self.condition is not None:
+            self.condition.init_scale = 0.0  # at first as without it (adaLN-Zero, arXiv 2212.09748)
         self.pwconv1 = Pointwise(dim, hidden_dim)
         self.pwconv2 = Pointwise(hidden_dim, dim)
         self.gamma = None if layer_scale is None else nn.Parameter(torch.full((dim,), layer_scale))

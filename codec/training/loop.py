@@ -286,7 +286,8 @@ class CodecTrainer:
             waveform = batch["waveform"].to(self.accelerator.device)
             waveform = nn.functional.pad(waveform, (0, -waveform.shape[1] % self.model.config.hop_length))
             padding_mask = mask_from_lengths(batch["length"], waveform.shape[1]).to(waveform.device)
-            mel = self.step_module.mel_of(waveform) if self.step_module.decodes_mel else None
+            target = self.model.normalized(waveform)
+            mel = self.step_module.mel_of(target) if self.step_module.decodes_mel else None
             self.model.eval()
             with uncompiled(self.config.compile):
                 self.model.calibrate(waveform[:, None], padding_mask, fresh, mel)

@@ -272,8 +272,10 @@ def dataset_card(metadata: Mapping[str, Any]) -> str:
     }
     if metadata["licence"]:
         header["license"] = metadata["licence"]
-    columns = _COLUMNS + (_VOICE_COLUMN if codec.voice_dim else "")
     quantizers = "one code" if codec.num_quantizers == 1 else f"{codec.num_quantizers} codes"
+    columns = _COLUMNS.format(quantizers=quantizers)
+    if codec.voice_dim:
+        columns += _VOICE_COLUMN.format(numbers=codec.voice_dim)
     codebooks = " + ".join(map(str, codec.codebook_sizes))
     window = (
         f", in windows of {codec.chunk_seconds:g} s with {codec.overlap_seconds:g} s of context"

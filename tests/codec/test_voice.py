@@ -18,7 +18,7 @@ from codec.nn.level import NORMAL_LEVEL, RunningLevel
 from codec.presets import PRESETS
 from codec.streaming_codec import StreamingDecoder, StreamingEncoder
 from codec.training.batches import collate
-from codec.training.config import CodecTrainingConfig
+from codec.training.config import CodecTrainingConfig, OptimizerConfig
 from codec.training.loop import train_codec
 from codec.training.step import CodecTrainingStep, SemanticObjectives
 from tests.codec.small_codecs import SMALL_PARTS, small_codec, small_config, speech_like
@@ -134,6 +134,30 @@ def test_fsq_codes_spell_the_nearest_levels() -> None:
     assert (quantizer(latent).latent - quantizer.decode(codes)).abs().max() <= 1e-6
 
 
+@torch.no_grad()
+def test_a_fresh_decoder_does_not_listen_to_the_voice() -> None:
+    model = small_codec("hh-codec-tiny", exported=False, encoder=ENCODER, quantizer=QUANTIZER)
+    codes = torch.arange(8)[None, None]
+    one, other = (model.decode(codes, voice=value * torch.ones(1, 6)).mel for value in (-1.0, 1.0))
+    assert torch.equal(one, other)
+
+
+def test_a_run_starts_from_the_mel_at_the_level_of_what_is_decoded(tmp_path: Path) -> None:
+    small_config("hh-codec-tiny", encoder=ENCODER, quantizer=QUANTIZER).save_pretrained(tmp_path / "codec")
+    means = []
+    for name, gain in (("quiet", 0.05), ("loud", 0.5)):
+        data = speech_data()
+        data.segments = lambda seconds, gain=gain: Louder(round(seconds * 24_000), gain)
+        config = CodecTrainingConfig(
+            model=str(tmp_path / "codec"),
+            output=tmp_path / name,
+            stages=[replace(CODES, steps=1, optimizer=OptimizerConfig(learning_rate=1e-9))],
+        )
+        train_codec(config, data)
+        means.append(load_trained(tmp_path / name).decode(torch.arange(8)[None, None]).mel.mean().item())
+    assert means[0] == pytest.approx(means[1], abs=0.05)
+
+
 def test_gradients_reach_the_encoder_through_fsq_and_the_voice() -> None:
     model = voiced_codec(exported=False).train()
     waveform = speech_like(2, 24_000)
@@ -181,6 +205,18 @@ def test_targets_and_decoded_speech_have_one_level(codec: CodecModel) -> None:
     with pytest.raises(ValueError, match="has no voice vector"):
         small_config("hybrid-codec-tiny", encoder={**encoder, "voice": {}})
     assert codec.normalized(torch.zeros(1, 24_000)).isfinite().all()
+
+
+class Louder(SpeechSegments):
+    """The same segments at another level."""
+
+    def __init__(self, samples: int, gain: float) -> None:
+        super().__init__(samples)
+        self.gain = gain
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        segment = super().__getitem__(index)
+        return {**segment, "waveform": self.gain * segment["waveform"]}
 
 
 class TwoStretches(SpeechSegments):

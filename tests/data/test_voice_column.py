@@ -36,7 +36,10 @@ def test_rows_carry_the_voice_that_the_codec_gives(recordings: Path, tmp_path: P
     for path in (tmp_path / "tokens", tmp_path / "combined"):
         dataset = TokenDataset.open(path, codec=CodecInfo.of(codec))
         assert dataset.info.voice_dim == 6
-        assert "`voice`" in (path / "README.md").read_text()
+        card = (path / "README.md").read_text()
+        assert "| `codes` | list of uint16 | the stream: one code a frame, frame after frame |" in card
+        assert "| `words` | list of {word, start, end} or null |" in card
+        assert "| `voice` | list of float16 | 6 numbers that say who speaks |" in card
         for row in range(len(SECONDS)):
             waveform, _ = sf.read(recordings / f"{dataset.id(row)}.wav", dtype="float32")
             alone = codec.encode(torch.from_numpy(waveform)[None, None])
