@@ -179,8 +179,13 @@ class CodecModel(PreTrainedModel):
         return waveform if encoder is None else encoder(waveform)
 
     def voice_of(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Who speaks, with gradients: (batch, samples), each row's own `lengths` (batch,) -> (batch, voice_dim)."""
-        raise ValueError(f"{self.config.name} has no voice vector")
+        """Who speaks, from the first seconds, with gradients: (batch, samples) -> (batch, voice_dim).
+
+        `lengths` (batch,): each row's own samples. Raises ValueError for a codec without a voice vector.
+        """
+        if not self.config.voice_dim:
+            raise ValueError(f"{self.config.name} has no voice vector")
+        return self.encoder.voice_of(waveform[:, : self.config.voice_samples], lengths)
 
     def _calibrate_quantizer(self, latent: Tensor) -> None:
         """Start the quantizer from data: the latents (frames, dim) of one batch."""

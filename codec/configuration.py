@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self, TypeVar
 
@@ -146,12 +147,18 @@ def vocoder_from(values: dict[str, Any] | None) -> VocosConfig | BigVGANConfig:
 
     Raises ValueError for an unknown kind or field.
     """
-    kind = (values or {}).get("kind", "vocos")
-    if kind == "bigvgan":
-        return part_from(BigVGANConfig, values)
-    if kind == "vocos":
-        return part_from(VocosConfig, values)
-    raise ValueError(f"unknown vocoder kind {kind!r}: expected 'vocos' or 'bigvgan'")
+    return part_of_kind("vocoder", {"vocos": VocosConfig, "bigvgan": BigVGANConfig}, values)
+
+
+def part_of_kind(part: str, kinds: Mapping[str, type[Any]], values: dict[str, Any] | None) -> Any:
+    """The configuration of the `kind` that a dictionary names, the first of `kinds` unless it does.
+
+    Raises ValueError for an unknown kind or field.
+    """
+    kind = (values or {}).get("kind", next(iter(kinds)))
+    if kind not in kinds:
+        raise ValueError(f"unknown {part} kind {kind!r}: expected {' or '.join(map(repr, kinds))}")
+    return part_from(kinds[kind], values)
 
 
 def part_from(cls: type[Part], values: dict[str, Any] | None) -> Part:
@@ -214,8 +221,8 @@ class CodecInfo:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """From what `to_dict` gave; other keys are ignored."""
-        known = {field.name: values[field.name] for field in fields(cls) if field.name != "voice_dim"}
-        known["voice_dim"] = values.get("voice_dim", 0)
+        values = {"voice_dim": 0, **values}
+        known = {field.name: values[field.name] for field in fields(cls)}
         return cls(**{**known, "codebook_sizes": tuple(known["codebook_sizes"])})
 
     def check_same(self, other: "CodecInfo", what: str, as_many: bool = False) -> None:

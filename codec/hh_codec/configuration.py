@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from codec.configuration import CodecConfig, part_from, vocoder_from
+from codec.configuration import CodecConfig, part_from, part_of_kind, vocoder_from
 from codec.nn.mel import MelConfig
 from codec.vocoders.bigvgan import BigVGANConfig
 from codec.vocoders.vocos import VocosConfig
@@ -153,6 +153,10 @@ class MelDecoderConfig:
         return self.lookahead is not None and self.attention_window is not None
 
 
+_ENCODERS = {"seanet": SEANetConfig, "log-mel": LogMelEncoderConfig}
+_QUANTIZERS = {"slm-vq": SLMVQConfig, "fsq": FSQConfig}
+
+
 class HHCodecConfig(CodecConfig):
     """Configuration of `HHCodecModel`: waveform -> VQ -> mel -> waveform (arXiv 2507.18897).
 
@@ -181,17 +185,8 @@ class HHCodecConfig(CodecConfig):
         fingerprint: str | None = None,
         **kwargs: Any,
     ):
-        kind = (encoder or {}).get("kind", "seanet")
-        encoder_class = {"seanet": SEANetConfig, "log-mel": LogMelEncoderConfig}.get(kind)
-        if encoder_class is None:
-            raise ValueError(f"unknown encoder kind {kind!r}: expected 'seanet' or 'log-mel'")
-        self.encoder = asdict(part_from(encoder_class, encoder))
-        quantizer_class = {"slm-vq": SLMVQConfig, "fsq": FSQConfig}.get(
-            kind := (quantizer or {}).get("kind", "slm-vq")
-        )
-        if quantizer_class is None:
-            raise ValueError(f"unknown quantizer kind {kind!r}: expected 'slm-vq' or 'fsq'")
-        self.quantizer = asdict(part_from(quantizer_class, quantizer))
+        self.encoder = asdict(part_of_kind("encoder", _ENCODERS, encoder))
+        self.quantizer = asdict(part_of_kind("quantizer", _QUANTIZERS, quantizer))
         self.decoder = asdict(part_from(MelDecoderConfig, decoder))
         self.vocoder = asdict(vocoder_from(vocoder))
         self.default_voice = default_voice
@@ -219,16 +214,12 @@ class HHCodecConfig(CodecConfig):
     @property
     def encoder_config(self) -> SEANetConfig | LogMelEncoderConfig:
         """The encoder's fields, typed."""
-        if self.encoder["kind"] == "seanet":
-            return part_from(SEANetConfig, self.encoder)
-        return part_from(LogMelEncoderConfig, self.encoder)
+        return part_of_kind("encoder", _ENCODERS, self.encoder)
 
     @property
     def quantizer_config(self) -> SLMVQConfig | FSQConfig:
         """The quantizer's fields, typed."""
-        if self.quantizer["kind"] == "fsq":
-            return part_from(FSQConfig, self.quantizer)
-        return part_from(SLMVQConfig, self.quantizer)
+        return part_of_kind("quantizer", _QUANTIZERS, self.quantizer)
 
     @property
     def voice_dim(self) -> int:

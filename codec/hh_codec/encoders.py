@@ -186,12 +186,8 @@ class LogMelEncoder(nn.Module):
         return waveform * (NORMAL_LEVEL * 10 ** (-loudest / 2)).to(waveform.dtype)
 
     def voice_of(self, waveform: Tensor, lengths: Tensor | None) -> Tensor:
-        """Who speaks: (batch, samples), each row's own `lengths` (batch,) -> (batch, voice dim).
-
-        Raises ValueError for an encoder without a voice encoder.
-        """
-        if self.voice_encoder is None:
-            raise ValueError("this codec has no voice vector")
+        """Who speaks, of an encoder with a voice encoder: (batch, samples), own `lengths` -> (batch, voice dim)."""
+        assert self.voice_encoder is not None
         hop = self.config.mel.hop_length
         mel = self.standardized_mel(F.pad(waveform, (0, -waveform.shape[1] % hop)))
         if lengths is None:

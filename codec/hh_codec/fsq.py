@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from codec.base import standardize
 from codec.hh_codec.configuration import FSQConfig
 from codec.hh_codec.slm_vq import QuantizerOutput
 from codec.nn.kernels import at_least_float32
@@ -74,7 +75,4 @@ class FSQ(nn.Module):
     @torch.no_grad()
     def calibrate(self, latent: Tensor) -> None:
         """Start from the latents (frames, dim) of a batch: the numbers before tanh get mean 0 and deviation 0.8."""
-        numbers = self.down(at_least_float32(latent))
-        scale = 0.8 / numbers.std(dim=0).clamp_min(1e-5)
-        self.down.bias.sub_(numbers.mean(dim=0)).mul_(scale)
-        self.down.weight.mul_(scale[:, None])
+        standardize(self.down, self.down(at_least_float32(latent)), 0.8)

@@ -50,34 +50,22 @@ class MelDecoder(nn.Module):
         )
         self.context_norm = block_norm(dim, streaming)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.convnext = nn.ModuleList(
-            ConvNeXtBlock(
-                dim,
-                config.hidden_ratio * dim,
-                config.layer_scale,
-                config.kernel_size,
-                lookahead,
-                voice_dim,
+
+        def blocks(count: int, width: int) -> nn.ModuleList:
+            hidden, scale = config.hidden_ratio * width, config.layer_scale
+            return nn.ModuleList(
+                ConvNeXtBlock(width, hidden, scale, config.kernel_size, lookahead, voice_dim)
+                for _ in range(count)
             )
-            for _ in range(config.blocks)
-        )
+
+        self.convnext = blocks(config.blocks, dim)
         self.final_norm = nn.LayerNorm(dim, eps=1e-6)
         if config.fine_dim is None:
             self.mel_head = nn.ConvTranspose1d(dim, mel.n_mels, config.upsample, config.upsample)
             return
         # a transposed convolution whose kernel is its stride is a linear layer to `upsample` frames side by side
         self.upsample = Pointwise(dim, config.upsample * config.fine_dim)
-        self.fine = nn.ModuleList(
-            ConvNeXtBlock(
-                config.fine_dim,
-                config.hidden_ratio * config.fine_dim,
-                config.layer_scale,
-                config.kernel_size,
-                lookahead,
-                voice_dim,
-            )
-            for _ in range(config.fine_blocks)
-        )
+        self.fine = blocks(config.fine_blocks, config.fine_dim)
         self.fine_norm = nn.LayerNorm(config.fine_dim, eps=1e-6)
         self.head = nn.Linear(config.fine_dim, mel.n_mels)
 

@@ -87,15 +87,6 @@ class HHCodecModel(SingleCodebookModel):
     def _calibrate_quantizer(self, latent: Tensor) -> None:
         self.quantizer.calibrate(latent)
 
-    def voice_of(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Who speaks, from the first seconds, with gradients: (batch, samples) -> (batch, voice_dim).
-
-        `lengths` (batch,): each row's own samples.
-        """
-        if not isinstance(self.encoder, LogMelEncoder):
-            return super().voice_of(waveform, lengths)
-        return self.encoder.voice_of(waveform[:, : self.config.voice_samples], lengths)
-
 
 AutoConfig.register(HHCodecConfig.model_type, HHCodecConfig, exist_ok=True)
 AutoModel.register(HHCodecConfig, HHCodecModel, exist_ok=True)

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from codec.configuration import CodecConfig, part_from, vocoder_from
+from codec.configuration import CodecConfig, part_from, part_of_kind, vocoder_from
 from codec.hh_codec.configuration import LogMelEncoderConfig, MelDecoderConfig, check_mel_parts
 from codec.presets import PARTS
 from codec.vocoders.bigvgan import BigVGANConfig
@@ -91,6 +91,9 @@ class DACDecoderConfig:
     sampling_rate: int = 24_000  # Hz, of the waveform
 
 
+_ENCODERS = {"dac": DACEncoderConfig, "log-mel": LogMelEncoderConfig}
+
+
 class HybridCodecConfig(CodecConfig):
     """Configuration of `HybridCodecModel` (arXiv 2606.06743).
 
@@ -120,11 +123,7 @@ class HybridCodecConfig(CodecConfig):
         fingerprint: str | None = None,
         **kwargs: Any,
     ):
-        kind = (encoder or {}).get("kind", "dac")
-        encoder_class = {"dac": DACEncoderConfig, "log-mel": LogMelEncoderConfig}.get(kind)
-        if encoder_class is None:
-            raise ValueError(f"unknown encoder kind {kind!r}: expected 'dac' or 'log-mel'")
-        self.encoder = asdict(part_from(encoder_class, encoder))
+        self.encoder = asdict(part_of_kind("encoder", _ENCODERS, encoder))
         self.quantizer = asdict(part_from(HybridQuantizerConfig, quantizer))
         self.vocoder = None if vocoder is None else asdict(vocoder_from(vocoder))
         if vocoder is None:
@@ -159,9 +158,7 @@ class HybridCodecConfig(CodecConfig):
     @property
     def encoder_config(self) -> DACEncoderConfig | LogMelEncoderConfig:
         """The encoder's fields, typed."""
-        if self.encoder["kind"] == "dac":
-            return part_from(DACEncoderConfig, self.encoder)
-        return part_from(LogMelEncoderConfig, self.encoder)
+        return part_of_kind("encoder", _ENCODERS, self.encoder)
 
     @property
     def quantizer_config(self) -> HybridQuantizerConfig:
