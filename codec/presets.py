@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from codec.foundation.errors import not_found
+from codec.foundation.errors import is_hub_id, not_found
 
 PARTS = ("encoder", "quantizer", "decoder", "vocoder")  # of a model, each with a configuration of its own
 
@@ -124,5 +124,5 @@ def check_codec_name(name: str) -> None:
     path = Path(name)
     if name in bundled_codecs() or path.exists():
         return
-    if name.count("/") != 1 or name.startswith((".", "/")):
+    if not is_hub_id(name):
         raise not_found("codec", name, bundled_codecs())

@@ -109,10 +109,7 @@ class SegmentDataset(Dataset[Segment]):
         utterance = int(
             np.searchsorted(self._cumulative, random.random() * self._cumulative[-1], side="right")
         )
-        total = int(self.waveforms.lengths[utterance])
-        samples = self.segment_samples if drawn is None else drawn.source_samples(self.segment_samples)
-        start = int(random.integers(0, max(0, total - samples) + 1))
-        audio = self.waveforms.read(utterance, start, samples)
+        audio, start = self._stretch(random, utterance, self.segment_samples, drawn)
         read = len(audio)
         gain = 1.0
         if self.gain_db is not None:
@@ -129,21 +126,26 @@ class SegmentDataset(Dataset[Segment]):
         if drawn is not None and drawn.snr_db is not None:
             segment["heard"] = _padded(drawn.with_noise(audio, self._voices), self.segment_samples)
         if self.reference_samples:
-            samples = (
-                self.reference_samples if drawn is None else drawn.source_samples(self.reference_samples)
-            )
-            place = int(random.integers(0, max(0, total - samples) + 1))
-            other = self.waveforms.read(utterance, place, samples)
+            other, _ = self._stretch(random, utterance, self.reference_samples, drawn)
             other = self._changed(other * gain, drawn, self.reference_samples)
             segment["reference"] = _padded(other, self.reference_samples)
             segment["reference_length"] = len(other)
         if self.labeller is not None:
+            total = int(self.waveforms.lengths[utterance])
             said = self.labeller.label(self.waveforms.ids[utterance], start, read, total)
             segment["labels"] = torch.from_numpy(said.characters)
             speed = 1.0 if drawn is None else drawn.speed
             span = [min(len(audio), round(sample / speed)) for sample in (said.start, said.end)]
             segment["span"] = torch.tensor(span)
         return segment
+
+    def _stretch(
+        self, random: np.random.Generator, utterance: int, samples: int, drawn: Drawn | None
+    ) -> tuple[Tensor, int]:
+        """A random stretch of a recording that becomes `samples` samples, and its first sample there."""
+        source = samples if drawn is None else drawn.source_samples(samples)
+        start = int(random.integers(0, max(0, int(self.waveforms.lengths[utterance]) - source) + 1))
+        return self.waveforms.read(utterance, start, source), start
 
     def _changed(self, audio: Tensor, drawn: Drawn | None, most: int) -> Tensor:
         return audio if drawn is None else drawn.change(audio, self.waveforms.sampling_rate)[:most]

@@ -45,9 +45,8 @@ class TokenDataset:
         files: Sequence[Path] = (),
     ) -> None:
         self.name, self.info, self.split, self.splits = name, info, split, splits
-        self.metadata = (
-            metadata  # of metadata.json; empty for a single file, and for files that it does not describe
-        )
+        # of metadata.json; empty for a single file, and for files that it does not describe
+        self.metadata = metadata
         self._files = files  # of all splits
         self._table = table
         chunks = table.column("codes").chunks

@@ -9,7 +9,7 @@ from typing import Any
 
 from codec.foundation.errors import UserError
 from data.recordings import AUDIO_EXTENSIONS
-from slm.models.bundled import known_voices
+from slm.bundled import known_voices
 
 STANDARD = "-"  # standard input or output
 _WRITTEN = (".wav", ".flac", ".ogg", ".opus", ".mp3")  # of what can be written, what people ask for

@@ -24,10 +24,8 @@ from codec.training.step import CodecTrainingStep, SemanticObjectives
 from recipes.cli.arguments import build_parser
 from recipes.cli.train import train_codec_command
 
-PEAK, SHARE = (
-    989e12,
-    0.05,
-)  # of an H100 in bfloat16, and what of it such networks are taken to reach (not measured)
+PEAK = 989e12  # of an H100 in bfloat16
+SHARE = 0.05  # of it that such networks are taken to reach (not measured)
 TEACHERS: dict[str, Any] = {  # their published sizes, and the shape of their input for so many seconds
     "facebook/hubert-base-ls960": (
         HubertModel,

@@ -1,3 +1,4 @@
+from .bundled import bundled_slms as bundled_slms
 from .documents.config import DocumentConfig as DocumentConfig
 from .documents.documents import Documents as Documents
 from .documents.formats import Document as Document
@@ -12,7 +13,6 @@ from .generation.results import SpokenResult as SpokenResult
 from .generation.results import SpokenSpan as SpokenSpan
 from .generation.results import TranscribedResult as TranscribedResult
 from .generation.speech_lm import SpeechLM as SpeechLM
-from .models.bundled import bundled_slms as bundled_slms
 from .models.checkpoint import find_slm as find_slm
 from .models.checkpoint import merge as merge
 from .models.config import ModelConfig as ModelConfig

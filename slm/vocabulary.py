@@ -19,11 +19,11 @@ from transformers import AutoTokenizer
 
 from codec import CodecInfo
 from codec.foundation import UserError, first_line, write_json
+from slm.bundled import SPEECH_FILE
 from slm.text_tokenizer import SPACE, tokenizer_from_sentencepiece
 
 CONTROL_TOKENS = ("<|text|>", "<|speech|>", "<|eos|>", "<|pad|>")
 MULTIPLE = 128
-SPEECH_FILE = "speech.json"
 TOKENIZER_FILE = "tokenizer.json"
 _FORMAT_VERSION = 1
 _PIECE = re.compile(r"\s*\S+(?:\s+\Z)?")  # a word with the white space before it

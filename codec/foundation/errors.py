@@ -16,6 +16,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name that is no path on this machine can be a model on the Hugging Face hub: owner/name."""
+    return name.count("/") == 1 and not name.startswith((".", "/"))
+
+
 def not_found(what: str, name: str, bundled: Sequence[str]) -> UserError:
     """The error for a name that is neither bundled nor on this machine, nor a hub id: with the one that is meant."""
     near = difflib.get_close_matches(name, bundled, n=1)

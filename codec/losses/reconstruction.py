@@ -57,9 +57,8 @@ class MultiScaleMelLoss(nn.Module):
     def __init__(self, sampling_rate: int):
         super().__init__()
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of 320 bands, the lowest are narrower than a bin, as in the original
+            # of 320 bands, the lowest are narrower than a bin, as in the original
+            warnings.simplefilter("ignore")
             self.mels = nn.ModuleList(
                 LogMel(
                     MelConfig(

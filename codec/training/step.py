@@ -31,9 +31,8 @@ class StepOutput:
     recording: Tensor  # (batch, 1, samples in whole frames)
     audio: Tensor | None  # the same from the codec, with its graph; None where no loss needs audio
     frames: Tensor  # (batch,) each row's own
-    usage: (
-        Tensor | None
-    )  # (codes,) how often each code of the first quantizer came; None where no codes were made
+    # (codes,) how often each code of the first quantizer came; None where no codes were made
+    usage: Tensor | None
 
 
 @dataclass

@@ -73,9 +73,8 @@ class StageUpdate:
     ):
         self.accelerator, self.config, self.stage = accelerator, config, stage
         self.step_module, self.adversary, self.average = step_module, adversary, average
-        self.usage: Tensor | float = (
-            0.0  # (codes,) of the first quantizer, in this process since it was last set to 0
-        )
+        # (codes,) of the first quantizer, in this process since it was last set to 0
+        self.usage: Tensor | float = 0.0
         self.bf16 = accelerator.mixed_precision == "bf16"
         self.generator = Learner(
             accelerator, step_module, stage.optimizer, stage.schedule, stage.steps, "optimizer"

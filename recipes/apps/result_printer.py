@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-_STDOUT = "-"
+from recipes.inputs import STANDARD
 
 
 class ResultPrinter:
@@ -17,9 +17,9 @@ class ResultPrinter:
 
     def tell(self, name: str | os.PathLike[str], lines: Sequence[str], **facts: Any) -> None:
         """Say a result, to standard error where its audio (`name` is "-") goes to standard output."""
-        stream = sys.stderr if str(name) == _STDOUT else sys.stdout
+        stream = sys.stderr if str(name) == STANDARD else sys.stdout
         if self.as_json:
             print(json.dumps({"name": str(name), **facts}, ensure_ascii=False), file=stream, flush=True)
             return
         for line in lines:
-            print(line if str(name) == _STDOUT else f"{name}: {line}", file=stream, flush=True)
+            print(line if str(name) == STANDARD else f"{name}: {line}", file=stream, flush=True)

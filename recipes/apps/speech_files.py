@@ -16,6 +16,7 @@ from data.recordings import refuse_recording
 from recipes.apps.result_printer import ResultPrinter
 from recipes.apps.uploads import audio_source
 from recipes.apps.wav_stream import pcm16, wav_bytes, wav_header
+from recipes.inputs import STANDARD
 from slm import (
     Prompt,
     SamplingConfig,
@@ -27,8 +28,6 @@ from slm import (
     SpokenResult,
 )
 from slm.generation.results import Watcher
-
-_STDOUT = "-"
 
 
 class Voices:
@@ -126,7 +125,7 @@ def write_speech(result: SpokenResult, output: str, results: ResultPrinter, only
     only_new: without the recording that was continued.
     """
     audio = result.audio[round(result.begins * result.sampling_rate) :] if only_new else result.audio
-    if output == _STDOUT:
+    if output == STANDARD:
         sys.stdout.buffer.write(wav_bytes(audio, result.sampling_rate))
     else:
         write_audio(output, audio, result.sampling_rate)
@@ -155,7 +154,7 @@ def write_stream(speaker: SpeechLM, streamed: SpeechStream, output: str, results
         if shows:
             print(file=sys.stderr)
 
-    if output == _STDOUT:
+    if output == STANDARD:
         sys.stdout.buffer.write(wav_header(streamed.sampling_rate))
         for block in audio():
             sys.stdout.buffer.write(pcm16(block))

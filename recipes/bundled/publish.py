@@ -18,8 +18,8 @@ from codec.export import save_codec
 from codec.foundation import UserError, whole_directory, write_json
 from codec.loading import load_trained
 from recipes.bundled.commands import run
+from slm.bundled import SPEECH_FILE
 from slm.models.checkpoint import MODEL_FILE
-from slm.vocabulary import SPEECH_FILE
 
 
 def publish_codec(source: Path, target: Path) -> str:

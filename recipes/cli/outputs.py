@@ -9,9 +9,9 @@ from typing import Any
 
 from codec.foundation.errors import UserError
 from data.recordings import refuse_recording
+from recipes.inputs import STANDARD
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-_STDOUT = "-"
 _LONGEST = 4096  # characters of a path
 
 
@@ -21,7 +21,7 @@ def check_output(values: Mapping[str, Any]) -> None:
     Raises UserError when that is an address, or one of the inputs under whatever name.
     """
     output = values.get("output")
-    if not isinstance(output, str | Path) or str(output) in ("", _STDOUT):
+    if not isinstance(output, str | Path) or str(output) in ("", STANDARD):
         return
     if _ADDRESS.match(str(output)):
         raise UserError(f"--output {output}: addresses cannot be written to: give a path on this machine")

@@ -14,7 +14,7 @@ from recipes.inputs import (
     read_text,
     read_texts,
 )
-from slm.generation.config import SamplingConfig, SpeechBounds
+from slm.generation.config import SamplingConfig, SpeechBounds, check_speed
 
 _SAMPLING, _BOUNDS = SamplingConfig(), SpeechBounds()
 _CANDIDATES = 4  # of which the model itself hears the text best
@@ -70,8 +70,7 @@ def speak_command(
         raise UserError("give --text, or a file of --texts")
     if stream and (texts is not None or candidates not in (None, 1) or speed != 1.0):
         raise UserError("--stream says one --text as it comes: no --texts, no --candidates, no --speed")
-    if not 0.5 <= speed <= 2.0:
-        raise UserError(f"--speed is {speed:g}: 0.5 (half as fast) to 2 (twice as fast)")
+    check_speed(speed, "--speed")
     if candidates is not None and candidates < 1:
         raise UserError("candidates must be 1 or more")
     check_voice(model, voice)

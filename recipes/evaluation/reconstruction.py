@@ -79,18 +79,17 @@ class Reconstructor:
         """Log-mel L1 before the vocoder, in the vocoder's definition; NaN where the codec gave no mel."""
         if mel is None or self.mel_config is None:
             return float("nan")
-        return decoded_mel_l1(self._normalized(waveform), mel, self.mel_config.sampling_rate, self.mel_config)
+        reference = self._normalized(waveform).cpu()
+        return decoded_mel_l1(reference, mel, self.mel_config.sampling_rate, self.mel_config)
 
     def _normalized(self, waveform: Tensor) -> Tensor:
-        """(samples,) as loud as what the decoder says, for a codec that does not keep the level."""
-        return self.codec.normalized(waveform.to(self.device)[None])[0].to(waveform.device)
+        """(samples,) on the device, as loud as what the decoder says, for a codec that does not keep the level."""
+        return self.codec.normalized(waveform.to(self.device)[None])[0]
 
     def _vocode(self, waveform: Tensor, frames: int) -> Tensor | None:
         if self._front_end is None:
             return None
-        padded = F.pad(self._normalized(waveform), (0, frames * self.hop_length - len(waveform))).to(
-            self.device
-        )
+        padded = F.pad(self._normalized(waveform), (0, frames * self.hop_length - len(waveform)))
         return self.codec.vocode(self._front_end(padded[None]), None, frames)[0, 0].float().cpu()
 
 

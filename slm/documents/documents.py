@@ -39,9 +39,8 @@ class EpochPlan:
     rows: np.ndarray  # int32, over all sources
     repeats: np.ndarray  # int16, 1 for a row that comes for the second time in the epoch, …
     formats: np.ndarray  # uint8, index into the formats' names
-    drawn: (
-        np.ndarray
-    )  # uint8, the format before a row that lacks something, or is too long, had to take another
+    # uint8, the format before a row that lacks something, or is too long, had to take another
+    drawn: np.ndarray
     tags: np.ndarray  # int32, token id of the voice tag, or -1
     prompts: np.ndarray  # int32, row of the prompt utterance, or -1
     prompt_texts: np.ndarray  # bool, whether it comes with its text
@@ -54,13 +53,11 @@ class DocumentCounts:
     """What an epoch holds."""
 
     documents: dict[str, int]  # by format
-    drawn: dict[
-        str, int
-    ]  # by the format that was drawn; differs where rows lack text or words, or are too long
+    # by the format that was drawn; differs where rows lack text or words, or are too long
+    drawn: dict[str, int]
     became: dict[tuple[str, str], int]  # of these, by the format that was drawn and another that was made
-    too_long: dict[
-        str, int
-    ]  # of these, by the format that was drawn, such as would not have fitted into a block
+    # of these, by the format that was drawn, such as would not have fitted into a block
+    too_long: dict[str, int]
     voice_tags: int
     prompts: int
     tokens: int

@@ -5,6 +5,12 @@ from dataclasses import dataclass
 from codec.foundation import UserError
 
 
+def check_speed(speed: float, what: str) -> None:
+    """Raise UserError, which calls it `what`, for a speed of speech that nobody would follow."""
+    if not 0.5 <= speed <= 2.0:
+        raise UserError(f"{what} is {speed:g}: 0.5 (half as fast) to 2 (twice as fast)")
+
+
 @dataclass(frozen=True)
 class SamplingConfig:
     """How tokens are drawn."""

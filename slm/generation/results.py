@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torchaudio.functional import phase_vocoder
 
-from codec.foundation import UserError
 from codec.streaming_codec import ChunkedDecoder, StreamingDecoder
+from slm.generation.config import check_speed
 from slm.generation.grammar import Cut, SpeakingRow
 from slm.generation.planning import Passage, Plan
 from slm.vocabulary import Vocabulary
@@ -129,8 +129,7 @@ def stretched(waveform: Tensor, speed: float) -> Tensor:
 
     Raises UserError for a speed that nobody would follow.
     """
-    if not 0.5 <= speed <= 2.0:
-        raise UserError(f"the speed is {speed:g}: 0.5 (half as fast) to 2 (twice as fast)")
+    check_speed(speed, "the speed")
     if not len(waveform):
         return waveform
     window, hop = torch.hann_window(_STRETCH_FFT), _STRETCH_FFT // 4

@@ -417,16 +417,18 @@ class SpeechLM:
             watch.done([best for _, best, _ in chosen], passages)
 
         while group := list(islice(waiting, _BATCHES_AHEAD * batch_size)):
-            together = [(job, number) for job in group if job.start for number in range(len(job.passages))]
-            together += [(job, 0) for job in group if not job.start]
-            together.sort(key=lambda place: -len(place[0].passages[place[1]].text))
+            together = [
+                (job, number) for job in group if job.plan.start for number in range(len(job.plan.passages))
+            ]
+            together += [(job, 0) for job in group if not job.plan.start]
+            together.sort(key=lambda place: -len(place[0].plan.passages[place[1]].text))
             for first in range(0, len(together), batch_size):
                 speak(together[first : first + batch_size])
             for job in group:
                 # a voice without a name is kept by going on from what was said before
-                for number in range(1, len(job.passages)) if not job.start else ():
+                for number in range(1, len(job.plan.passages)) if not job.plan.start else ():
                     speak([(job, number)])
-                spoken = [job.spoken[number] for number in range(len(job.passages))]
+                spoken = [job.spoken[number] for number in range(len(job.plan.passages))]
                 nothing = np.zeros(0, dtype=np.int32)
                 yield self._result(spoken, nothing, job.scores, job.seconds, job.plan.cuts, job.plan.voice)
 
@@ -499,13 +501,14 @@ class _Job:
     """A text on its way to speech."""
 
     def __init__(self, plan: Plan) -> None:
-        self.plan, self.passages, self.start = plan, plan.passages, plan.start
+        self.plan = plan
         self.spoken: dict[int, tuple[Passage, SpeakingRow]] = {}
         self.scores: list[float] = []
         self.seconds = 0.0  # of generation
 
     def passage(self, number: int, planner: Planner) -> Passage:
         """A passage as the model is to read it."""
-        if self.start or number == 0:
-            return self.passages[number]
-        return planner.after(*self.spoken[number - 1], self.passages[number])
+        passage = self.plan.passages[number]
+        if self.plan.start or number == 0:
+            return passage
+        return planner.after(*self.spoken[number - 1], passage)

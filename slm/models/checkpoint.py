@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from codec.foundation import UserError, first_line, whole_directory, write_json
 from codec.foundation.errors import not_found
 from codec.foundation.quiet import without_progress_bars
+from slm.bundled import SPEECH_FILE, bundled_slms, local_slm
 from slm.models.adapters import ADAPTER_CONFIG, base_of, merge_adapter
-from slm.models.bundled import bundled_slms, local_slm
-from slm.vocabulary import SPEECH_FILE, Vocabulary
+from slm.vocabulary import Vocabulary
 
 MODEL_FILE = "model.safetensors"
 

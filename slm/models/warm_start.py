@@ -17,9 +17,11 @@ from transformers import PreTrainedModel
 
 from codec import CodecInfo
 from codec.foundation import UserError, torch_generator
+from codec.foundation.errors import is_hub_id
+from slm.bundled import SPEECH_FILE
 from slm.models.checkpoint import find_slm, load_checkpoint
 from slm.models.config import ModelConfig, StartConfig
-from slm.vocabulary import SPEECH_FILE, Vocabulary
+from slm.vocabulary import Vocabulary
 
 _PRIOR = 1.0  # frames: how much each code of a map leans on how often the old codes are used at all
 # What a `model` section may say beside `start_from`: it has to agree with the model that is there.
@@ -52,7 +54,7 @@ class Start:
     def location(self) -> str:
         """Where others find the model: its hub id, or the directory's full path."""
         name = self.config.model
-        return name if name.count("/") == 1 and not Path(name).exists() else str(self.directory.resolve())
+        return name if is_hub_id(name) and not Path(name).exists() else str(self.directory.resolve())
 
     def extended_vocabulary(
         self,

@@ -30,18 +30,10 @@ _ROMAN_DIGITS = {"I": 1, "V": 5, "X": 10}
 _CAPITALS = re.compile(
     r"(?<![\w.'’])[^\W\d_a-zß-ÿ](?:[^\W_a-zß-ÿ]|\.(?=[A-Z]))*(?P<end>'?s)?(?![\w])(?P<dot>\.?)"
 )
-# What a voice reads into a mark that its model does not know.
-_UNSPOKEN = (
-    "So",
-    "Sk",
-    "Cf",
-    "Mn",
-    "Co",
-    "Cn",
-    "Cs",
-    "Cc",
-)  # emoji, what joins them, what stands for nothing
+# Unicode's categories of what is not said: emoji, what joins them, what stands for nothing.
+_UNSPOKEN = ("So", "Sk", "Cf", "Mn", "Co", "Cn", "Cs", "Cc")
 _JOINERS = ("Sk", "Cf", "Mn", "Cc")
+# What a voice reads into a mark that its model does not know.
 _MARKS = {"—": ",", "–": ",", ";": ",", ":": ",", "…": "..."}
 _QUOTES = str.maketrans("“”„‟«»‘’‚‛\u00a0\u202f\u2009−", '""""""\'\'\'\'   -')
 

@@ -78,13 +78,14 @@ class TrainingData:
         Raises UserError for a format that no row can become.
         """
         config, decay = self.config, phase == 1
+        counts = blocks.documents.counts(blocks.epoch)
         if self.streams:  # of a window; the next may hold what this one lacks
             names = [dataset_name(source.dataset.name) for source in blocks.documents.sources]
-            return report_epoch(blocks, names, [None] * len(names), None)
-        check_formats(blocks.documents, blocks.epoch)
+            return report_epoch(blocks, counts, names, [None] * len(names), None)
+        check_formats(blocks.documents, counts)
         names = [dataset_name(entry.path) for entry in config.sources]
         names = [f"{name}-{n}" if names.count(name) > 1 else name for n, name in enumerate(names)]
-        return report_epoch(blocks, names, config.weights(decay), config.token_budget(decay))
+        return report_epoch(blocks, counts, names, config.weights(decay), config.token_budget(decay))
 
     def _blocks(self, decay: bool) -> Callable[[int], PackedBlocks]:
         """A function that makes the blocks of an epoch, or of a window of a streamed dataset."""

@@ -96,9 +96,9 @@ def train_slm(config: SLMTrainingConfig, data: TrainingData | None = None) -> Tr
     with StopSignal() as stop:
         try:
             run.lock()
-            run.changed_fields(config, _MAY_CHANGE)  # before anything that takes long
+            changed = run.changed_fields(config, _MAY_CHANGE)  # before anything that takes long
             data = data or open_training_data(config)
-            trainer = _Trainer(config, accelerator, run, data, stop)
+            trainer = _Trainer(config, accelerator, run, data, stop, changed)
             start_trackers(accelerator, config, config.tracker_options)
             return trainer.train()
         finally:
@@ -114,10 +114,11 @@ class _Trainer:
         run: RunDirectory,
         data: TrainingData,
         stop: StopSignal,
+        changed: dict[str, str],
     ) -> None:
+        """`changed`: the fields that differ from those of the run that is there."""
         self.config, self.accelerator, self.run, self.data, self.stop = config, accelerator, run, data, stop
         self.counters = _Counters()
-        changed = run.changed_fields(config, _MAY_CHANGE)
         again = [int(name.split(".")[1]) for name in changed if name.startswith("skip_data.")]
         checkpoint = run.latest(min(again, default=None))
         if again and checkpoint is None:

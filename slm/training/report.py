@@ -8,9 +8,8 @@ from slm.documents.formats import FORMATS
 from slm.packing.blocks import PackedBlocks
 
 
-def check_formats(documents: Documents, epoch: int) -> None:
-    """Raise UserError for a format that is asked for and that no row can become."""
-    counts = documents.counts(epoch)
+def check_formats(documents: Documents, counts: DocumentCounts) -> None:
+    """Raise UserError for a format that is asked for and that no row can become; counts: of an epoch."""
     for name, drawn in counts.drawn.items():
         if not counts.documents.get(name) and not documents.can_make(name):
             raise UserError(
@@ -20,14 +19,18 @@ def check_formats(documents: Documents, epoch: int) -> None:
 
 
 def report_epoch(
-    blocks: PackedBlocks, names: Sequence[str], weights: Sequence[float | None], budget: int | None
+    blocks: PackedBlocks,
+    counts: DocumentCounts,
+    names: Sequence[str],
+    weights: Sequence[float | None],
+    budget: int | None,
 ) -> tuple[list[str], dict[str, float]]:
     """Lines for a person, and numbers for the log.
 
-    names and weights are those of the sources; budget: places in blocks that the run trains on, None if not known.
+    counts are of the epoch, names and weights those of the sources; budget: places in blocks that the run trains on,
+    None if not known.
     """
     documents, plan, epoch = blocks.documents, blocks.plan, blocks.epoch
-    counts = documents.counts(epoch)
     places = len(plan) * plan.block_length
     lines = [
         f"epoch {epoch}: {sum(counts.documents.values()):,} documents, {counts.tokens:,} tokens in {len(plan):,} "

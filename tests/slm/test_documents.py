@@ -516,17 +516,20 @@ def test_a_format_that_no_row_can_become_is_an_error(vocabulary):
         UserError,
         match=rf"interleaved, but no row .* of {drawn} drawn, {drawn} became tts \({drawn} lack .*words",
     ):
-        check_formats(documents, 0)
+        check_formats(documents, documents.counts(0))
     with pytest.raises(
         UserError,
         match=r"tts, but no row .* 40 became speech \(40 are longer than a block \(batch\.length 60",
     ):
-        check_formats(Documents([rows], vocabulary, mixed, seed=0, longest=60), 0)
+        short = Documents([rows], vocabulary, mixed, seed=0, longest=60)
+        check_formats(short, short.counts(0))
 
     rows.timed = speech_rows(40).timed[:20] + [None] * 20
     documents = Documents([rows], vocabulary, config, seed=0, longest=1024)
-    check_formats(documents, 0)
-    lines, values = report_epoch(PackedBlocks(documents, 1024, 0), ["rows"], [1.0], 10_000)
+    check_formats(documents, documents.counts(0))
+    lines, values = report_epoch(
+        PackedBlocks(documents, 1024, 0), documents.counts(0), ["rows"], [1.0], 10_000
+    )
     made = values["data/made/interleaved"]
     assert 0 < made < values["data/drawn/interleaved"] == drawn
     assert f"format interleaved: {drawn} drawn, {made} made" in "\n".join(lines)

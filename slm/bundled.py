@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from codec.foundation.errors import UserError, not_found
+from codec.foundation.errors import UserError, is_hub_id, not_found
 
-BUNDLED = Path(__file__).parents[1] / "checkpoints"
+BUNDLED = Path(__file__).parent / "checkpoints"
 SPEECH_FILE = "speech.json"
 
 
@@ -31,7 +31,7 @@ def local_slm(name_or_path: str | Path) -> Path | None:
         raise UserError(
             f"{name} holds no language model: expected a directory with config.json, or the adapter of one"
         )
-    if name.count("/") != 1 or name.startswith((".", "/")):
+    if not is_hub_id(name):
         raise not_found("language model", name, bundled_slms())
     return None
 
