@@ -172,14 +172,24 @@ def reproduce(
         raise UserError(f"no corpus to measure on: give {', '.join(f'--{name}' for name in sorted(wanted))}")
     if unused := [name for name in given if given[name] and name not in wanted]:
         raise UserError(f"the table of {paper} has no --{unused[0]}: it has {', '.join(sorted(wanted))}")
+    folders = {
+        test.name: folder_of(corpus, test.folder)
+        for test in table.tests
+        if (corpus := given[test.corpus]) is not None
+    }
+    if not any(folders.values()):
+        names = ", ".join(dict.fromkeys(test.folder for test in table.tests if test.name in folders))
+        raise UserError(f"none of the test sets is there: looked for the folders {names}")
     results = {}
     for test in table.tests:
-        if (corpus := given[test.corpus]) is None:
+        if (folder := folders.get(test.name)) is None:
+            if test.name in folders:
+                print(f"not measured: {test.name}: no folder {test.folder} in {given[test.corpus]}")
             continue
         results[test.name] = output / f"{test.corpus}-{test.folder}"
         evaluate_codec(
             [checkpoint],
-            str(folder_of(corpus, test.folder)),
+            str(folder),
             results[test.name],
             split="test",
             quantizers=list(table.prefixes),

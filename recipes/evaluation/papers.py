@@ -99,10 +99,11 @@ PAPERS: dict[Paper, PaperTable] = {
 }
 
 
-def folder_of(corpus: str, folder: str) -> Path:
-    """Where a test set lies: below the corpus or the folder that its archive unpacks to, or the corpus itself."""
+def folder_of(corpus: str, folder: str) -> Path | None:
+    """Where a test set lies: below the corpus or the folder that its archive unpacks to, or the corpus by its name."""
     root = Path(corpus)
-    return next((path for path in (root / folder, *root.glob(f"*/{folder}")) if path.is_dir()), root)
+    itself = [root] if root.resolve().name == folder else []
+    return next((path for path in (root / folder, *root.glob(f"*/{folder}"), *itself) if path.is_dir()), None)
 
 
 def paper_table(paper: PaperTable, results: Mapping[str, Path]) -> Table:

@@ -39,6 +39,21 @@ def test_a_test_set_is_found_where_archives_unpack(tmp_path: Path) -> None:
     inner = tmp_path / "LibriTTS" / "test-clean"
     inner.mkdir(parents=True)
     assert all(folder_of(str(path), "test-clean") == inner for path in (tmp_path, inner.parent, inner))
+    # another test set's numbers are not its own
+    assert all(folder_of(str(path), "test-other") is None for path in (tmp_path, inner.parent, inner))
+
+
+def test_a_test_set_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_codec(small_codec("hh-codec-tiny", exported=False), tmp_path / "codec")
+    recording(tmp_path / "LibriTTS" / "test-clean" / "61" / "70968" / "61_70968_0.wav", 0)
+    command = ["reproduce", "hh-codec", "--checkpoint", str(tmp_path / "codec"), "--processes", "1"]
+    command += ["--output", str(tmp_path / "out")]
+    assert main([*command, "--libritts", str(tmp_path)]) == 0
+    ours = [row[0] for row in rows_of(tmp_path / "out" / "table.md") if row[1] == f"{HH} (here)"]
+    assert ours == ["LibriTTS test-clean"]
+    assert "not measured: LibriTTS test-other: no folder test-other in" in capsys.readouterr().out
+    assert main([*command, "--seed_tts", str(tmp_path)]) == 2
+    assert "looked for the folders en" in capsys.readouterr().err
 
 
 def test_the_table_of_hh_codec(tmp_path: Path, ecapa: str, capsys: pytest.CaptureFixture[str]) -> None:
