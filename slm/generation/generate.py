@@ -40,8 +40,9 @@ def generate(
 ) -> GenerationStatistics:
     """Run the rows to their ends. They hold the tokens that they drew.
 
-    What a row draws depends on the seed, its own number (`Row.draws`) and its prompt, not on the other rows (but for
-    rounding in matrix products). A row that reaches the model's longest position is cut there.
+    What a row draws depends on the seed (`Row.seed` where it is set), its own number (`Row.draws`) and its prompt, not
+    on the other rows (but for rounding in matrix products). A row that reaches the model's longest position is cut
+    there.
 
     Raises UserError when a prompt alone is longer than that.
     """
@@ -80,7 +81,10 @@ def _steps(
     table = sets.table[:, token_range.start : token_range.stop]
     reading = decoder.start()
     live = list(range(len(rows)))  # numbers of the rows that are in the batch
-    draws = [_Uniforms(seed, row.draws or (number,)) for number, row in enumerate(rows)]
+    draws = [
+        _Uniforms(seed if row.seed is None else row.seed, row.draws or (number,))
+        for number, row in enumerate(rows)
+    ]
     window = max(sampling.repetition_window, 1)
     passes = _read_shared_prompt(reading, rows, token_range, device)
 

@@ -84,6 +84,7 @@ class Row:
     def __init__(self, prompt: np.ndarray) -> None:
         # Which random numbers it draws by, beside the seed; where unset, those of its place in the batch.
         self.draws: tuple[int, ...] = ()
+        self.seed: int | None = None  # instead of that of the call
         self.feed: deque[int] = deque(prompt.tolist())  # tokens that come whether the model wants them or not
         self.drawn: list[int] = []  # tokens of the modality that is generated
         self.done = False

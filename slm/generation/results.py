@@ -1,6 +1,7 @@
 """What comes out of speaking and listening: whole results, and speech as a stream."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,13 +11,13 @@ from torch import Tensor
 from torchaudio.functional import phase_vocoder
 
 from codec.streaming_codec import ChunkedDecoder, StreamingDecoder
-from slm.generation.config import check_speed
+from slm.generation.config import SamplingConfig, check_speed
 from slm.generation.grammar import Cut, SpeakingRow
 from slm.generation.planning import Passage, Plan
 from slm.vocabulary import Vocabulary
 
-# Frames that are decoded together: few at first, so that audio leaves soon, then more, which costs less.
-_CHUNKS = (6, 6, 12, 24)
+# Few frames are decoded together at first, so that audio leaves soon, then more, which costs less.
+CHUNK_FRAMES = (6, 6, 12, 24)
 _STRETCH_FFT = 1024  # samples of the window in which speech is made faster or slower
 CUT_MEANS: dict[Cut, str] = {
     "length": "it did not end within the longest time its text may take",
@@ -171,48 +172,67 @@ class SpeechChunk:
     progress: SpeakingProgress
 
 
-Speaker = Callable[[Passage], Iterator[SpeakingRow]]
+@dataclass(frozen=True)
+class SpeechPiece:
+    """The next tokens of a stream, not decoded yet."""
+
+    ids: np.ndarray  # (frames * num_quantizers,) speech token ids
+    spans: list[SpokenSpan]
+    progress: SpeakingProgress
 
 
 class SpeechStream:
     """Iterate over it once for the chunks. Afterwards it holds the statistics.
 
-    Time counts only while it works, not while the caller uses the chunks.
+    Time counts only while it works, not while the caller uses the chunks. Several streams are generated together by
+    `SpeechLM.speak_on`. Whoever takes their pieces calls `decode` for each, in their order, and `finish` at the end.
 
     Attributes:
-        sampling_rate: of the audio, Hz. total_words: of the text. cuts, ended: as in `SpokenResult`.
+        sampling: how its tokens are drawn. sampling_rate: of the audio, Hz. total_words: of the text. cuts, ended: as
+        in `SpokenResult`. row: what is being generated.
         first_audio_seconds: from the request to the first chunk. seconds: of audio so far. working_seconds: time to
         make it. smallest_lead: smallest lead of the audio over a listener who starts with the first chunk, in seconds;
-        below 0 there
-            was a gap.
+        below 0 there was a gap.
     """
 
     def __init__(
         self,
         plan: Plan,
         silence: np.ndarray | None,
-        speak: Speaker,
+        start_row: Callable[[Passage], SpeakingRow],
+        speak_on: "Callable[[list[SpeechStream]], Iterator[list[tuple[SpeechStream, SpeechPiece]]]]",
         decoder: StreamingDecoder | ChunkedDecoder,
         vocabulary: Vocabulary,
+        sampling: SamplingConfig,
+        chunk_frames: Sequence[int],
         requested: float,
     ) -> None:
-        self._passages, self._speak, self._decoder, self._vocabulary = (
-            plan.passages,
-            speak,
-            decoder,
-            vocabulary,
-        )
+        """`chunk_frames`: frames that are decoded together; the last number holds for all further chunks."""
+        self._passages = deque(plan.passages)
+        self._start_row, self._speak_on = start_row, speak_on
+        self._decoder, self._vocabulary = decoder, vocabulary
         self._silence = silence  # (num_quantizers,) token ids of a frame, where there are pauses
+        self._chunk_frames = deque(chunk_frames)
+        self._tells_spans = sum(len(passage.texts) for passage in plan.passages) > 1
+        self.sampling, self.sampling_rate = sampling, vocabulary.codec.sampling_rate
         self.total_words = plan.words
-        self.sampling_rate = vocabulary.codec.sampling_rate
         self.cuts = list(plan.cuts)
         self.ended = True
         self.seconds = 0.0
         self.first_audio_seconds = float("inf")
         self.smallest_lead = float("inf")
         self.working_seconds = time.perf_counter() - requested
+        self.row: SpeakingRow | None = None
+        self._passage: Passage | None = None  # that of the row
+        self._pause = 0  # frames of silence to hand out before the row's
         self._codes: list[np.ndarray] = []  # (frames, num_quantizers) each, as they were decoded
-        self._words = 0
+        self._words = self._told = 0  # words so far, spans of the row that they are in
+        self._frames_before = 0  # of what came before the row
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of the text has been said and taken."""
+        return not self._passages and self.row is None
 
     @property
     def codes(self) -> Tensor:
@@ -243,44 +263,66 @@ class SpeechStream:
             yield chunk
 
     def _chunks(self) -> Iterator[SpeechChunk]:
-        frame_rate, size = self._vocabulary.codec.frame_rate, self._vocabulary.num_quantizers
-        frames_before = number = 0  # frames of earlier passages, chunks so far
-        tells_spans = sum(len(passage.texts) for passage in self._passages) > 1
-        for passage in self._passages:
-            told = words = 0  # spans told of, words in them
-            row = None
-            if passage.pause_frames:
-                assert self._silence is not None
-                audio = self._decode(np.tile(self._silence, passage.pause_frames))
-                frames_before += passage.pause_frames
-                now = SpeakingProgress(self._words, self.total_words, frames_before / frame_rate)
-                yield SpeechChunk(audio, [], now)
-            for row in self._speak(passage):
-                ready = len(row.drawn) // size - row.kept_frames
-                if not row.done and ready < _CHUNKS[min(number, len(_CHUNKS) - 1)]:
-                    continue
-                start = row.kept_frames * size
-                audio = self._decode(np.asarray(row.drawn[start : start + ready * size], dtype=np.int64))
-                row.kept_frames += ready
-                number += 1
-                over = len(row.span_frames) - (0 if row.done else 1)
-                spans = spans_of(row, passage.texts, frames_before / frame_rate, frame_rate)[told:over]
-                words += sum(len(text.split()) for text in passage.texts[told:over])
-                told = over
-                progress = SpeakingProgress(
-                    self._words + words, self.total_words, (frames_before + row.kept_frames) / frame_rate
-                )
-                yield SpeechChunk(audio, spans if tells_spans else [], progress)
-            assert row is not None
-            frames_before += row.kept_frames
-            self._words += words
+        while not self.is_over:
+            for pieces in self._speak_on([self]):
+                for _, piece in pieces:
+                    yield self.decode(piece)
+        yield self.finish()
+
+    def begin(self) -> SpeakingRow:
+        """The row of the next passage."""
+        self._passage = self._passages.popleft()
+        self._pause, self._told = self._passage.pause_frames, 0
+        self.row = self._start_row(self._passage)
+        return self.row
+
+    def take(self) -> SpeechPiece | None:
+        """What was generated since the piece before, if it is enough or the last of the row."""
+        row, passage, size = self.row, self._passage, self._vocabulary.num_quantizers
+        if row is None or passage is None:
+            return None
+        if self._pause:
+            assert self._silence is not None
+            ids = np.tile(self._silence, self._pause)
+            self._frames_before, self._pause = self._frames_before + self._pause, 0
+            return SpeechPiece(ids, [], self._progress(0))
+        start, ready = row.kept_frames * size, len(row.drawn) // size - row.kept_frames
+        if not row.done and ready < self._chunk_frames[0]:
+            return None
+        if len(self._chunk_frames) > 1:
+            self._chunk_frames.popleft()
+        row.kept_frames += ready
+        frame_rate, over = self._vocabulary.codec.frame_rate, len(row.span_frames) - (not row.done)
+        spans = spans_of(row, passage.texts, self._frames_before / frame_rate, frame_rate)[self._told : over]
+        self._words += sum(len(text.split()) for text in passage.texts[self._told : over])
+        self._told = over
+        ids = np.asarray(row.drawn[start : start + ready * size], dtype=np.int64)
+        piece = SpeechPiece(ids, spans if self._tells_spans else [], self._progress(row.kept_frames))
+        if row.done:
+            self._frames_before += row.kept_frames
             self.cuts += said_cuts(row, passage.texts)
             self.ended = self.ended and row.cut is None
-        last = SpeakingProgress(self._words, self.total_words, frames_before / frame_rate)
-        yield SpeechChunk(self._decoder.finish()[0].float().cpu(), [], last)
+            self.row = None
+        return piece
 
-    def _decode(self, ids: np.ndarray) -> Tensor:
+    def stop(self) -> None:
+        """End with what has been generated by now."""
+        self._passages.clear()
+        if self.row is not None:
+            self.row.stop("context")
+
+    def decode(self, piece: SpeechPiece) -> SpeechChunk:
+        """The audio of the next piece."""
         size = self._vocabulary.num_quantizers
-        codes = self._vocabulary.ids_to_codes(ids).astype(np.int64).reshape(-1, size)  # (frames, quantizers)
+        codes = self._vocabulary.ids_to_codes(piece.ids).astype(np.int64).reshape(-1, size)
         self._codes.append(codes)
-        return self._decoder.push(torch.from_numpy(codes.T.copy())[None])[0].float().cpu()
+        audio = self._decoder.push(torch.from_numpy(codes.T.copy())[None])[0].float().cpu()
+        return SpeechChunk(audio, piece.spans, piece.progress)
+
+    def finish(self) -> SpeechChunk:
+        """The audio that the decoder held back, after the last piece."""
+        return SpeechChunk(self._decoder.finish()[0].float().cpu(), [], self._progress(0))
+
+    def _progress(self, frames: int) -> SpeakingProgress:
+        seconds = (self._frames_before + frames) / self._vocabulary.codec.frame_rate
+        return SpeakingProgress(self._words, self.total_words, seconds)

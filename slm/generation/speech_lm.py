@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Self
 
@@ -30,8 +30,10 @@ from slm.generation.planning import (
     prompt_from,
 )
 from slm.generation.results import (
+    CHUNK_FRAMES,
     CUT_MEANS,
     ProgressCounter,
+    SpeechPiece,
     SpeechStream,
     SpokenResult,
     SpokenSpan,
@@ -184,35 +186,52 @@ class SpeechLM:
         bounds: SpeechBounds = _BOUNDS,
         words_per_span: int | None = None,
         seed: int = 0,
+        chunk_frames: Sequence[int] = CHUNK_FRAMES,
     ) -> SpeechStream:
         """As `speak` with one candidate, but iterate over the result for audio while it is being made.
 
         It is the audio of `speak` (to 1e-4), except that repeats which were already handed out stay. If the codec
-        cannot stream, it decodes in chunks (`codec.streaming_codec`). Raises UserError as `speak` does.
+        cannot stream, it decodes in chunks (`codec.streaming_codec`). chunk_frames: frames that are decoded together;
+        the last number holds for all further chunks. Raises UserError as `speak` does.
         """
         requested = time.perf_counter()
         planner = self._planner(bounds, words_per_span)
         plan = planner.plan(SpeechRequest(text, voice, prompt))
         said: list[tuple[Passage, SpeakingRow]] = []
 
-        def speak(passage: Passage) -> Iterator[SpeakingRow]:
+        def start_row(passage: Passage) -> SpeakingRow:
             number = len(said)
             if said and not plan.start:
                 passage = planner.after(*said[-1], passage)
             row = passage.row(self.vocabulary, bounds.stuck_frames(planner.frame_rate))
-            row.draws = _draws(0, number)
+            row.draws, row.seed = _draws(0, number), seed
             said.append((passage, row))
-            for _ in generation_steps(self.decoder, [row], self.sets, sampling, seed):
-                yield row
+            return row
 
         return SpeechStream(
             plan,
             self.silence if any(passage.pause_frames for passage in plan.passages) else None,
-            speak,
+            start_row,
+            self.speak_on,
             stream_decoder(self.codec, voice=self._vectors(plan.voice)),
             self.vocabulary,
+            sampling,
+            chunk_frames,
             requested,
         )
+
+    def speak_on(self, streams: Sequence[SpeechStream]) -> Iterator[list[tuple[SpeechStream, SpeechPiece]]]:
+        """Go on with several streams of the same sampling by a passage each, generated together.
+
+        Yields after every step what is then ready. What a stream says does not depend on the others (but for rounding
+        in matrix products). Raises ValueError for streams whose tokens are drawn in different ways.
+        """
+        if len({stream.sampling for stream in streams}) != 1:
+            raise ValueError("streams that are generated together have the same sampling")
+        rows = [stream.begin() for stream in streams]
+        steps = generation_steps(self.decoder, rows, self.sets, streams[0].sampling, seed=0)
+        for _ in chain((None,), steps):  # a pause is ready before the first step
+            yield [(stream, piece) for stream in streams if (piece := stream.take()) is not None]
 
     def continue_speech(
         self,

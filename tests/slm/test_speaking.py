@@ -235,3 +235,34 @@ def test_long_recordings_are_cut_where_it_is_quiet():
     assert torch.equal(torch.cat(pieces), waveform) and max(map(len, pieces)) <= 12 * rate
     assert 9_300 <= len(pieces[0]) <= 9_700
     assert len(cut_at_pauses(waveform[: 12 * rate], rate, 12.0)) == 1
+
+
+def test_streams_generated_together_say_what_each_says_alone(vocabulary):
+    """Texts of different lengths, seeds and pauses; one is stopped on the way; one comes later."""
+    speaker = speech_lm(vocabulary, positions=384)
+    texts = ["Yes.", LONG, "Not at this [pause 0.5] particular case.", "No, no, no; never.", "It rained."]
+    codec = small_codec("hh-codec-tiny")
+    speaker.__dict__["codec"] = codec
+    alone = [speaker.stream(text, sampling=WILD, seed=seed) for seed, text in enumerate(texts)]
+    expected = [torch.cat([chunk.audio for chunk in stream]) for stream in alone]
+    streams = [
+        speaker.stream(text, sampling=WILD, seed=seed, chunk_frames=(48 if seed else 6,))
+        for seed, text in enumerate(texts)
+    ]
+    stopped = speaker.stream(LONG, sampling=WILD)
+    audio = {stream: [] for stream in [*streams, stopped]}
+    going, later = [*streams[:-1], stopped], streams[-1:]
+    while going:
+        for pieces in speaker.speak_on(going):
+            for stream, piece in pieces:
+                audio[stream].append(stream.decode(piece).audio)
+            if len(audio[stopped]) == 2:
+                stopped.stop()
+        going, later = [stream for stream in going + later if not stream.is_over], []
+    for stream, other, whole in zip(streams, alone, expected, strict=True):
+        audio[stream].append(stream.finish().audio)
+        assert torch.equal(stream.codes, other.codes) and stream.cuts == other.cuts
+        assert (torch.cat(audio[stream]) - whole).abs().max() <= 1e-4
+    assert stopped.is_over and 12 <= stopped.codes.shape[1] < 48
+    with pytest.raises(ValueError, match="same sampling"):
+        next(speaker.speak_on([speaker.stream("Yes."), speaker.stream("Yes.", sampling=WILD)]))
