@@ -12,8 +12,8 @@ from codec.base import CodecModel, Vocoder
 from codec.configuration import fingerprint
 from codec.foundation import UserError, whole_directory
 from codec.foundation.quiet import quiet_transformers
+from codec.nn.blocks import fit_weight_norm, fold_weight_norm
 from codec.nn.mel import MelConfig
-from codec.nn.weight_norm import fit_weight_norm, fold_weight_norm
 
 STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 VOCODER_TYPE = "mel-vocoder"  # the model_type in a vocoder's config.json

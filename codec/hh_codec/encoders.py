@@ -8,8 +8,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from codec.hh_codec.configuration import LogMelEncoderConfig, SEANetConfig
 from codec.hh_codec.voice import VoiceEncoder
 from codec.nn.blocks import ConvNeXtBlock, FrameConv, RowLSTM
-from codec.nn.level import NORMAL_LEVEL, RunningLevel
-from codec.nn.mel import LogMel
+from codec.nn.mel import NORMAL_LEVEL, LogMel, RunningLevel
 from codec.nn.sequences import StreamState, lengths_from_mask, mask_from_lengths, windows_input
 
 

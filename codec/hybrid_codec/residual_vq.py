@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from codec.hybrid_codec.configuration import HybridQuantizerConfig
+from codec.nn.blocks import fit_weight_norm
 from codec.nn.kernels import at_least_float32, nearest
 from codec.nn.sequences import masked_mean
-from codec.nn.weight_norm import fit_weight_norm
 
 
 @dataclass

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from codec.foundation import UserError
 from codec.foundation.errors import first_line
-from codec.nn.weight_norm import fit_weight_norm, fold_weight_norm
+from codec.nn.blocks import fit_weight_norm, fold_weight_norm
 
 _NAMED = 3  # names in an error message; the rest is counted
 

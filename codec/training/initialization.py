@@ -12,8 +12,8 @@ from codec.export import holds_vocoder
 from codec.foundation import UserError
 from codec.loading import CODECS, load_trained, load_vocoder, model_of, preset_config, read_config
 from codec.losses.adversarial import Adversary
+from codec.nn.blocks import fit_weight_norm
 from codec.nn.mel import MelConfig
-from codec.nn.weight_norm import fit_weight_norm
 from codec.presets import PARTS, PRESETS
 from codec.training.config import CodecTrainingConfig
 from codec.training.step import CodecTrainingStep

@@ -7,7 +7,6 @@ import numpy as np
 
 from codec.foundation import UserError
 from slm.documents.config import DocumentConfig
-from slm.documents.draws import Draws, below, numbers, uniform
 from slm.documents.formats import (
     FORMATS,
     SPEECH,
@@ -22,6 +21,7 @@ from slm.documents.formats import (
 )
 from slm.documents.mixture import rows_of_epoch, rows_per_epoch
 from slm.documents.rows import Companions, Source, TextRows, TokenRows, measure
+from slm.documents.spans import Draws, below, numbers, uniform
 from slm.vocabulary import Vocabulary
 
 # What the numbers of a document's stream decide, by counter.

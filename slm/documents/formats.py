@@ -12,9 +12,8 @@ from itertools import pairwise
 import numpy as np
 
 from slm.documents.config import DocumentConfig
-from slm.documents.draws import Draws
 from slm.documents.rows import RowTable, TextRows, TextsNeeded, TokenRows
-from slm.documents.spans import count_spans, first_units, spoken_words
+from slm.documents.spans import Draws, count_spans, first_units, spoken_words
 from slm.documents.word_frames import TimedWord, assign_frames, cut_points
 from slm.vocabulary import Vocabulary, split_words
 

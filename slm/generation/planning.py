@@ -1,4 +1,4 @@
-"""From texts and recordings to what a model reads before it speaks: sentences, passages, spans, prompts."""
+"""From texts and recordings to what a model reads before it speaks: words, sentences, passages, spans, prompts."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +13,58 @@ from codec.foundation import UserError
 from data.audio import Resampler
 from slm.generation.config import SpeechBounds
 from slm.generation.grammar import Span, SpeakingRow
-from slm.generation.spoken_form import spoken_form
 from slm.models.checkpoint import SpeechCapabilities
+from slm.text_normalization import LANGUAGES, normalize, speakable
 from slm.vocabulary import Vocabulary, split_words
+
+_PAUSE = re.compile(r"\s*\[pause (\d+(?:\.\d+)?) ?s?\]\s*|\s*\n[^\S\n]*\n\s*", re.IGNORECASE)
+_BLANK_LINE_SECONDS = 0.6
+_LONGEST_PAUSE = 10.0  # seconds
+
+
+@dataclass(frozen=True)
+class SpokenForm:
+    """A text as it is said: in spoken words, in characters that the model knows, with pauses between stretches."""
+
+    stretches: list[str]
+    pauses: list[float]  # seconds of silence before each stretch
+    lost: list[str]  # characters that the model cannot say, each once
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return " ".join(self.stretches)
+
+    @property
+    def cuts(self) -> list[str]:
+        """A line about what is not said."""
+        if not self.lost:
+            return []
+        return [f"the model cannot say {' '.join(map(repr, self.lost))}: left out"]
+
+
+def spoken_form(text: str, vocabulary: Vocabulary, language: str | None) -> SpokenForm:
+    """The spoken form of a text; its words stay as they are written where there are no rules for the language.
+
+    A blank line is a pause, and `[pause 0.5]` one of so many seconds. A text without any keeps its white space.
+    """
+    stretches: list[str] = []
+    pauses: list[float] = []
+    lost: dict[str, None] = {}
+    pieces = _PAUSE.split(text)  # a stretch, the seconds of a pause or None, a stretch, ...
+    waited = 0.0
+    for number in range(0, len(pieces), 2):
+        if number:
+            waited += float(pieces[number - 1] or _BLANK_LINE_SECONDS)
+        said = normalize(pieces[number], language) if language in LANGUAGES else pieces[number]
+        said, unsaid = speakable(said, vocabulary.knows)
+        lost |= dict.fromkeys(unsaid)
+        if any(map(str.isalnum, said)):
+            stretches.append(said)
+            pauses.append(min(waited, _LONGEST_PAUSE))
+            waited = 0.0
+    return SpokenForm(stretches, pauses, list(lost))
+
 
 _NO_TEXT = np.zeros(0, dtype=np.int32)
 # A recording whose loudest tenth of a second is quieter than this (full scale is 0 dB) holds noise at best.

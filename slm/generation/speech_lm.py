@@ -25,9 +25,11 @@ from slm.generation.planning import (
     Planner,
     Prompt,
     SpeechRequest,
+    SpokenForm,
     check_text,
     cut_at_pauses,
     prompt_from,
+    spoken_form,
 )
 from slm.generation.results import (
     CHUNK_FRAMES,
@@ -42,7 +44,6 @@ from slm.generation.results import (
     said_cuts,
     spans_of,
 )
-from slm.generation.spoken_form import SpokenForm, spoken_form
 from slm.models.checkpoint import SpeechCapabilities, find_slm, load_checkpoint
 from slm.models.likelihood import text_log_probability
 from slm.vocabulary import Vocabulary

@@ -23,14 +23,13 @@ from codec.foundation import (
     seed_globals,
 )
 from slm.models.adapters import attach_adapter, load_adapter_weights, save_adapter
-from slm.models.attention import PER_DOCUMENT
 from slm.models.build import add_dropout, build_model
 from slm.models.checkpoint import MODEL_FILE, SpeechCapabilities, save_checkpoint, save_vocabulary
 from slm.models.warm_start import Start, start_model
 from slm.packing.blocks import Block, stack
 from slm.training.config import SLMTrainingConfig
 from slm.training.data import TrainingData
-from slm.training.loss import LossSums, PackedLanguageModel
+from slm.training.loss import PER_DOCUMENT, LossSums, PackedLanguageModel
 from slm.training.sharding import fill, gathered, gradients_wait, launcher_shards, let_go, shard
 
 

@@ -28,6 +28,7 @@ from slm.training.config import SLMTrainingConfig
 from slm.training.data import TrainingData, dataset_name, open_training_data, speech_capabilities
 from slm.training.learner import Learner
 from slm.training.loss import LossSums
+from slm.training.report import TENSORBOARD, check_trackers, finish_trackers, start_trackers, track
 from slm.training.samples import SampleMaker, write_samples
 from slm.training.throughput import (
     FlopCounter,
@@ -38,7 +39,6 @@ from slm.training.throughput import (
     report_throughput,
     work_of,
 )
-from slm.training.trackers import TENSORBOARD, check_trackers, finish_trackers, start_trackers, track
 from slm.training.validation import DivergenceWatch, validate
 
 # Fields that a resumed run may change. What it has learnt and read remains: these decide how long and how fast it goes

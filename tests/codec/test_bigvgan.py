@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.importing.vocoders import bigvgan_config, nvidia_name
+from codec.nn.blocks import fold_weight_norm
 from codec.nn.kernels import toom_cook_convolve
 from codec.nn.mel import LogMel
-from codec.nn.weight_norm import fold_weight_norm
 from codec.vocoders.bigvgan import VALUES_AT_ONCE, AMPBlock, AntiAliasedSnake, BigVGAN, BigVGANConfig
 from recipes.benchmark.codecs import package_hyperparameters
 from tests.codec.small_codecs import SMALL_BIGVGAN, speech_like

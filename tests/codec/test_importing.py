@@ -17,7 +17,7 @@ from codec.importing import import_weights
 from codec.importing.hh_codec import NOT_NEEDED, Names, hh_codec_config
 from codec.importing.state_dict import load_renamed
 from codec.loading import load_vocoder
-from codec.nn.weight_norm import fold_weight_norm
+from codec.nn.blocks import fold_weight_norm
 from codec.training.config import CodecTrainingConfig, Stage
 from codec.training.initialization import build_model
 from tests.codec import original_hh_codec as original

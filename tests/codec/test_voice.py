@@ -14,7 +14,7 @@ from codec.hh_codec.configuration import FSQConfig
 from codec.hh_codec.fsq import FSQ
 from codec.loading import load_trained
 from codec.losses.config import LossWeights
-from codec.nn.level import NORMAL_LEVEL, RunningLevel
+from codec.nn.mel import NORMAL_LEVEL, RunningLevel
 from codec.presets import PRESETS
 from codec.streaming_codec import StreamingDecoder, StreamingEncoder
 from codec.training.batches import collate

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from codec.foundation import UserError
 from slm.documents.config import DocumentConfig
 from slm.documents.documents import Documents
-from slm.documents.draws import Draws, below, numbers, uniform
 from slm.documents.formats import CONTROL, FORMATS, SPEECH, TEXT, Document
 from slm.documents.mixture import rows_of_epoch, rows_per_epoch
 from slm.documents.rows import Source, TextRows
+from slm.documents.spans import Draws, below, numbers, uniform
 from slm.packing.blocks import PackedBlocks
 from slm.training.report import check_formats, report_epoch
 from slm.vocabulary import Vocabulary, split_words

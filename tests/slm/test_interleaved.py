@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from codec.foundation import UserError
 from slm.documents.config import DocumentConfig, InterleavedConfig
 from slm.documents.documents import Documents
-from slm.documents.draws import Draws
 from slm.documents.formats import Row, interleaved_spans
 from slm.documents.rows import Source
-from slm.documents.spans import _table, spoken_words
+from slm.documents.spans import Draws, _table, spoken_words
 from slm.documents.word_frames import assign_frames
 from slm.vocabulary import Vocabulary, split_words
 from tests.slm.test_word_frames import alignments

@@ -8,8 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
-from slm.models.attention import PER_DOCUMENT, document_lengths, per_document_attention
-from slm.training.loss import LossSums, PackedLanguageModel
+from slm.training.loss import (
+    PER_DOCUMENT,
+    LossSums,
+    PackedLanguageModel,
+    document_lengths,
+    per_document_attention,
+)
 
 LENGTHS = [[7, 1, 12, 5, 1, 6], [20, 3, 9]]  # documents of two blocks of 32 tokens
 SIZE = 48

@@ -5,13 +5,13 @@ import soundfile
 import torch
 
 from codec import CodecInfo, load_codec
-from slm.models.attention import PER_DOCUMENT
 from slm.models.build import build_model
 from slm.models.checkpoint import SpeechCapabilities
 from slm.models.config import ModelConfig
 from slm.training.config import SamplesConfig
 from slm.training.data import TrainingData
 from slm.training.loop import train_slm
+from slm.training.loss import PER_DOCUMENT
 from slm.training.samples import SampleMaker, write_samples
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import speech_rows, train_text_model

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import recipes.bundled
 from codec.foundation import UserError
 from recipes.evaluation.sentences import read_sentences
-from slm.generation.spoken_form import spoken_form
+from slm.generation.planning import spoken_form
 from slm.text_normalization import LANGUAGES, normalize, speakable
 from slm.vocabulary import Vocabulary
 from tests.slm.token_rows import codec_info, train_text_model

@@ -4,7 +4,7 @@ import pytest
 from accelerate import tracking
 
 from codec.foundation import UserError
-from slm.training.trackers import check_trackers
+from slm.training.report import check_trackers
 from tests.slm.toy_training import toy_run
 
 
