@@ -1,31 +1,36 @@
 # Every target builds or updates .venv first, so a fresh clone needs nothing else.
 # All paths are relative: they hold in a directory whose name has spaces.
 
-PYTHON_IN_VENV := .venv/bin/python
-READY := .venv/.ready
+VENV := .venv
+PYTHON_IN_VENV := $(VENV)/bin/python
 
-.PHONY: help quickstart test test-slow lint
+.PHONY: help quickstart docs test test-slow lint
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make quickstart   the whole pipeline on a bundled corpus, into runs/quickstart/'
+	@echo 'make docs         the documentation as a site, into build/docs/'
 	@echo 'make test         the tests that take minutes on two cores'
 	@echo 'make test-slow    all tests, the slow ones and (with a GPU) the GPU ones too'
 	@echo 'make lint         ruff and mypy'
 
-quickstart: $(READY)
+quickstart: $(VENV)/.ready-demo
 	@$(PYTHON_IN_VENV) -m recipes quickstart
 
-test: $(READY)
+docs: $(VENV)/.ready-docs
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON_IN_VENV) -m mkdocs build --quiet --strict
+	@echo 'build/docs/index.html'
+
+test: $(VENV)/.ready-test
 	@$(PYTHON_IN_VENV) -m pytest -n 2 --dist worksteal -m 'not slow and not gpu'
 
-test-slow: $(READY)
+test-slow: $(VENV)/.ready-test
 	@$(PYTHON_IN_VENV) -m pytest
 
-lint: $(READY)
+lint: $(VENV)/.ready-test
 	@$(PYTHON_IN_VENV) -m ruff check .
 	@$(PYTHON_IN_VENV) -m ruff format --check .
 	@$(PYTHON_IN_VENV) -m mypy
 
-$(READY): pyproject.toml constraints.txt .ci/install
-	@sh .ci/install $(READY)
+$(VENV)/.ready-%: pyproject.toml constraints.txt .ci/install
+	@sh .ci/install $(VENV) $*
