@@ -23,7 +23,7 @@ from torchaudio.transforms import Resample
 
 from codec.foundation import UserError
 from data.decoding import AudioSource, Recording, sndfile_reason
-from data.recordings import SOFTWARE
+from data.recordings import SOFTWARE, WRITTEN_FORMATS
 
 # torchaudio's defaults: a Hann-windowed sinc, 6 zero crossings a side, cut off at 99 % of the lower Nyquist rate.
 _ZERO_CROSSINGS = 6
@@ -120,17 +120,20 @@ def write_audio(
 ) -> None:
     """Write a mono waveform: (samples,), perhaps with leading dimensions of 1, or blocks of (samples,) one by one.
 
-    The name says the format; WAV and FLAC have 16 bits. Samples outside [-1, 1] are clipped. The file appears whole
-    or not at all. It bears the name of this project as the software that made it. Raises UserError for a name of no
-    known format, OSError where the file cannot be written.
+    The name says the format (`WRITTEN_FORMATS`); WAV, FLAC and AIFF have 16 bits. Samples outside [-1, 1] are clipped.
+    The file appears whole or not at all. It bears the name of this project as the software that made it. Raises
+    UserError for a name of no known format, OSError where the file cannot be written.
     """
     path = Path(path)
+    if path.suffix.lower() not in WRITTEN_FORMATS:
+        raise UserError(f"{path}: cannot be written as audio: end the name in {', '.join(WRITTEN_FORMATS)}")
+    format, subtype = WRITTEN_FORMATS[path.suffix.lower()]
     blocks = [torch.as_tensor(waveform)] if isinstance(waveform, Tensor | np.ndarray) else waveform
     temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
         with _Output(temporary, path) as output:
-            with soundfile.SoundFile(output, "w", sampling_rate, channels=1) as file:
-                if file.format == "MP3":
+            with soundfile.SoundFile(output, "w", sampling_rate, 1, subtype, format=format) as file:
+                if format == "MP3":
                     file.comment = SOFTWARE  # has no field for the software
                 else:
                     file.software = SOFTWARE

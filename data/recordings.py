@@ -8,6 +8,15 @@ AUDIO_EXTENSIONS = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aiff", ".aif"}
     | {".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".sph", ".nist", ".voc"}
 )
+# What we write: libsndfile's format and encoding.
+WRITTEN_FORMATS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".aiff": ("AIFF", "PCM_16"),
+}
 # What only ffmpeg reads.
 FFMPEG_EXTENSIONS = frozenset(
     {".m4a", ".m4b", ".mp4", ".aac", ".webm", ".mka", ".mkv"}

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from codec.foundation.errors import UserError
-from data.recordings import AUDIO_EXTENSIONS
+from data.recordings import WRITTEN_FORMATS
 from slm.bundled import known_voices
 
 STANDARD = "-"  # standard input or output
-_WRITTEN = (".wav", ".flac", ".ogg", ".opus", ".mp3")  # of what can be written, what people ask for
 
 
 def check_audio_output(output: str | Path) -> None:
@@ -20,10 +19,8 @@ def check_audio_output(output: str | Path) -> None:
     if str(output) == STANDARD:
         return
     path = Path(output)
-    if path.suffix.lower() not in AUDIO_EXTENSIONS:
-        raise UserError(
-            f"{path}: cannot be written as audio (no such format): end the name in {', '.join(_WRITTEN)}"
-        )
+    if path.suffix.lower() not in WRITTEN_FORMATS:
+        raise UserError(f"{path}: cannot be written as audio: end the name in {', '.join(WRITTEN_FORMATS)}")
     if path.is_dir():
         raise UserError(f"{path}: cannot be written as audio (it is a directory)")
     if not path.parent.is_dir():

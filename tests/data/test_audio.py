@@ -16,7 +16,7 @@ from codec.foundation import UserError
 from data.audio import audio_info, read_audio, read_blocks, read_segment, write_audio
 from data.containers import _frames
 from data.decoding import AudioError, AudioPart, ffmpeg_program
-from data.recordings import refuse_recording
+from data.recordings import WRITTEN_FORMATS, refuse_recording
 from recipes.apps.uploads import Upload
 
 
@@ -289,10 +289,11 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
 
 
 def test_recordings_of_others_are_refused(tmp_path: Path) -> None:
-    for suffix in ("wav", "flac", "ogg", "mp3"):
-        path = tmp_path / f"a.{suffix}"
+    for suffix in WRITTEN_FORMATS:
+        path = tmp_path / f"a{suffix}"
         write_audio(path, torch.zeros(24000), 24000)
         refuse_recording(path)
-        soundfile.write(path, np.zeros(24000), 24000)
-        with pytest.raises(UserError, match=f"a.{suffix}: is a recording, which is not overwritten"):
+        format, subtype = WRITTEN_FORMATS[suffix]
+        soundfile.write(path, np.zeros(24000), 24000, subtype, format=format)
+        with pytest.raises(UserError, match=f"a{suffix}: is a recording, which is not overwritten"):
             refuse_recording(path)

@@ -177,10 +177,13 @@ def test_what_can_be_known_before_loading_is_said_before(
     recording = str(folder / "a recording.flac")
     for arguments, complaint in [
         (["speak", "--text", "Hi.", "--output", str(tmp_path / "no" / "x.wav")], "no directory"),
-        (["speak", "--text", "Hi.", "--output", "x.txt"], "no such format): end the name in .wav"),
+        (
+            ["speak", "--text", "Hi.", "--output", "x.txt"],
+            "x.txt: cannot be written as audio: end the name in .wav",
+        ),
         (["speak", "--text", "Hi.", "--voice", "carol"], "one of the model's voices (anna, bert)"),
         (["speak", "--text", "Hi.", "--speed", "3"], "--speed is 3"),
-        (["continue", recording, "--output", "x"], "no such format"),
+        (["continue", recording, "--output", "x"], "cannot be written as audio: end the name in"),
         (["continue", str(tmp_path / "none.wav")], "none.wav: no such recording"),
         (["transcribe", str(tmp_path)], "no audio files in it"),
     ]:
