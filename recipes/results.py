@@ -1,4 +1,4 @@
-"""The README's section of results, made from the files that evaluate-codec, evaluate-slm and bench leave."""
+"""The tables of docs/results.md and docs/benchmarks.md, from what evaluate-codec, evaluate-slm and bench leave."""
 
 import json
 import shlex
@@ -219,10 +219,10 @@ def _several(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-# ---- the README
+# ---- the page
 
 
-def replace_results(text: str, section: str, name: str = "the README") -> str:
+def replace_results(text: str, section: str, name: str = "the page") -> str:
     """`text` with `section` between the two markers, whatever stood there.
 
     Raises UserError unless each marker stands there once, in their order.
@@ -237,14 +237,14 @@ def replace_results(text: str, section: str, name: str = "the README") -> str:
 
 
 def update_readme(path: Path, section: str) -> bool:
-    """Write the section into a README; whether that changed it.
+    """Write the section into a page; whether that changed it.
 
-    Raises UserError for a README that is not there or has no markers.
+    Raises UserError for a page that is not there or has no markers.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; name the README with --readme") from error
+        raise UserError(f"{path}: {error.strerror}; name the page with --readme") from error
     updated = replace_results(text, section, str(path))
     if updated == text:
         return False

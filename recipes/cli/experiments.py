@@ -132,9 +132,9 @@ def results(
     codec: list[str] | None = None,
     slm: list[str] | None = None,
     bench: list[str] | None = None,
-    readme: Path = Path("README.md"),
+    readme: Path = Path("docs/results.md"),
 ) -> int:
-    """Write tables of results into a README, between its two comments.
+    """Write tables of results into a page, between its two comments.
 
     Each table stands under the command that measured it, the date and the device. What stood between the comments
     before is replaced, so give all files at once.
@@ -143,7 +143,7 @@ def results(
         codec: what evaluate-codec left: its output directory, or the results.json in it. May be repeated.
         slm: what evaluate-slm left, likewise.
         bench: what bench left: its output directory, or the bench.json in it. May be repeated.
-        readme: the file with the lines "<!-- results: begin -->" and "<!-- results: end -->".
+        readme: the page with the lines "<!-- results: begin -->" and "<!-- results: end -->".
     """
     from recipes.results import open_results, results_section, update_readme
 

@@ -96,7 +96,9 @@ COMMANDS = {
     "completion": Command(
         "recipes.cli.completion:completion_command", "a script that completes commands and flags in a shell"
     ),
-    "results": Command("recipes.cli.experiments:results", "tables of what was measured, into the README"),
+    "results": Command(
+        "recipes.cli.experiments:results", "tables of what was measured, into docs/results.md"
+    ),
 }
 
 
