@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import soundfile
@@ -31,6 +32,7 @@ _ROLLOFF = 0.99
 # With more weights (44,101 Hz to 24,000 Hz needs 10⁹) nearly all are zeros: the filters are kept as short rows with a
 # start each.
 _DENSE_WEIGHTS = 2**22
+Frames = TypeVar("Frames", int, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,13 @@ class AudioInfo:
 
     def samples(self, sampling_rate: int, speed: float = 1.0) -> int:
         """Length of the waveform that `read_audio` gives for the same arguments."""
-        orig, new = _rates(self.sampling_rate, sampling_rate, speed)
-        return -(-self.frames * new // orig)
+        return resampled_length(self.frames, self.sampling_rate, sampling_rate, speed)
+
+
+def resampled_length(frames: Frames, file_rate: int, sampling_rate: int, speed: float = 1.0) -> Frames:
+    """Samples at `sampling_rate` of recordings of so many frames at their own rate, at a speed."""
+    orig, new = _rates(file_rate, sampling_rate, speed)
+    return -(-frames * new // orig)
 
 
 def audio_info(source: AudioSource) -> AudioInfo:

@@ -15,7 +15,7 @@ from data.sharded_directory import FillResult, Shard
 from data.token_dataset import TokenDataset
 from data.token_files import find_files
 from data.tokenization.directory import TokenDirectory
-from data.tokenization.plan import begin, default_shards, shard_bounds
+from data.tokenization.plan import shard_bounds
 
 _ORDER = {"train": 0, "validation": 1, "test": 2}
 
@@ -44,7 +44,7 @@ def combine_datasets(
     directory = TokenDirectory(output, _identity(parts, kept, Path(output).name, where, shards))
     if directory.prepare():
         return directory.result()
-    begin(directory.path, directory.identity)
+    directory.begin()
     places = [(part, int(row)) for part, rows in zip(parts, kept, strict=True) for row in rows]
     ids = _unique([part.id(row) for part, row in places])
 
@@ -92,10 +92,11 @@ def _shards(places: Sequence[tuple[TokenDataset, int]], most: int | None) -> lis
         split = places[first][0].split
         last = next((n for n in range(first, len(places)) if places[n][0].split != split), len(places))
         seconds = np.array([part.seconds(row) for part, row in places[first:last]])
-        bounds = [
-            first + bound for bound in shard_bounds(seconds, most or default_shards(float(seconds.sum())))
+        bounds, _ = shard_bounds([seconds], most)
+        shards += [
+            Shard(split, n, len(bounds) - 1, first + start, first + stop)
+            for n, (start, stop) in enumerate(pairwise(bounds))
         ]
-        shards += [Shard(split, n, len(bounds) - 1, *span) for n, span in enumerate(pairwise(bounds))]
         first = last
     return shards
 
@@ -119,7 +120,7 @@ def _identity(
     where: str | None,
     shards: int | None,
 ) -> dict[str, Any]:
-    """As `data.tokenization.plan.identity`, of datasets for a corpus."""
+    """As of `tokenize_corpus`, of datasets for a corpus."""
     hashes = [[part.split, part.content_hash] for part in parts]
     about = {
         "name": name,

@@ -94,6 +94,17 @@ class CorpusOptions:
 
 
 @dataclass(frozen=True)
+class CorpusSource:
+    """Where a corpus is and how it is to be read; see `data.open_corpus`."""
+
+    path: str
+    format: CorpusFormat = "auto"
+    speaker: str | None = None
+    language: str | None = None
+    options: CorpusOptions = CorpusOptions()
+
+
+@dataclass(frozen=True)
 class TokenizeOptions:
     """What decides the bytes of a token dataset, beside the corpus and the codec.
 

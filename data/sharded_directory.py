@@ -7,6 +7,7 @@ Process r of w makes shards r, r + w, ... and skips those that exist. Every file
 import json
 import os
 import random
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,12 +26,12 @@ from codec.foundation import (
     write_json,
     write_text,
 )
-from data.corpora.utterance import Word
+from data.corpora.utterance import words_type
 
 METADATA = "metadata.json"
 FAILURES = "failures.jsonl"
 FORMAT_VERSION = 1
-WORDS_TYPE = pa.list_(pa.struct([("word", pa.string()), ("start", pa.float32()), ("end", pa.float32())]))
+WORDS_TYPE = words_type(pa.float32())
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class ShardedDirectory(ABC):
 
     kind: str  # for messages
     has_notes: bool  # whether shards come with notes, see `write_shard`
-    temporary: tuple[str, ...] = ()  # further files that a whole directory does not need
+    temporary: tuple[str, ...] = ()  # patterns of what else a whole directory does not need
 
     def __init__(self, path: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
         self.path = Path(path)
@@ -121,15 +122,18 @@ class ShardedDirectory(ABC):
     def prepare(self) -> bool:
         """Make the directory and check that what is there belongs to this run; True if it is whole already.
 
+        An identity without some of the keys is compared by those that it has.
+
         Raises UserError that names what differs, or what else is there.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path}: is a file; the output must be a directory")
         self.path.mkdir(parents=True, exist_ok=True)
         metadata = self.metadata() if self.is_whole() else None
-        there = self.begun_identity() if metadata is None else {key: metadata[key] for key in self.identity}
+        there = self.begun_identity() if metadata is None else metadata
         if there is None:
             return False
+        there = {key: there.get(key) for key in self.identity}
         if differing := _differences(there, self.identity):
             raise UserError(
                 f"{self.path}: was begun with another {'; '.join(differing)}: give another --output, delete that "
@@ -214,8 +218,12 @@ class ShardedDirectory(ABC):
         return True
 
     def _clean(self) -> None:
-        for file in (*self.path.glob(".*-of-*.json"), *(self.path / name for name in self.temporary)):
-            file.unlink(missing_ok=True)
+        for pattern in (".*-of-*.json", *self.temporary):
+            for path in self.path.glob(pattern):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
         remove_leftovers(self.path)
 
 
@@ -227,13 +235,6 @@ def own_shards(shards: Sequence[Shard]) -> list[Shard]:
     own = shards[rank() :: world_size()]
     start = random.SystemRandom().randrange(len(own)) if own else 0
     return [*own[start:], *own[:start]]
-
-
-def words_column(rows: Sequence[Sequence[Word] | None]) -> list[list[dict[str, Any]] | None]:
-    """Word times as values of a column of `WORDS_TYPE`."""
-    return [
-        None if words is None else [{"word": w, "start": s, "end": e} for w, s, e in words] for words in rows
-    ]
 
 
 def cores_for_this_process() -> int:

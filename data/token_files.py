@@ -17,8 +17,7 @@ from codec import CodecInfo
 from codec.foundation import UserError, first_line
 from data.corpora.utterance import split_name
 from data.sharded_directory import METADATA, missing_files, read_json
-from data.tokenization.directory import DATA, TokenDirectory, codec_of_schema
-from data.tokenization.plan import HEADERS
+from data.tokenization.directory import DATA, TokenDirectory, codec_of_schema, has_begun
 
 _SHARD = re.compile(r"(?P<split>.*)-(?P<number>\d{5})-of-(?P<of>\d{5})")
 
@@ -46,7 +45,7 @@ def find_files(path: Path) -> TokenFiles:
     if not path.exists():
         raise UserError(f"{path}: no such directory")
     metadata = _metadata(path)
-    if not metadata and (path / HEADERS).is_file():
+    if not metadata and has_begun(path):
         raise UserError(
             f"{path}: this token dataset is not whole yet: run its codec-slm tokenize command again"
         )

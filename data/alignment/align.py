@@ -4,11 +4,12 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ _READ_AHEAD = 4  # recordings a thread
 
 
 def align_corpus(
-    corpus: Corpus,
+    corpus: Corpus | Callable[[Path], Corpus],
     aligner: Aligner,
     output: str | os.PathLike[str],
     workers: int | None = None,
@@ -40,6 +41,7 @@ def align_corpus(
     Process r of w (as the launcher says) makes shards r, r + w, ... and skips those that exist. Utterances that cannot
     be aligned are recorded with the reason. SIGTERM and Ctrl-C end the work at once; finished shards stay.
 
+    corpus: one, or a function that lists it into a directory, as for `tokenize_corpus`
     workers: processes that align or, for an aligner that works in this process, threads that read audio; by default
         one a core. With 0 this process does everything.
     shards: files of word times, by default one for 512 utterances and at most 1,024
@@ -48,7 +50,12 @@ def align_corpus(
     """
     if shards is not None and shards < 1:
         raise UserError(f"shards is {shards}: expected at least 1")
-    plan = _plan(len(corpus.utterances), shards)
+    if not isinstance(corpus, Corpus):
+        if os.path.exists(output):
+            AlignmentDirectory(output, {"aligner": aligner.name}, aligner.rejects_low_scores).prepare()
+        corpus = corpus(Path(output))
+    utterances = corpus.utterances
+    plan = _plan(len(utterances), shards)
     directory = AlignmentDirectory(output, _identity(corpus, aligner, len(plan)), aligner.rejects_low_scores)
     if directory.prepare():
         return directory.result()
@@ -56,7 +63,7 @@ def align_corpus(
 
     def make(own: Sequence[Shard], stop: StopSignal) -> None:
         with _at_work(aligner, workers) as work:
-            _make_shards(work, corpus.utterances, directory, own, stop)
+            _make_shards(work, utterances, directory, own, stop)
 
     return directory.fill(plan, make)
 
@@ -94,6 +101,10 @@ def _make_shards(
                     progress.update(1)
                     if stop.requested:
                         return
+            except FileNotFoundError:
+                if not directory.is_whole():
+                    raise
+                return  # another process has made it meanwhile, and removed the listing
             except BrokenProcessPool:
                 if (
                     stop.requested

@@ -8,12 +8,16 @@ The shards follow the order of the corpus. Word times are not written into a cop
 cannot point to audio in tar files or in rows of a dataset.
 """
 
+import hashlib
+import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +26,8 @@ import pyarrow.parquet as pq
 
 from codec.foundation import UserError, first_line
 from data.alignment.aligner import is_spoken
-from data.corpora.utterance import Corpus, Utterance, Word
+from data.corpora.scanned import ScannedCorpus
+from data.corpora.utterance import Corpus, StoredWords, Utterance, Word, words_column
 from data.sharded_directory import (
     FORMAT_VERSION,
     METADATA,
@@ -32,7 +37,6 @@ from data.sharded_directory import (
     ShardedDirectory,
     missing_files,
     read_json,
-    words_column,
 )
 
 SPLIT = "alignment"  # in the names of shards
@@ -40,6 +44,9 @@ _IDENTITY = b"alignment"  # in a shard's schema metadata
 # An utterance whose score lies this many robust deviations (median absolute deviation x 1.4826) below its corpus
 # probably does not say its transcript.
 _MAX_DEVIATIONS = 5.0
+_SHARDS_KEPT = 4
+C = TypeVar("C", bound=Corpus)
+_TRIED = 1000  # utterances of a scanned corpus, of which one must be known
 _DIFFERENT_TEXT = "the audio does not sound like its text"
 
 
@@ -61,6 +68,7 @@ class AlignmentDirectory(ShardedDirectory):
 
     kind = "word alignment"
     has_notes = False
+    temporary = (".manifest-*",)
 
     def __init__(
         self, path: str | os.PathLike[str], identity: Mapping[str, Any], rejects_low_scores: bool
@@ -85,18 +93,25 @@ class AlignmentDirectory(ShardedDirectory):
         self.write_shard(shard, _parquet_bytes(rows, self.identity))
 
     def contents(self, shards: Sequence[Shard]) -> Contents:
-        table = _read_shards(self.path, [shard.file_name for shard in shards])
-        lowest = _lowest_score(table) if self._rejects_low_scores else None
-        failures = list(_failures(table, lowest))
+        names = [shard.file_name for shard in shards]
+        lowest = _lowest_score(self.path, names) if self._rejects_low_scores else None
+        failures: list[dict[str, str]] = []
+        counts = Counter({"words": 0, "placed": 0, "unplaced": 0, "unspoken": 0})
+        utterances = 0
+        for name in names:
+            table = _read_shards(self.path, [name])
+            utterances += len(table)
+            failures += _failures(table, lowest)
+            counts.update(_count_words(table, lowest))
         metadata = {
             "kind": self.kind,
             "format_version": FORMAT_VERSION,
             **self.identity,
             "shards": len(shards),
-            "utterances": len(table),
+            "utterances": utterances,
             "failures": len(failures),
             "lowest_score": lowest,
-            **_count_words(table, lowest),
+            **counts,
         }
         return Contents(metadata, failures)
 
@@ -110,64 +125,95 @@ class AlignmentDirectory(ShardedDirectory):
         return metadata["utterances"]
 
 
-@dataclass(frozen=True, slots=True)
-class StoredWords(Sequence[Word]):
-    """Words that stay in their table until somebody reads them: a large corpus has too many to hold as objects."""
-
-    column: pa.ChunkedArray
-    row: int
-
-    def _words(self) -> list[Word]:
-        return [Word(cell["word"], cell["start"], cell["end"]) for cell in self.column[self.row].as_py()]
-
-    def __len__(self) -> int:
-        return len(self.column[self.row])
-
-    @overload
-    def __getitem__(self, index: int) -> Word: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Word]: ...
-    def __getitem__(self, index: int | slice) -> Word | list[Word]:
-        return self._words()[index]
-
-    def __iter__(self) -> Iterator[Word]:
-        return iter(self._words())
-
-
-def with_alignment(corpus: Corpus, path: str | os.PathLike[str]) -> Corpus:
+def with_alignment(corpus: C, path: str | os.PathLike[str]) -> C:
     """The corpus with the words of an alignment. Utterances without words there have none here.
 
-    Raises UserError when there is no whole alignment, or when it was made of other texts.
+    Raises UserError when there is no whole alignment, or when it was made of other texts: of a scanned corpus, when
+    the utterance is read.
     """
-    directory = Path(path)
-    metadata = _read_metadata(directory)
-    names = AlignmentDirectory.shard_names(metadata)
-    if missing := missing_files(directory, names):
-        raise UserError(
-            f"{directory}: {len(missing)} shards are missing ({missing[0]} first): fetch or make them again"
-        )
-    table = _read_shards(directory, names)
-    rows = {identity: row for row, identity in enumerate(table.column("id").to_pylist())}
-    usable = _usable(table, metadata["lowest_score"])
-    transcripts = _transcripts(table)
-    column = table.column("words")
-    known = 0
-    utterances: list[Utterance] = []
-    for utterance in corpus.utterances:
-        row = rows.get(utterance.id)
-        known += row is not None
-        words = StoredWords(column, row) if row is not None and usable[row] else None
-        if words is not None and transcripts[words.row] != " ".join((utterance.text or "").split()):
+    times = WordTimes(path, corpus.location)
+    if isinstance(corpus, ScannedCorpus):
+        for _ in times.join_all(corpus.utterances[:_TRIED]):
+            pass
+        return replace(corpus, utterances=corpus.manifest.joined(times.join), words=times.hash)
+    return replace(corpus, utterances=list(times.join_all(corpus.utterances)))
+
+
+class WordTimes:
+    """The words of an alignment, by the ids of utterances; the shards that were asked for last stay in memory.
+
+    location: of the corpus that they are for
+
+    Raises UserError when there is no whole alignment.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], location: str) -> None:
+        self._path, self._location = Path(path), location
+        metadata = _read_metadata(self._path)
+        self._lowest = metadata["lowest_score"]
+        names = AlignmentDirectory.shard_names(metadata)
+        if missing := missing_files(self._path, names):
             raise UserError(
-                f"{directory}: has other words for {utterance.id} than its transcript in {corpus.location}: "
-                "align it again"
+                f"{path}: {len(missing)} shards are missing ({missing[0]} first): fetch or make them again"
             )
-        utterances.append(replace(utterance, words=words))
-    if not known:
-        raise UserError(
-            f"{directory}: knows no utterance of {corpus.location}: it is the alignment of another corpus"
-        )
-    return replace(corpus, utterances=utterances)
+        self._spans = [(_first_and_last_id(self._path / name), name) for name in names]
+        self._shard = lru_cache(_SHARDS_KEPT)(self._read)
+        self._last = names[0]
+        self._known = False
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits that name them."""
+        return hashlib.sha256((self._path / METADATA).read_bytes()).hexdigest()[:16]
+
+    def join(self, utterances: Iterable[Utterance]) -> Iterator[Utterance]:
+        """The utterances with their words. Raises UserError for one whose transcript has other words."""
+        for utterance in utterances:
+            words, transcript = self._find(utterance.id) or (None, None)
+            if words is not None and transcript != " ".join((utterance.text or "").split()):
+                raise UserError(
+                    f"{self._path}: has other words for {utterance.id} than its transcript in {self._location}: "
+                    "align it again"
+                )
+            yield replace(utterance, words=words)
+
+    def join_all(self, utterances: Iterable[Utterance]) -> Iterator[Utterance]:
+        """The same of a whole corpus. Raises UserError when none of its utterances is known here."""
+        yield from self.join(utterances)
+        if not self._known:
+            raise UserError(
+                f"{self._path}: knows no utterance of {self._location}: it is the alignment of another corpus"
+            )
+
+    def _find(self, identity: str) -> tuple[StoredWords | None, str | None] | None:
+        """Words and transcript; no words where they are not to be used, and None for an unknown utterance."""
+        names = (name for (first, last), name in self._spans if first <= identity <= last)
+        for name in itertools.chain([self._last], names):
+            found = self._shard(name).get(identity)
+            if found is not None:
+                self._last, self._known = name, True
+                return found
+        return None
+
+    def _read(self, name: str) -> dict[str, tuple[StoredWords | None, str | None]]:
+        table = _read_shards(self._path, [name])
+        column = table.column("words")
+        words = [
+            StoredWords(column, row) if usable else None
+            for row, usable in enumerate(_usable(table, self._lowest))
+        ]
+        found = zip(words, _transcripts(table), strict=True)
+        return dict(zip(table.column("id").to_pylist(), found, strict=True))
+
+
+def _first_and_last_id(file: Path) -> tuple[str, str]:
+    """Of a shard, in the order of Unicode."""
+    try:
+        ids = pq.read_table(file, columns=["id"]).column("id")
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file.parent}: a shard cannot be read ({first_line(error)})") from None
+    found = pc.min_max(ids).as_py()
+    return found["min"] or "", found["max"] or ""
 
 
 def _transcripts(table: pa.Table) -> list[str | None]:
@@ -221,16 +267,16 @@ def _parquet_bytes(rows: Sequence[AlignedRow], identity: Mapping[str, Any]) -> b
     return sink.getvalue().to_pybytes()
 
 
-def _read_shards(directory: Path, names: Sequence[str]) -> pa.Table:
+def _read_shards(directory: Path, names: Sequence[str], columns: list[str] | None = None) -> pa.Table:
     try:
-        return pa.concat_tables([pq.read_table(directory / name) for name in names])
+        return pa.concat_tables([pq.read_table(directory / name, columns=columns) for name in names])
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{directory}: a shard cannot be read ({first_line(error)})") from None
 
 
-def _lowest_score(table: pa.Table) -> float | None:
+def _lowest_score(directory: Path, names: Sequence[str]) -> float | None:
     """The score below which an utterance falls out of its corpus; None without scores."""
-    scores = table.column("score").drop_null().to_numpy()
+    scores = _read_shards(directory, names, ["score"]).column("score").drop_null().to_numpy()
     if not len(scores):
         return None
     middle = np.median(scores)
@@ -257,9 +303,9 @@ def _failures(table: pa.Table, lowest: float | None) -> Iterator[dict[str, str]]
         yield {"id": table.column("id")[row].as_py(), "reason": reason}
 
 
-def _count_words(table: pa.Table, lowest: float | None) -> dict[str, int]:
+def _count_words(table: pa.Table, lowest: float | None) -> Counter[str]:
     """Words of all utterances that have some: those with times, those without, and those not spoken (dashes)."""
-    counts = {"words": 0, "placed": 0, "unplaced": 0, "unspoken": 0}
+    counts: Counter[str] = Counter()
     usable = _usable(table, lowest)
     row = 0
     for batch in table.select(["words"]).to_batches(max_chunksize=1024):

@@ -54,25 +54,24 @@ def is_emilia(path: Path) -> bool:
     return False
 
 
-def read_emilia(path: Path, reading: Reading) -> list[Utterance]:
+def read_emilia(path: Path, reading: Reading) -> Iterator[Utterance]:
     """Every utterance below a directory, or of one tar file, with text and speaker where the files say them.
 
     A broken line has a `BadRow` as audio. Raises UserError for a broken archive, and when no file has Emilia's layout.
     """
     archives, batches, singles = _files(path)
-    utterances: list[Utterance] = []
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for found in pool.map(_read_archive, archives):
-            utterances += found
-    for batch in batches:
-        utterances += _read_batch(batch, reading)
-    utterances += [_single(file) for file in singles]
-    if not utterances:
+    if not archives + batches + singles:
         raise UserError(
             f"{path}: Emilia's layout is tar files of <id>.mp3 with <id>.json, those pairs unpacked, or "
             "EN_B00000.jsonl beside EN_B00000/: nothing of the kind is here"
         )
-    return utterances
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(archives), _THREADS):
+            for found in pool.map(_read_archive, archives[start : start + _THREADS]):
+                yield from found
+    for batch in batches:
+        yield from _read_batch(batch, reading)
+    yield from map(_single, singles)
 
 
 def _files(path: Path) -> tuple[list[Path], list[Path], list[Path]]:  # archives, batches, single JSON files

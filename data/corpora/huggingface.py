@@ -3,7 +3,9 @@
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO
 
 import datasets
@@ -20,6 +22,7 @@ from data.decoding import AudioError
 # The names in use on the hub, the most telling first.
 _AUDIO = ("audio", "speech", "wav", "file")
 _ID = ("id", "utterance_id", "segment_id", "uid", "key")
+_OPENING = Lock()
 _TEXT = ("text_normalized", "normalized_text", *(c for c in TEXT_COLUMNS if "normalized" not in c))
 
 
@@ -27,38 +30,46 @@ _TEXT = ("text_normalized", "normalized_text", *(c for c in TEXT_COLUMNS if "nor
 class DatasetAudio:
     """The audio of one row. Opened, it is the encoded file; only the parts that are read are touched."""
 
-    dataset: Dataset  # the audio column alone, undecoded
+    dataset: str  # as for `read_huggingface`
+    split: str
+    column: str
     row: int
-    name: str
 
     def __str__(self) -> str:
-        return self.name
+        return f"{self.dataset}, {self.split} row {self.row}"
 
     def open_audio(self) -> BinaryIO:
-        (column,) = self.dataset.column_names
-        cell = self.dataset.with_format("arrow")[self.row][column].chunk(0)  # one row, not copied
+        with _OPENING:  # by one thread for all
+            cells = _column(self.dataset, self.split, self.column)
+        cell = cells[self.row][self.column].chunk(0)  # one row, not copied
         if pa.types.is_struct(cell.type) and cell.type.get_field_index("bytes") >= 0:
             encoded = cell.field("bytes")[0]
             if encoded.is_valid:
                 return pa.BufferReader(encoded.as_buffer())
-        return _encoded(cell[0].as_py(), self.name)
+        return _encoded(cell[0].as_py(), str(self))
 
 
-def read_huggingface(name: str, reading: Reading) -> list[Utterance]:
+@lru_cache(maxsize=8)
+def _column(name: str, split: str, column: str) -> Dataset:
+    """The cells of a column as Arrow tables, opened once in a process."""
+    splits = {str(key): dataset for key, dataset in _load(name).items()}
+    return splits[split].select_columns([column]).with_format("arrow")
+
+
+def read_huggingface(name: str, reading: Reading) -> Iterator[Utterance]:
     """All rows of all splits; `name` is a directory, or `owner/dataset` or `owner/dataset:config` on the hub.
 
     Rows without an id are numbered within their split. Raises UserError when there is no such dataset, or no audio in
     it.
     """
-    utterances: list[Utterance] = []
+    _column.cache_clear()
     loaded = _load(name)
     for split, dataset in loaded.items():
         # Of Common Voice, `validated` holds train, validation and test again.
         if str(split) in NOT_FOR_TRAINING or (str(split) == "validated" and "train" in loaded):
             reading.left_out[f"rows of the split {split}, which are not for training"] += len(dataset)
             continue
-        utterances += _split_utterances(name, str(split), dataset, reading)
-    return utterances
+        yield from _split_utterances(name, str(split), dataset, reading)
 
 
 def _load(name: str) -> Mapping[Any, Dataset]:
@@ -76,19 +87,23 @@ def _load(name: str) -> Mapping[Any, Dataset]:
     except Exception as error:  # the library raises many kinds, among them plain OSError and HTTP errors
         first = str(error).strip().split("\n")[0]
         raise UserError(f"{name}: not a dataset that Hugging Face datasets opens ({first[:200]})") from None
-    return loaded if isinstance(loaded, Mapping) else {str(loaded.split or "train"): loaded}
+    found = loaded if isinstance(loaded, Mapping) else {str(loaded.split or "train"): loaded}
+    return {split: _undecoded(dataset) for split, dataset in found.items()}
+
+
+def _undecoded(dataset: Dataset) -> Dataset:
+    """Audio as bytes as they are stored: libsndfile decodes them, with no further package."""
+    for column, feature in dataset.features.items():
+        if isinstance(feature, datasets.Audio):
+            dataset = dataset.cast_column(column, datasets.Audio(decode=False))
+    return dataset
 
 
 def _split_utterances(name: str, split: str, dataset: Dataset, reading: Reading) -> Iterator[Utterance]:
     column = _audio_column(name, dataset, reading)
     reading.used.setdefault("audio", {})[column] = None
     sounds = [c for c, feature in dataset.features.items() if _is_audio(feature)]
-    for sound in sounds:
-        if isinstance(dataset.features[sound], datasets.Audio):
-            # Bytes as they are stored: libsndfile decodes them, with no further package.
-            dataset = dataset.cast_column(sound, datasets.Audio(decode=False))
     reading.columns.update(dict.fromkeys(dataset.column_names))
-    audio = dataset.select_columns([column])
     wanted = reading.wanted(_TEXT, _ID)
     rest = dataset.select_columns(
         [c for c in dataset.column_names if c in wanted and c not in {column, *sounds}]
@@ -104,7 +119,7 @@ def _split_utterances(name: str, split: str, dataset: Dataset, reading: Reading)
             if isinstance(row.get(labelled), int) and 0 <= row[labelled] < len(labels):
                 row[labelled] = labels[row[labelled]]
         place = f"{name}, {split} row {number}"
-        source, fallback = DatasetAudio(audio, number, place), f"{split}-{number:08d}"
+        source, fallback = DatasetAudio(name, split, column, number), f"{split}-{number:08d}"
         utterance = reading.utterance(
             row, source, fallback, split_name(split) or "train", place, _TEXT, _ID, is_numbered=True
         )

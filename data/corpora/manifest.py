@@ -103,7 +103,7 @@ def common_voice_files(root: Path) -> list[tuple[Path, str]]:
     return []
 
 
-def read_common_voice(root: Path, reading: Reading) -> list[Utterance]:
+def read_common_voice(root: Path, reading: Reading) -> Iterator[Utterance]:
     """train, dev and test of a Common Voice folder, or all that is validated where there is no such split."""
     files = common_voice_files(root)
     if not files:
@@ -115,12 +115,13 @@ def read_common_voice(root: Path, reading: Reading) -> list[Utterance]:
         other = files[0][0].parent / name
         if name not in read and other.is_file():
             reading.left_out[f"rows of {name}"] += sum(1 for _ in reading.lines(other)) - 1
-    return [utterance for file, split in files for utterance in read_manifest(file, reading, split)]
+    for file, split in files:
+        yield from read_manifest(file, reading, split)
 
 
 def read_manifest(
     path: Path, reading: Reading, split: str | None = None, prefix: str = ""
-) -> list[Utterance]:
+) -> Iterator[Utterance]:
     """The utterances of a `.jsonl`, `.json`, `.csv` or `.tsv` file; a row that is wrong has a `BadRow` as audio.
 
     split: of rows that do not say it
@@ -129,21 +130,16 @@ def read_manifest(
     if path.name.split(".")[0] in NOT_FOR_TRAINING and manifest_suffix(path) == ".tsv":
         raise UserError(f"{path}: these texts of Common Voice are not checked or wrong, and not for training")
     base = _Base(path)
-    found = []
     for number, row in _rows(path, reading):
         place = f"{path}, line {number}"
         if isinstance(row, str):
-            found.append(
-                bad_utterance(f"{prefix}{path.stem}-line-{number}", f"{place}: {row}", split or "train")
-            )
+            yield bad_utterance(f"{prefix}{path.stem}-line-{number}", f"{place}: {row}", split or "train")
             continue
         try:
             row, channel = _of_cut(row)
         except ValueError as error:
             reason = f"{place}: {error}"
-            found.append(
-                bad_utterance(str(row.get("id") or f"{path.stem}-line-{number}"), reason, split or "train")
-            )
+            yield bad_utterance(str(row.get("id") or f"{path.stem}-line-{number}"), reason, split or "train")
             continue
         audio = reading.choose("audio", row, AUDIO_COLUMNS)
         if isinstance(audio, Mapping):
@@ -154,8 +150,7 @@ def read_manifest(
             row, base.path(audio) if named else None, prefix + printable(stem), split, place, channel=channel
         )
         if utterance is not None:
-            found.append(utterance)
-    return found
+            yield utterance
 
 
 class _Base:

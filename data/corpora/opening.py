@@ -2,13 +2,13 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from codec.foundation import UserError
-from data.config import CorpusFormat, CorpusOptions
+from data.config import CorpusFormat, CorpusOptions, CorpusSource
 from data.corpora.emilia import is_emilia, read_emilia
 from data.corpora.folder import ARCHIVES, audio_files, read_folder
 from data.corpora.huggingface import read_huggingface
@@ -23,8 +23,9 @@ from data.corpora.manifest import (
     read_manifest,
 )
 from data.corpora.reading import Reading
+from data.corpora.scanned import is_scanned, open_scanned
 from data.corpora.seed_tts_eval import read_seed_tts_eval, seed_tts_lists
-from data.corpora.utterance import Corpus, Utterance, corpus_name, make_corpus
+from data.corpora.utterance import Corpus, Utterance, checked, corpus_name, order
 from data.corpora.vctk import read_vctk, vctk_root
 from data.corpora.webdataset import archives_in, read_webdataset
 from data.decoding import AudioPart, AudioSource, BadRow
@@ -34,7 +35,50 @@ _EXPECTED = (
     "wav48_silence_trimmed/ beside txt/ (VCTK), Emilia's or WebDataset's tar files, meta.lst (Seed-TTS-eval), a "
     ".jsonl, .csv or .tsv manifest, Common Voice, a Hugging Face audio dataset, or a folder of audio files"
 )
-Reader = Callable[[Path, Reading], list[Utterance]]
+Reader = Callable[[Path, Reading], Iterable[Utterance]]
+
+
+class Listing:
+    """A corpus whose layout is known and that is not read yet.
+
+    Raises UserError that says what was found and what was expected.
+    """
+
+    def __init__(self, source: CorpusSource) -> None:
+        self.source, self.reading = source, Reading(options=source.options)
+        if source.format not in get_args(CorpusFormat):
+            raise UserError(
+                f"unknown corpus format {source.format!r}: choose one of {', '.join(get_args(CorpusFormat))}"
+            )
+        path = Path(source.path)
+        if not path.exists() and source.format != "huggingface":
+            raise UserError(
+                f"{path}: no such file or directory (a dataset on the Hugging Face hub needs format huggingface)"
+            )
+        self.format = _sniff(path, self.reading) if source.format == "auto" else source.format
+
+    def read(self) -> Iterator[Utterance]:
+        """What it lists, in the order of its files. Raises UserError for columns that were asked for in vain."""
+        reading, channel = self.reading, self.source.options.channel
+        for utterance in _READERS[self.format](Path(self.source.path), reading):
+            if channel is not None:
+                utterance = replace(utterance, path=_of_channel(utterance.path, channel))
+            yield utterance
+        for name in ("text", "audio", "id", "speaker", "split"):
+            asked = getattr(reading.options, f"{name}_column")
+            if asked is not None and asked not in reading.used.get(name, ()):
+                there = ", ".join(reading.columns) or "none"
+                raise UserError(
+                    f"{self.source.path}: --{name}_column {asked}: no row has anything there; its columns are: {there}"
+                )
+
+    def corpus(self, in_order: Iterable[Utterance]) -> Corpus:
+        """The corpus of its utterances when they are sorted; `Corpus.utterances` is an iterator over them."""
+        path, source = Path(self.source.path), self.source
+        name = corpus_name(path) if path.exists() else source.path
+        utterances = checked(in_order, source.path, self.format, source.speaker, source.language)
+        column = source.options.audio_column
+        return Corpus(name, source.path, self.format, utterances, column, self.reading)  # type: ignore[arg-type]
 
 
 def open_corpus(
@@ -48,35 +92,17 @@ def open_corpus(
 
     `format` "auto" looks at what is there; a dataset on the hub needs "huggingface". `speaker` and `language` are for
     corpora that do not say them, `options` for those that say things in columns of their own. A row that cannot be
-    used stays in the list; reading its audio raises AudioError, and so it is counted with the failures.
+    used stays in the list; reading its audio raises AudioError, and so it is counted with the failures. A corpus that
+    `codec-slm scan` has scanned stays in its files.
 
     Raises UserError that says what was found and what was expected.
     """
-    if format not in get_args(CorpusFormat):
-        raise UserError(
-            f"unknown corpus format {format!r}: choose one of {', '.join(get_args(CorpusFormat))}"
-        )
-    reading = Reading(options=options or CorpusOptions())
-    location = Path(path)
-    if not location.exists() and format != "huggingface":
-        raise UserError(
-            f"{path}: no such file or directory (a dataset on the Hugging Face hub needs format huggingface)"
-        )
-    if format == "auto":
-        format = _sniff(location, reading)
-    utterances = _READERS[format](location, reading)
-    for name in ("text", "audio", "id", "speaker", "split"):
-        asked = getattr(reading.options, f"{name}_column")
-        if asked is not None and asked not in reading.used.get(name, ()):
-            there = ", ".join(reading.columns) or "none"
-            raise UserError(
-                f"{path}: --{name}_column {asked}: no row has anything there; its columns are: {there}"
-            )
-    if (channel := reading.options.channel) is not None:
-        utterances = [replace(u, path=_of_channel(u.path, channel)) for u in utterances]
-    name = corpus_name(location) if location.exists() else str(path)
-    corpus = make_corpus(name, str(path), format, utterances, speaker, language)
-    return replace(corpus, audio_column=reading.options.audio_column, noticed=reading)
+    source = CorpusSource(os.fspath(path), format, speaker, language, options or CorpusOptions())
+    if is_scanned(source.path):
+        return open_scanned(source)
+    listing = Listing(source)
+    corpus = listing.corpus(sorted(listing.read(), key=order))
+    return replace(corpus, utterances=list(corpus.utterances))
 
 
 def _of_channel(source: AudioSource, channel: int) -> AudioSource:
@@ -136,14 +162,15 @@ def _read_ljspeech(path: Path, reading: Reading) -> list[Utterance]:
     return read_ljspeech(path, reading)
 
 
-def _read_manifests(path: Path, reading: Reading) -> list[Utterance]:
+def _read_manifests(path: Path, reading: Reading) -> Iterator[Utterance]:
     listed = manifests_in(path, reading) if path.is_dir() else [(path, None, "")]
     if not listed:
         raise UserError(f"{path}: no manifest in it: {_EXPECTED}")
-    return [u for file, split, prefix in listed for u in read_manifest(file, reading, split, prefix)]
+    for file, split, prefix in listed:
+        yield from read_manifest(file, reading, split, prefix)
 
 
-def _read_huggingface(path: Path, reading: Reading) -> list[Utterance]:
+def _read_huggingface(path: Path, reading: Reading) -> Iterable[Utterance]:
     # An audiofolder's metadata is a manifest; the library would decode audio with a package that may not be there.
     if path.is_dir() and not any(path.glob("**/*.parquet")) and not any(path.glob("**/*.arrow")):
         if manifests_in(path, reading):
@@ -154,12 +181,12 @@ def _read_huggingface(path: Path, reading: Reading) -> list[Utterance]:
 
 
 def _of_directory(read: Reader) -> Reader:
-    def checked(path: Path, reading: Reading) -> list[Utterance]:
+    def of_directory(path: Path, reading: Reading) -> Iterable[Utterance]:
         if not path.is_dir():
             raise UserError(f"{path}: is a file; expected a directory")
         return read(path, reading)
 
-    return checked
+    return of_directory
 
 
 def _contents(path: Path) -> str:

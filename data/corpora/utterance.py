@@ -2,14 +2,25 @@
 
 import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
+
+import pyarrow as pa
 
 from codec.foundation import UserError
 from data.decoding import AudioPart, AudioSource, BadRow, printable
+
+_BESIDE = (".txt", ".lab", ".normalized.txt", ".original.txt", ".json", ".TextGrid", ".srt", ".vtt")
+LOOKED_AT = 200  # utterances without text for which a file beside them is looked for
+
+
+def words_type(seconds: pa.DataType) -> pa.DataType:
+    """Of a column of word times."""
+    return pa.list_(pa.struct([("word", pa.string()), ("start", seconds), ("end", seconds)]))
 
 
 class Word(NamedTuple):
@@ -27,6 +38,40 @@ class Word(NamedTuple):
     def placed(self) -> bool:
         """Whether its times are known."""
         return self.start is not None and self.end is not None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWords(Sequence[Word]):
+    """Words that stay in their table until somebody reads them: a large corpus has too many to hold as objects."""
+
+    column: pa.ChunkedArray
+    row: int
+
+    def _words(self) -> list[Word]:
+        return [Word(cell["word"], cell["start"], cell["end"]) for cell in self.column[self.row].as_py()]
+
+    def __reduce__(self) -> tuple[type, tuple[list[Word]]]:
+        return tuple, (self._words(),)  # another process needs these alone
+
+    def __len__(self) -> int:
+        return len(self.column[self.row])
+
+    @overload
+    def __getitem__(self, index: int) -> Word: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Word]: ...
+    def __getitem__(self, index: int | slice) -> Word | list[Word]:
+        return self._words()[index]
+
+    def __iter__(self) -> Iterator[Word]:
+        return iter(self._words())
+
+
+def words_column(rows: Sequence[Sequence[Word] | None]) -> list[list[dict[str, Any]] | None]:
+    """Word times as values of a column of `words_type`."""
+    return [
+        None if words is None else [{"word": w, "start": s, "end": e} for w, s, e in words] for words in rows
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +118,56 @@ class Noticed:
         return [column for column in self.columns if column not in used]
 
 
+@dataclass
+class Tally:
+    """What is counted of utterances that pass by in the order of a corpus.
+
+    splits: how many by split
+    texts: how many with a text
+    bare: without one though they can be used
+    beside: of the first 200 of these, those with a file of the same name that may be their text
+    """
+
+    splits: Counter[str] = field(default_factory=Counter)
+    texts: int = 0
+    bare: int = 0
+    beside: int = 0
+    _digest: Any = field(default_factory=hashlib.sha256, repr=False)
+
+    def count(self, utterances: Iterable[Utterance]) -> Iterator[Utterance]:
+        """The same utterances, counted."""
+        for utterance in utterances:
+            self.splits[utterance.split] += 1
+            self.texts += utterance.text is not None
+            if utterance.text is None and not isinstance(utterance.path, BadRow):
+                self.beside += self.bare < LOOKED_AT and _has_text_beside(utterance)
+                self.bare += 1
+            self._digest.update(_line(utterance))
+            yield utterance
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits over what was listed, without the audio and its place."""
+        return self._digest.hexdigest()[:16]
+
+
+def _line(u: Utterance) -> bytes:
+    words = [list(word) for word in u.words] if u.words is not None else None
+    line: list[Any] = [u.id, u.text, u.speaker, u.language, u.split, words]
+    if u.prompt is not None:
+        line.append(u.prompt.text)
+    if isinstance(u.path, AudioPart):
+        line.append([u.path.start, u.path.seconds, u.path.channel])
+    return json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _has_text_beside(utterance: Utterance) -> bool:
+    if not isinstance(utterance.path, str | os.PathLike):
+        return False
+    stem = os.path.splitext(os.fspath(utterance.path))[0]
+    return any(os.path.exists(stem + suffix) for suffix in _BESIDE)
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Utterances sorted by id; `location` is where they came from, `format` how they were laid out there."""
@@ -91,11 +186,14 @@ class Corpus:
     @property
     def splits(self) -> dict[str, int]:
         """Number of utterances by split, in the usual order."""
-        counts: dict[str, int] = {}
-        for utterance in self.utterances:
-            counts[utterance.split] = counts.get(utterance.split, 0) + 1
-        order = {"train": 0, "validation": 1, "test": 2}
-        return dict(sorted(counts.items(), key=lambda item: (order.get(item[0], 3), item[0])))
+        return in_usual_order(Counter(utterance.split for utterance in self.utterances))
+
+    def tally(self) -> Tally:
+        """What can be counted of the utterances."""
+        tally = Tally()
+        for _ in tally.count(self.utterances):
+            pass
+        return tally
 
     def identity(self) -> dict[str, str | int]:
         """What names this corpus in the metadata of datasets that are made from it."""
@@ -109,45 +207,47 @@ class Corpus:
 
     def content_hash(self) -> str:
         """16 hex digits over what the corpus lists, without the audio and the place of the corpus."""
-        digest = hashlib.sha256()
-        for u in self.utterances:
-            words = [list(word) for word in u.words] if u.words is not None else None
-            line: list[Any] = [u.id, u.text, u.speaker, u.language, u.split, words]
-            if u.prompt is not None:
-                line.append(u.prompt.text)
-            if isinstance(u.path, AudioPart):
-                line.append([u.path.start, u.path.seconds, u.path.channel])
-            digest.update(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-        return digest.hexdigest()[:16]
+        return self.tally().hash
 
 
-def make_corpus(
-    name: str,
+def checked(
+    utterances: Iterable[Utterance],
     location: str,
     format: str,
-    utterances: Iterable[Utterance],
     speaker: str | None = None,
     language: str | None = None,
-) -> Corpus:
-    """Sort the utterances, and fill in a speaker and a language where none is known.
+) -> Iterator[Utterance]:
+    """Utterances that come sorted (see `order`), with a speaker and a language filled in where none is known.
 
     Of utterances with one id all but the first are failures. Raises UserError when there is no utterance, or none that
     can be used.
     """
-    ordered = sorted(utterances, key=lambda utterance: (utterance.id, isinstance(utterance.path, BadRow)))
-    if not ordered:
-        raise UserError(f"{location}: read as {format}, it holds no utterance")
-    for place in range(1, len(ordered)):
-        former, latter = ordered[place - 1], ordered[place]
-        if former.id == latter.id and not isinstance(latter.path, BadRow):
+    count, usable, first, former = 0, False, None, None
+    for latter in utterances:
+        if former is not None and former.id == latter.id and not isinstance(latter.path, BadRow):
             both = latter.path if isinstance(former.path, BadRow) else f"{former.path} and {latter.path}"
             reason = printable(f"two utterances have the id {former.id!r} ({both}): ids must be unique")
-            ordered[place] = Utterance(latter.id, BadRow(reason), split=latter.split)
-    if isinstance(ordered[0].path, BadRow) and all(isinstance(u.path, BadRow) for u in ordered):
-        raise UserError(f"none of {len(ordered):,} rows can be used; the first: {ordered[0].path}")
-    if speaker or language:
-        ordered = [replace(u, speaker=u.speaker or speaker, language=u.language or language) for u in ordered]
-    return Corpus(name, location, format, ordered)
+            latter = Utterance(latter.id, BadRow(reason), split=latter.split)
+        if speaker or language:
+            latter = replace(latter, speaker=latter.speaker or speaker, language=latter.language or language)
+        count, usable = count + 1, usable or not isinstance(latter.path, BadRow)
+        first, former = first or latter, latter
+        yield latter
+    if first is None:
+        raise UserError(f"{location}: read as {format}, it holds no utterance")
+    if not usable:
+        raise UserError(f"none of {count:,} rows can be used; the first: {first.path}")
+
+
+def in_usual_order(splits: Mapping[str, int]) -> dict[str, int]:
+    """Train, validation, test, others."""
+    order = {"train": 0, "validation": 1, "test": 2}
+    return dict(sorted(splits.items(), key=lambda item: (order.get(item[0], 3), item[0])))
+
+
+def order(utterance: Utterance) -> tuple[str, bool]:
+    """What utterances are sorted by."""
+    return utterance.id, isinstance(utterance.path, BadRow)
 
 
 SPLIT_WORDS: Mapping[str, str] = {

@@ -3,7 +3,7 @@
 from data.config import TokenizeOptions
 from data.tokenization.directory import TokenRow, parquet_bytes
 from data.tokenization.pipeline import BLOCK_SECONDS, BatchEncoder, to_codes
-from data.tokenization.summary import left_out, lost_texts
+from data.tokenization.summary import left_out, lost_texts, understood
 from data.tokenization.tokenize import tokenize_corpus
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "parquet_bytes",
     "to_codes",
     "tokenize_corpus",
+    "understood",
 ]

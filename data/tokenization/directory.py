@@ -2,7 +2,8 @@
 
 DIR/train-00000-of-00008.parquet    a shard
 DIR/.train-00000-of-00008.json      what `metadata.json` needs to know of it: counts, hash, failures
-DIR/.headers.safetensors            lengths of the recordings
+DIR/.begun.json                     the identity of the run that makes it
+DIR/.manifest-1f0c…/                what the corpus lists, and the lengths of its recordings (`data.corpora.scanned`)
 DIR/failures.jsonl, README.md       written when all shards are there
 DIR/metadata.json                   written last
 DIR/data/                           links to the shards and nothing else, for `pandas.read_parquet("DIR/data")`
@@ -22,10 +23,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from safetensors import safe_open
 
 from codec import CodecInfo
-from codec.foundation import UserError
-from data.corpora.utterance import Word
+from codec.foundation import UserError, write_json
+from data.corpora.utterance import Word, words_column
 from data.sharded_directory import (
     FORMAT_VERSION,
     WORDS_TYPE,
@@ -33,13 +35,13 @@ from data.sharded_directory import (
     Shard,
     ShardedDirectory,
     read_json,
-    words_column,
 )
-from data.tokenization.plan import HEADERS, stored_identity
 
 # In the Parquet file's own metadata, so that a shard alone says what its codes mean. pandas hands its `attrs` on to
 # what it writes, `datasets` the features of columns, whose `id` is for whatever one likes.
 _CODEC_KEY, _PANDAS_KEY, _DATASETS_KEY = b"codec", b"PANDAS_ATTRS", b"huggingface"
+BEGUN = ".begun.json"
+_FORMER = ".headers.safetensors"  # which earlier versions had for it, with the lengths of the recordings
 DATA = "data"  # a folder with links to the Parquet files alone: some tools read directories of nothing else
 _ROWS_PER_GROUP = 10_000
 
@@ -125,16 +127,28 @@ def codec_of_schema(schema: pa.Schema) -> CodecInfo | None:
     return None
 
 
+def has_begun(directory: Path) -> bool:
+    """Whether a token dataset was begun there and is not whole yet."""
+    return any((directory / name).is_file() for name in (BEGUN, _FORMER))
+
+
 class TokenDirectory(ShardedDirectory):
-    """The directory of one token dataset; its identity is that of `data.tokenization.plan.identity`."""
+    """The directory of one token dataset; its identity has the keys codec, corpus and options."""
 
     kind = "token dataset"
     has_notes = True
-    temporary = (HEADERS,)
+    temporary = (BEGUN, _FORMER, ".manifest-*")
+
+    def begin(self) -> None:
+        """Say in the directory what is being made there."""
+        write_json(self.path / BEGUN, self.identity)
 
     def begun_identity(self) -> dict[str, Any] | None:
-        if (self.path / HEADERS).exists():
-            return stored_identity(self.path / HEADERS)
+        if (self.path / BEGUN).exists():
+            return read_json(self.path / BEGUN)
+        if (self.path / _FORMER).exists():
+            with safe_open(self.path / _FORMER, framework="np") as file:
+                return json.loads((file.metadata() or {})["identity"])
         for foreign in sorted(self.path.glob("*.parquet"))[:1]:
             if not self.notes_file(foreign.name).exists():
                 raise UserError(

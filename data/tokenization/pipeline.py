@@ -23,10 +23,9 @@ from codec import CodecInfo
 from codec.foundation import UserError
 from codec.foundation.process import return_free_memory
 from data.audio import read_audio, read_blocks
-from data.corpora.utterance import Utterance
-from data.decoding import AudioError, AudioSource, printable
-from data.sharded_directory import Shard, cores_for_this_process
-from data.tokenization.plan import Plan
+from data.decoding import AudioError, printable
+from data.sharded_directory import cores_for_this_process
+from data.tokenization.plan import Request
 
 BLOCK_SECONDS = 10.0  # of a long recording at a time
 _TIDY_SECONDS = 600.0  # of a long recording between two times that free memory is given back
@@ -37,24 +36,14 @@ T = TypeVar("T")
 
 
 @dataclass
-class Request:
-    """A batch to read."""
-
-    shard: Shard
-    rows: np.ndarray  # (batch,) numbers in the plan
-    last: bool  # of its shard
-
-
-@dataclass
 class AudioBatch:
     """What could be read of a request."""
 
     request: Request
-    rows: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)  # numbers in the shard
     waveforms: Tensor | None = None  # (rows, samples) float32, zeros behind each row
     lengths: list[int] = field(default_factory=list)  # samples of each row
     failures: dict[int, str] = field(default_factory=dict)  # reason by row
-    long: bool = False  # one long recording, not read yet
 
     def pin_memory(self) -> "AudioBatch":
         """The loader calls this, so that the copy to a GPU does not hold up this process."""
@@ -66,24 +55,20 @@ class AudioBatch:
 class BatchReader(Dataset[AudioBatch]):
     """Reads the recordings of a request. `long_blocks` reads long ones later."""
 
-    def __init__(
-        self, utterances: Sequence[Utterance], plan: Plan, sampling_rate: int, gain: float = 1.0
-    ) -> None:
-        self._utterances, self._plan, self._rate = utterances, plan, sampling_rate
-        self._gain = gain
+    def __init__(self, sampling_rate: int, gain: float = 1.0) -> None:
+        self._rate, self._gain = sampling_rate, gain
 
     def __getitem__(self, request: Request) -> AudioBatch:  # type: ignore[override]
-        batch = AudioBatch(request, long=self.is_long(request))
-        if batch.long:
+        batch = AudioBatch(request)
+        if request.long:
             return batch
         waveforms = []
-        for row in request.rows.tolist():
-            variant = self._plan.variants[self._plan.variant[row]]
+        for row, (source, variant) in zip(request.rows.tolist(), request.recordings, strict=True):
             try:
-                waveform = read_audio(self._source(row), self._rate, variant.speed)[variant.skip :]
+                waveform = read_audio(source, self._rate, variant.speed)[variant.skip :]
                 if len(waveform) == 0:
                     raise AudioError(
-                        f"{printable(str(self._source(row)))}: shorter than a frame, nothing is left after a shift"
+                        f"{printable(str(source))}: shorter than a frame, nothing is left after a shift"
                     )
             except AudioError as error:
                 batch.failures[row] = str(error)
@@ -97,23 +82,16 @@ class BatchReader(Dataset[AudioBatch]):
                 place[: len(waveform)] = waveform
         return batch
 
-    def is_long(self, request: Request) -> bool:
-        """Whether it is for one long recording."""
-        return self._plan.is_long(int(request.rows[0]))
-
-    def long_blocks(self, row: int) -> Iterator[Tensor]:
+    def long_blocks(self, request: Request) -> Iterator[Tensor]:
         """One recording in blocks (samples,), read ahead by a thread.
 
         Raises AudioError, possibly after some blocks.
         """
-        variant = self._plan.variants[self._plan.variant[row]]
-        blocks = read_blocks(self._source(row), self._rate, BLOCK_SECONDS, variant.speed)
+        ((source, variant),) = request.recordings
+        blocks = read_blocks(source, self._rate, BLOCK_SECONDS, variant.speed)
         if self._gain != 1.0:
             blocks = (block * self._gain for block in blocks)
         return _dropped(_read_ahead(blocks), variant.skip)
-
-    def _source(self, row: int) -> AudioSource:
-        return self._utterances[self._plan.utterance[row]].path
 
 
 def read_batches(
@@ -312,10 +290,10 @@ def _one_by_one(
     """Launch each batch before fetching the codes of the former one, which keeps a GPU busy."""
     waiting: tuple[AudioBatch, PendingCodes | None] | None = None
     for batch in batches:
-        pending = None if batch.long else _launch(encoder, batch)
+        pending = None if batch.request.long else _launch(encoder, batch)
         if waiting is not None:
             yield _fetch(*waiting)
-        if batch.long:
+        if batch.request.long:
             waiting = None
             yield _encode_long(encoder, reader, batch)
         else:
@@ -337,7 +315,7 @@ def _in_threads(
     def encode(item: Request | AudioBatch) -> EncodedBatch:
         batch = item if isinstance(item, AudioBatch) else reader[item]
         with at_work:
-            if batch.long:
+            if batch.request.long:
                 return _encode_long(encoder, reader, batch)
             return _fetch(batch, _launch(encoder, batch))
 
@@ -347,7 +325,7 @@ def _in_threads(
     try:
         for item, is_last in _with_last(items):
             request = item.request if isinstance(item, AudioBatch) else item
-            if is_last and reader.is_long(request):
+            if is_last and request.long:
                 while waiting:
                     yield waiting.popleft().result()
                 yield encode(item)  # nobody else needs the cores: in this thread, which has all of them
@@ -376,7 +354,7 @@ def _fetch(batch: AudioBatch, pending: PendingCodes | None) -> EncodedBatch:
 def _encode_long(encoder: BatchEncoder, reader: BatchReader, batch: AudioBatch) -> EncodedBatch:
     (row,) = batch.request.rows.tolist()
     try:
-        codes = encoder.encode_long(reader.long_blocks(row))
+        codes = encoder.encode_long(reader.long_blocks(batch.request))
     except AudioError as error:
         batch.failures[row] = str(error)
         return EncodedBatch(batch)

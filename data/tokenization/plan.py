@@ -1,47 +1,30 @@
 """What goes where in a token dataset: rows into shards, the rows of a shard into batches.
 
-A plan is a function of the corpus, the lengths of its recordings, the codec and the options. The lengths come from the
-files' headers, which one process reads for all.
+A plan is a function of the corpus, the lengths of its recordings, the codec and the options. It passes through the
+lengths twice and keeps the bounds of the shards alone; what is in a shard is looked up when it is made.
 """
 
-import json
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, pairwise
 
 import numpy as np
-import torch
-from safetensors import safe_open
-from safetensors.torch import save
 
 from codec import CodecInfo
-from codec.foundation import Progress, UserError, rank, write_bytes
-from data.audio import AudioInfo, audio_info
+from codec.foundation import UserError
+from data.audio import resampled_length
 from data.config import TokenizeOptions
-from data.corpora.utterance import Corpus, Utterance, Word
-from data.decoding import AudioError
+from data.corpora.scanned import Manifest
+from data.corpora.utterance import Utterance, Word
+from data.decoding import AudioSource
 from data.sharded_directory import Shard
 
 # Quarter hours, as long as they make no more files than this: a kill costs little on one machine, and a thousand
 # processes still find work.
 _SHARD_SECONDS = 900.0
 _MOST_SHARDS = 1024
-
-HEADERS = ".headers.safetensors"  # kept in the output directory until the dataset is whole
-_READING = ".headers.reading"  # touched while they are being read
-_THREADS = 16  # headers wait for the disk or for the network, not for the processor
-_AT_ONCE = 1024  # calls waiting in the pool: tens of millions would fill the memory
-_PATIENCE_SECONDS = 60.0
-
-
-def identity(corpus: Corpus, codec: CodecInfo, options: TokenizeOptions) -> dict[str, Any]:
-    """What must be the same for two runs to work on one dataset; it goes into the metadata."""
-    return {"codec": codec.to_dict(), "corpus": corpus.identity(), "options": asdict(options)}
+_SUMMED_AT_ONCE = 2**20  # rows: the order in which floats are added is part of a plan
 
 
 @dataclass(frozen=True)
@@ -86,79 +69,123 @@ def training_variants(speeds: Sequence[float], shifts: int, hop_length: int) -> 
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Rows in the order of the files: sorted by split, then by utterance, then by variant."""
+class Request:
+    """A batch to read."""
 
-    utterance: np.ndarray  # (rows,) int64 index into the corpus
-    variant: np.ndarray  # (rows,) int64 index into `variants`
+    shard: Shard
+    rows: np.ndarray  # (batch,) numbers in the shard
+    recordings: list[tuple[AudioSource, Variant]]  # of each row
+    seconds: float  # as headers say
+    long: bool  # one recording, to be read block by block
+    last: bool  # of its shard
+
+
+@dataclass(frozen=True)
+class ShardRows:
+    """The rows of a shard, in its order."""
+
+    shard: Shard
+    rows: Sequence[tuple[Utterance, Variant]]
     samples: np.ndarray  # (rows,) int64 at the codec's rate, as headers say; 0 where they say nothing
-    variants: Sequence[Variant]
-    shards: Sequence[Shard]
-    batch_samples: int
-    long_samples: int
 
-    def batches(self, shard: Shard) -> list[np.ndarray]:
-        """Row numbers (batch,) of each batch of a shard."""
-        lengths = self.samples[shard.start : shard.stop]
+    def requests(self, plan: "Plan") -> Iterator[Request]:
+        """Its batches."""
         # Recordings of unknown length are mostly broken. Each is alone, for it may be an hour long.
-        lengths = np.where(lengths == 0, self.batch_samples, lengths)
-        return [
-            batch + shard.start for batch in length_batches(lengths, self.batch_samples, self.long_samples)
-        ]
-
-    def is_long(self, row: int) -> bool:
-        return bool(self.samples[row] > self.long_samples)
-
-
-def make_plan(
-    corpus: Corpus, headers: Sequence[AudioInfo | None], codec: CodecInfo, options: TokenizeOptions
-) -> Plan:
-    """Lay out the dataset. `headers` belong to the corpus's utterances in order, None where unreadable."""
-    rate = codec.sampling_rate
-    variants = training_variants(options.speeds, options.shifts, codec.hop_length)
-    if PLAIN not in variants:
-        variants = [*variants, PLAIN]  # for the splits that are not for training
-    training = range(len(options.speeds) * options.shifts)
-    plain = [variants.index(PLAIN)]
-    rows: list[tuple[int, int, int]] = []
-    spans: list[tuple[str, int, int]] = []
-    for split in corpus.splits:
-        first = len(rows)
-        for index, utterance in enumerate(corpus.utterances):
-            if utterance.split == split:
-                header = headers[index]
-                rows += _rows(index, header, training if split == "train" else plain, variants, rate)
-        spans.append((split, first, len(rows)))
-    utterance, variant, samples = np.array(rows, dtype=np.int64).T
-    shards: list[Shard] = []
-    for split, first, last in spans:
-        seconds = samples[first:last] / rate
-        wanted = options.shards if split == "train" else None
-        bounds = shard_bounds(seconds, wanted or default_shards(float(seconds.sum())))
-        shards += [
-            Shard(split, number, len(bounds) - 1, first + start, first + stop)
-            for number, (start, stop) in enumerate(pairwise(bounds))
-        ]
-    return Plan(
-        utterance,
-        variant,
-        samples,
-        variants,
-        shards,
-        round(options.batch_seconds * rate),
-        round(options.long_seconds * rate),
-    )
+        lengths = np.where(self.samples == 0, plan.batch_samples, self.samples)
+        batches = length_batches(lengths, plan.batch_samples, plan.long_samples)
+        for number, batch in enumerate(batches):
+            yield Request(
+                self.shard,
+                batch,
+                [(utterance.path, variant) for utterance, variant in (self.rows[row] for row in batch)],
+                float(self.samples[batch].sum()) / plan.sampling_rate,
+                bool(self.samples[batch[0]] > plan.long_samples),
+                number == len(batches) - 1,
+            )
 
 
-def _rows(
-    index: int, header: AudioInfo | None, kinds: Sequence[int], variants: Sequence[Variant], rate: int
-) -> Iterator[tuple[int, int, int]]:
-    """Utterance, variant and samples of an utterance's rows. A shift that leaves nothing makes no row."""
-    for kind in kinds:
-        variant = variants[kind]
-        samples = (header.samples(rate, variant.speed) if header else 0) - variant.skip
-        if samples > 0 or variant.skip == 0:
-            yield index, kind, max(0, samples)
+class Plan:
+    """The shards of a token dataset: sorted by split, then by utterance, then by variant.
+
+    shards: all of them
+    seconds: of each shard, as headers say
+    """
+
+    def __init__(self, manifest: Manifest, splits: Sequence[str], codec: CodecInfo, options: TokenizeOptions):
+        self.sampling_rate = codec.sampling_rate
+        self.batch_samples = round(options.batch_seconds * codec.sampling_rate)
+        self.long_samples = round(options.long_seconds * codec.sampling_rate)
+        training = training_variants(options.speeds, options.shifts, codec.hop_length)
+        self._manifest = manifest
+        self._variants = {split: training if split == "train" else [PLAIN] for split in splits}
+        self._first: dict[str, list[int]] = {}  # row with which each shard of the manifest begins
+        self.shards: list[Shard] = []
+        self.seconds: list[float] = []
+        for split in splits:
+            rows = _Seconds(partial(self._seconds, split), len(manifest.splits))
+            bounds, seconds = shard_bounds(rows, options.shards if split == "train" else None)
+            self._first[split] = [0, *accumulate(rows.counts)]
+            self.shards += [
+                Shard(split, number, len(bounds) - 1, start, stop)
+                for number, (start, stop) in enumerate(pairwise(bounds))
+            ]
+            self.seconds += seconds
+
+    def rows(self, shard: Shard) -> ShardRows:
+        """What a shard holds, from those shards of the manifest that it touches."""
+        first = self._first[shard.split]
+        variants = self._variants[shard.split]
+        rows: list[tuple[Utterance, Variant]] = []
+        samples: list[np.ndarray] = []
+        for number, (start, stop) in enumerate(pairwise(first)):
+            if start < shard.stop and shard.start < stop:
+                index, kind, lengths = self.lengths(number, shard.split)
+                part = slice(max(0, shard.start - start), shard.stop - start)
+                utterances = self._manifest.shard(number, shard.split)
+                pairs = zip(index[part].tolist(), kind[part].tolist(), strict=True)
+                rows += [(utterances[i], variants[k]) for i, k in pairs]
+                samples.append(lengths[part])
+        return ShardRows(shard, rows, np.concatenate(samples))
+
+    def _seconds(self, split: str, number: int) -> np.ndarray:
+        return self.lengths(number, split)[2] / self.sampling_rate
+
+    def lengths(self, number: int, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Utterance, variant and samples, (rows,) int64 each, of a split's rows in a shard of the manifest."""
+        nothing = np.zeros(0, dtype=np.int64)
+        frames, rates = self._manifest.headers(number).get(split, (nothing, nothing))
+        variants = self._variants[split]
+        samples = np.zeros((len(frames), len(variants)), dtype=np.int64)
+        for rate in np.unique(rates[rates > 0]).tolist():
+            of_rate = rates == rate
+            for column, variant in enumerate(variants):
+                read = resampled_length(frames[of_rate], rate, self.sampling_rate, variant.speed)
+                samples[of_rate, column] = read
+        skips = np.array([variant.skip for variant in variants])
+        samples -= skips
+        index, kind = np.nonzero((samples > 0) | (skips == 0))  # a shift that leaves nothing makes no row
+        return index, kind, np.maximum(samples[index, kind], 0)
+
+
+class _Seconds:
+    """Seconds of rows in arrays of `_SUMMED_AT_ONCE` or a little more, as often as one asks.
+
+    of_shard: those of one of `shards` shards
+    """
+
+    def __init__(self, of_shard: Callable[[int], np.ndarray], shards: int) -> None:
+        self._of_shard, self._shards = of_shard, shards
+        self.counts: list[int] = []  # rows in each shard, when all have passed
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        self.counts = []
+        pending: list[np.ndarray] = []
+        for number in range(self._shards):
+            pending.append(self._of_shard(number))
+            self.counts.append(len(pending[-1]))
+            if sum(map(len, pending)) >= _SUMMED_AT_ONCE or number + 1 == self._shards:
+                yield np.concatenate(pending)
+                pending = []
 
 
 def default_shards(seconds: float) -> int:
@@ -166,18 +193,33 @@ def default_shards(seconds: float) -> int:
     return min(_MOST_SHARDS, max(1, round(seconds / _SHARD_SECONDS)))
 
 
-def shard_bounds(seconds: np.ndarray, shards: int) -> list[int]:
-    """Cut rows, in order, into at most `shards` runs of about equal seconds: (runs + 1) row numbers from 0 on.
+def shard_bounds(seconds: Iterable[np.ndarray], shards: int | None) -> tuple[list[int], list[float]]:
+    """Cut rows, in order, into at most `shards` runs of about equal seconds: row numbers and the seconds of each run.
 
-    A run is never empty, so a row longer than a share leaves fewer runs.
+    There are (runs + 1) row numbers from 0 on. A run is never empty, so a row longer than a share leaves fewer runs.
+
+    seconds: of the rows, in arrays (rows,) one after the other; they are asked for twice
+    shards: by default as many as `default_shards` says
     """
-    if len(seconds) == 0:
-        return [0]
     # A row belongs to the share in which its middle lies; a millisecond each spreads rows of unknown length.
-    weights = seconds + 1e-3
-    middle = np.cumsum(weights) - weights / 2
-    share = np.minimum((middle * (shards / weights.sum())).astype(np.int64), shards - 1)
-    return [0, *(np.flatnonzero(np.diff(share)) + 1).tolist(), len(seconds)]
+    sums_of_blocks = [(float(block.sum()), float((block + 1e-3).sum())) for block in seconds]
+    total = sum(weights for _, weights in sums_of_blocks)
+    shards = shards or default_shards(sum(own for own, _ in sums_of_blocks))
+    bounds, sums, counts = [0], np.zeros(shards), np.zeros(shards, dtype=np.int64)
+    row, passed, former = 0, 0.0, None
+    for block in seconds:
+        if not len(block):
+            continue
+        weights = block + 1e-3
+        ends = np.cumsum(np.concatenate([[passed], weights]))[1:]
+        middle = ends - weights / 2
+        share = np.minimum((middle * (shards / total)).astype(np.int64), shards - 1)
+        before = share[0] if former is None else former
+        bounds += (np.flatnonzero(np.diff(share, prepend=before)) + row).tolist()
+        sums += np.bincount(share, block, shards)
+        counts += np.bincount(share, minlength=shards)
+        row, passed, former = row + len(block), float(ends[-1]), share[-1]
+    return [*bounds, row] if row else bounds, sums[counts > 0].tolist()
 
 
 def length_batches(lengths: np.ndarray, batch_samples: int, long_samples: int) -> list[np.ndarray]:
@@ -195,96 +237,3 @@ def length_batches(lengths: np.ndarray, batch_samples: int, long_samples: int) -
         batches.append(order[start : start + count])
         start += count
     return batches
-
-
-def read_headers(
-    utterances: Sequence[Utterance], output: Path, identity: dict[str, Any]
-) -> list[AudioInfo | None]:
-    """The header of every recording in order, None where none can be read.
-
-    The first process of a launch reads and shares them. The others wait while it shows signs of life; otherwise they
-    read for themselves. All read the same, so it does not matter who writes.
-    """
-    path = output / HEADERS
-    if rank() != 0:
-        _wait_for(path, output / _READING)
-    shared = _load(path, identity)
-    if shared is not None:
-        return shared
-    headers: list[AudioInfo | None] = []
-    with (
-        _alive(output / _READING) as alive,
-        Progress(total=len(utterances), unit="files", label="reading headers") as progress,
-        ThreadPoolExecutor(_THREADS) as pool,
-    ):
-        for start in range(0, len(utterances), _AT_ONCE):
-            found = list(pool.map(_header, utterances[start : start + _AT_ONCE]))
-            headers += found
-            progress.update(len(found))
-            alive()
-    begin(output, identity, headers)
-    return headers
-
-
-def begin(output: Path, identity: dict[str, Any], headers: Sequence[AudioInfo | None] = ()) -> None:
-    """Say in a directory what is being made there."""
-    rows = [(h.frames, h.sampling_rate, h.channels) if h else (0, 0, 0) for h in headers]
-    table = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3)
-    about = {"identity": json.dumps(identity, sort_keys=True)}
-    write_bytes(output / HEADERS, save({"headers": table}, metadata=about))
-
-
-def _header(utterance: Utterance) -> AudioInfo | None:
-    try:
-        return audio_info(utterance.path)
-    except AudioError:
-        return None  # reading the audio finds and records the reason
-
-
-@contextmanager
-def _alive(path: Path) -> Iterator[Any]:
-    """Yield a function; calling it shows others, every few seconds, that this process is at work."""
-    last = 0.0
-
-    def touch() -> None:
-        nonlocal last
-        if time.monotonic() - last > _PATIENCE_SECONDS / 20:
-            last = time.monotonic()
-            path.touch()
-
-    try:
-        yield touch
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _wait_for(path: Path, sign: Path) -> None:
-    seen: float | None = None
-    since = time.monotonic()
-    while not path.exists() and time.monotonic() - since < _PATIENCE_SECONDS:
-        try:
-            # Only a change counts: clocks of machines on one file system differ.
-            if (touched := sign.stat().st_mtime) != seen:
-                seen, since = touched, time.monotonic()
-        except FileNotFoundError:
-            pass
-        time.sleep(0.2)
-
-
-def _load(path: Path, identity: dict[str, Any]) -> list[AudioInfo | None] | None:
-    """Headers that another process, or an earlier run, has read for the same dataset."""
-    if not path.is_file():
-        return None
-    if stored_identity(path) != identity:
-        raise UserError(
-            f"{path.parent}: another tokenize run has begun there meanwhile: give another --output"
-        )
-    with safe_open(path, framework="pt") as file:
-        rows = file.get_tensor("headers").tolist()
-    return [AudioInfo(*row) if row[1] else None for row in rows]
-
-
-def stored_identity(path: Path) -> dict[str, Any]:
-    """The identity of the run that the headers were read for."""
-    with safe_open(path, framework="pt") as file:
-        return json.loads((file.metadata() or {})["identity"])

@@ -1,59 +1,53 @@
 """What `tokenize` says of a corpus: before it starts what it understood, after it what was left out and why."""
 
 import json
-import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data.audio import AudioInfo
-from data.corpora.utterance import Corpus, Utterance
-from data.decoding import BadRow, printable
+from data.corpora.utterance import LOOKED_AT, Corpus
+from data.decoding import printable
 
-_BESIDE = (".txt", ".lab", ".normalized.txt", ".original.txt", ".json", ".TextGrid", ".srt", ".vtt")
-_LOOKED_AT = 200  # rows without text for which a file beside them is looked for
 _SHOWN = 3  # reasons
 
 
-def understood(corpus: Corpus, headers: Sequence[AudioInfo | None]) -> str:
-    """Four lines: layout, splits with rows and hours, columns used and ignored, share of rows with text."""
-    noticed = corpus.noticed
-    seconds: Counter[str] = Counter()
-    for utterance, header in zip(corpus.utterances, headers, strict=True):
-        seconds[utterance.split] += header.seconds if header else 0.0  # type: ignore[assignment]
+def understood(corpus: Corpus, seconds: Mapping[str, float]) -> str:
+    """Four lines: layout, splits with rows and hours, columns used and ignored, share of rows with text.
+
+    seconds: of audio in each split
+    """
+    noticed, tally = corpus.noticed, corpus.tally()
     splits = "; ".join(
         f"{name} {count:,} rows, {seconds[name] / 3600:,.2f} h" for name, count in corpus.splits.items()
     )
     used = ", ".join(f"{'/'.join(columns)} ({kind})" for kind, columns in noticed.used.items())
     ignored = ", ".join(noticed.ignored)
-    texts = sum(utterance.text is not None for utterance in corpus.utterances)
     total = len(corpus.utterances)
     return "\n".join(
         [
             f"layout:  {corpus.format} ({printable(corpus.location)})",
             f"splits:  {splits}",
             f"columns: {used or 'none'}; ignored: {ignored or 'none'}",
-            f"text:    {texts / total:.1%} of {total:,} rows",
+            f"text:    {tally.texts / total:.1%} of {total:,} rows",
         ]
     )
 
 
 def lost_texts(corpus: Corpus) -> str | None:
     """A warning where rows end up without text although there is something that looks like it; else None."""
-    bare = [u for u in corpus.utterances if u.text is None and not isinstance(u.path, BadRow)]
-    if not bare:
+    tally, total = corpus.tally(), len(corpus.utterances)
+    if not tally.bare:
         return None
     signs = [f"{count:,} {suffix} files" for suffix, count in corpus.noticed.text_files.most_common(4)]
-    beside = sum(_has_text_beside(utterance) for utterance in bare[:_LOOKED_AT])
-    if beside and not signs:
-        signs.append(f"files beside {'at least ' if len(bare) > _LOOKED_AT else ''}{beside:,} recordings")
-    if len(bare) == len(corpus.utterances) and corpus.noticed.ignored:
+    if tally.beside and not signs:
+        at_least = "at least " if tally.bare > LOOKED_AT else ""
+        signs.append(f"files beside {at_least}{tally.beside:,} recordings")
+    if tally.bare == total and corpus.noticed.ignored:
         signs.append(f"the columns {', '.join(corpus.noticed.ignored)} (--text_column takes one)")
     if not signs:
         return None
     return (
-        f"{len(bare):,} of {len(corpus.utterances):,} rows have no text, but these may hold transcripts and were not "
+        f"{tally.bare:,} of {total:,} rows have no text, but these may hold transcripts and were not "
         f"read: {'; '.join(signs)}"
     )
 
@@ -78,10 +72,3 @@ def _reasons(file: Path) -> Iterable[str]:
         for line in lines:
             failure: dict[str, Any] = json.loads(line)
             yield failure["reason"]
-
-
-def _has_text_beside(utterance: Utterance) -> bool:
-    if not isinstance(utterance.path, str | os.PathLike):
-        return False
-    stem = os.path.splitext(os.fspath(utterance.path))[0]
-    return any(os.path.exists(stem + suffix) for suffix in _BESIDE)

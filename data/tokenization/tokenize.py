@@ -3,17 +3,19 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from codec.foundation import Progress, StopSignal
 from data.config import TokenizeOptions
 from data.corpora.utterance import Corpus, Word
 from data.decoding import printable
+from data.scan import read_headers, stored_below
 from data.sharded_directory import FillResult, Shard
 from data.tokenization.directory import TokenDirectory, TokenRow
-from data.tokenization.pipeline import BatchEncoder, BatchReader, EncodedBatch, Request, encode_batches
-from data.tokenization.plan import Plan, identity, make_plan, read_headers
+from data.tokenization.pipeline import BatchEncoder, BatchReader, EncodedBatch, encode_batches
+from data.tokenization.plan import Plan, Request, ShardRows
 from data.tokenization.summary import understood
 
 _TOLERANCE = 0.1  # seconds by which a word may end after its recording: aligners round to their frames
@@ -21,7 +23,7 @@ _TOLERANCE = 0.1  # seconds by which a word may end after its recording: aligner
 
 def tokenize_corpus(
     model: Any,
-    corpus: Corpus,
+    corpus: Corpus | Callable[[Path], Corpus],
     output: str | os.PathLike[str],
     options: TokenizeOptions | None = None,
     workers: int | None = None,
@@ -33,6 +35,8 @@ def tokenize_corpus(
     started again, with any number of processes; the files do not depend on kills or processes. Recordings that cannot
     be read go to `failures.jsonl`. SIGTERM and Ctrl-C end the work after the batch; finished shards stay.
 
+    corpus: one, or a function that lists it into a directory (see `data.scan`). It is called with `output` when
+        nothing there speaks against it. Only a scanned corpus takes no more memory when it is larger.
     workers: processes that read audio for this one. By default as many as help; on a CPU none, for the encoding
         threads read for themselves.
     announce: is given what was understood of the corpus, some lines, before the work begins.
@@ -41,15 +45,29 @@ def tokenize_corpus(
     """
     options = options or TokenizeOptions()
     encoder = BatchEncoder(model, options.precision)
-    directory = TokenDirectory(output, identity(corpus, encoder.info, options))
+    about = {"codec": encoder.info.to_dict(), "options": asdict(options)}
+    directory = TokenDirectory(output, about)
+    if not isinstance(corpus, Corpus):
+        if directory.path.exists():
+            directory.prepare()
+        corpus = corpus(directory.path)
+    directory = TokenDirectory(output, about | {"corpus": corpus.identity()})
     if directory.prepare():
         return directory.result()
-    headers = read_headers(corpus.utterances, directory.path, directory.identity)
-    if announce is not None:
-        announce(understood(corpus, headers))
-    plan = make_plan(corpus, headers, encoder.info, options)
-    reader = BatchReader(corpus.utterances, plan, encoder.info.sampling_rate, options.gain)
-    work = _Work(encoder, reader, corpus, plan, directory, workers)
+    directory.begin()
+    try:
+        scanned = stored_below(directory.path, corpus)
+        manifest = scanned.manifest
+        read_headers(manifest)
+        if announce is not None:
+            announce(understood(scanned, manifest.seconds()))
+        plan = Plan(manifest, list(scanned.splits), encoder.info, options)
+    except FileNotFoundError:
+        if not directory.is_whole():
+            raise
+        return directory.result()  # other processes have made it meanwhile, and cleaned up
+    reader = BatchReader(encoder.info.sampling_rate, options.gain)
+    work = _Work(encoder, reader, plan, directory, workers)
     return directory.fill(plan.shards, work.make)
 
 
@@ -59,30 +77,28 @@ class _Work:
 
     encoder: BatchEncoder
     reader: BatchReader
-    corpus: Corpus
     plan: Plan
     directory: TokenDirectory
     workers: int | None
+    drafts: dict[Shard, "_Draft"] = field(default_factory=dict)  # shards that are being made
 
     def make(self, shards: Sequence[Shard], stop: StopSignal) -> None:
         """Encode and write the shards that are not there yet, in order, until asked to stop."""
-        seconds = self.plan.samples / self.encoder.info.sampling_rate
+        seconds = dict(zip(self.plan.shards, self.plan.seconds, strict=True))
         todo = [shard for shard in shards if not self.directory.has(shard)]
-        total, left = (float(sum(seconds[s.start : s.stop].sum() for s in group)) for group in (shards, todo))
-        draft: _Draft | None = None
+        total, left = (sum(seconds[shard] for shard in group) for group in (shards, todo))
         with (
             Progress(total, label="tokenizing", done_before=total - left) as progress,
             closing(encode_batches(self.encoder, self.reader, self._requests(todo), self.workers)) as batches,
         ):
             for encoded in batches:
                 request = encoded.batch.request
-                if draft is None or draft.shard != request.shard:
-                    draft = _Draft(request.shard, self.corpus, self.plan, self.encoder.info.sampling_rate)
+                draft = self.drafts[request.shard]
                 draft.add(encoded)
-                progress.update(float(seconds[request.rows].sum()))
+                progress.update(request.seconds)
                 if request.last:
-                    self.directory.write_rows(draft.shard, draft.rows(), draft.failures())
-                    draft = None
+                    del self.drafts[request.shard]
+                    self.directory.write_rows(request.shard, draft.rows(), draft.failures())
                 if stop.requested:
                     return
 
@@ -91,17 +107,21 @@ class _Work:
         for shard in shards:
             if self.directory.has(shard):
                 continue
-            batches = self.plan.batches(shard)
-            for number, rows in enumerate(batches):
-                yield Request(shard, rows, last=number == len(batches) - 1)
+            try:
+                rows = self.plan.rows(shard)
+            except FileNotFoundError:
+                if not self.directory.is_whole():
+                    raise
+                return
+            self.drafts[shard] = _Draft(rows, self.plan.sampling_rate)
+            yield from rows.requests(self.plan)
 
 
 class _Draft:
     """A shard in the making: rows come in the order of batches and leave in the order of the plan."""
 
-    def __init__(self, shard: Shard, corpus: Corpus, plan: Plan, sampling_rate: int) -> None:
-        self.shard = shard
-        self._corpus, self._plan, self._rate = corpus, plan, sampling_rate
+    def __init__(self, rows: ShardRows, sampling_rate: int) -> None:
+        self._planned, self._rate = rows.rows, sampling_rate
         self._rows: dict[int, TokenRow] = {}
         self._failures: dict[int, str] = {}
 
@@ -111,8 +131,7 @@ class _Draft:
         for row, samples, stream, voice in zip(
             batch.rows, batch.lengths, encoded.streams, encoded.voices, strict=True
         ):
-            utterance = self._corpus.utterances[self._plan.utterance[row]]
-            variant = self._plan.variants[self._plan.variant[row]]
+            utterance, variant = self._planned[row]
             words = variant.words(utterance.words, self._rate)
             if late := _beyond(words, samples / self._rate):
                 self._failures[row] = f"{printable(str(utterance.path))}: {late}"
@@ -135,8 +154,8 @@ class _Draft:
         return [{"id": self._id(row), "reason": self._failures[row]} for row in sorted(self._failures)]
 
     def _id(self, row: int) -> str:
-        variant = self._plan.variants[self._plan.variant[row]]
-        return self._corpus.utterances[self._plan.utterance[row]].id + variant.suffix
+        utterance, variant = self._planned[row]
+        return utterance.id + variant.suffix
 
 
 def _beyond(words: Sequence[Word] | None, seconds: float) -> str | None:

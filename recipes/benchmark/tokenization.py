@@ -13,10 +13,12 @@ import soundfile
 import torch
 
 from codec.foundation import seed_globals
-from data import TokenizeOptions, audio_info, open_corpus, tokenize_corpus
+from data import TokenizeOptions, open_corpus, tokenize_corpus
+from data.config import CorpusSource
+from data.scan import scan_corpus
 from data.tokenization import BatchEncoder
-from data.tokenization.pipeline import BatchReader, Request
-from data.tokenization.plan import make_plan
+from data.tokenization.pipeline import BatchReader
+from data.tokenization.plan import Plan
 from recipes.benchmark.codecs import preset_or_bundled, speech_like
 from recipes.benchmark.timing import Case, Timing, take_turns
 
@@ -58,12 +60,10 @@ def time_tokenize(codec: str, seconds: float, rounds: int, device: str) -> Token
         _write_corpus(root / "corpus", seconds)
         corpus = open_corpus(root / "corpus")
         encoder = BatchEncoder(model)
-        headers = [audio_info(utterance.path) for utterance in corpus.utterances]
-        plan = make_plan(corpus, headers, encoder.info, options)
-        reader = BatchReader(corpus.utterances, plan, encoder.info.sampling_rate)
-        batches = [
-            reader[Request(shard, rows, last=False)] for shard in plan.shards for rows in plan.batches(shard)
-        ]
+        scanned = scan_corpus(CorpusSource(str(root / "corpus")), root / "scanned")
+        plan = Plan(scanned.manifest, list(scanned.splits), encoder.info, options)
+        reader = BatchReader(encoder.info.sampling_rate)
+        batches = [reader[request] for shard in plan.shards for request in plan.rows(shard).requests(plan)]
         outputs = iter(range(1_000))
 
         def whole() -> None:

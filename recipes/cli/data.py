@@ -1,13 +1,14 @@
-"""Commands on corpora and token datasets: tokenize, combine, align, inspect, train-tokenizer."""
+"""Commands on corpora and token datasets: scan, tokenize, combine, align, inspect, train-tokenizer."""
 
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from codec.foundation import UserError, duration, rank
-from data.config import CorpusFormat, CorpusOptions
+from data.config import CorpusFormat, CorpusOptions, CorpusSource
 from slm.documents.config import DocumentConfig
 
 _DOCUMENTS = DocumentConfig()
@@ -79,7 +80,8 @@ def tokenize(
         channel: which channel of recordings with several, from 0; by default they are averaged.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    from data import TokenizeOptions, open_corpus, tokenize_corpus, with_alignment
+    from data import Corpus, TokenizeOptions, tokenize_corpus
+    from data.scan import listed_below
     from data.tokenization import left_out, lost_texts
     from recipes.loading import load_codec_on
 
@@ -90,19 +92,72 @@ def tokenize(
     columns = CorpusOptions(
         text_column, audio_column, id_column, speaker_column, split_column, encoding, channel
     )
-    utterances = open_corpus(corpus, format, speaker, language, columns)
-    if alignment is not None:
-        utterances = with_alignment(utterances, alignment)
+    asked = CorpusSource(corpus, format, speaker, language, columns)
     model = load_codec_on(codec, device, max_quantizers)
     first = rank() == 0
-    if first and (warning := lost_texts(utterances)):
-        print(f"codec-slm: WARNING: {warning}", file=sys.stderr)
-    result = tokenize_corpus(model, utterances, output, options, workers, print if first else None)
+    known: list[Corpus] = []
+
+    def listed(folder: Path) -> Corpus:
+        known.append(listed_below(folder, asked, alignment))
+        if first and (warning := lost_texts(known[0])):
+            print(f"codec-slm: WARNING: {warning}", file=sys.stderr)
+        return known[0]
+
+    result = tokenize_corpus(model, listed, output, options, workers, print if first else None)
 
     status = _status(result, output, max_failures, _counted, "recordings failed")
-    if first and result.whole and (told := left_out(utterances, Path(output, "failures.jsonl"))):
+    if first and result.whole and (told := left_out(known[0], Path(output, "failures.jsonl"))):
         print(told)
     return status
+
+
+def scan(
+    corpus: str,
+    output: str,
+    format: CorpusFormat = "auto",
+    speaker: str | None = None,
+    language: str | None = None,
+    text_column: str | None = None,
+    audio_column: str | None = None,
+    id_column: str | None = None,
+    speaker_column: str | None = None,
+    split_column: str | None = None,
+    encoding: str = "utf-8",
+    channel: int | None = None,
+) -> None:
+    """List a corpus and the lengths of its recordings in Parquet shards, which all commands then read as a corpus.
+
+    `tokenize` does the same by itself. Do it before for a large corpus that is tokenized more than once, or that wants
+    more processes for its headers than there are GPUs. Kill it and start it again, with any number of processes: no
+    header is read twice but those of the shards at hand.
+
+    Args:
+        corpus: as for tokenize.
+        output: directory of the scanned corpus; `codec-slm tokenize OUTPUT` takes it.
+        format: what kind of corpus it is; "auto" looks.
+        speaker: who speaks, for corpora that do not say.
+        language: what is spoken, for corpora that do not say; a code such as "en".
+        text_column: where a table keeps the text, if not under a usual name.
+        audio_column: where it keeps the recording; where it has several.
+        id_column: where it keeps the ids.
+        speaker_column: where it keeps the speakers.
+        split_column: where it keeps the split of each row.
+        encoding: of the corpus's text files.
+        channel: which channel of recordings with several, from 0; by default they are averaged.
+    """
+    from data.scan import scan_corpus
+    from data.tokenization import left_out, lost_texts, understood
+
+    columns = CorpusOptions(
+        text_column, audio_column, id_column, speaker_column, split_column, encoding, channel
+    )
+    scanned = scan_corpus(CorpusSource(corpus, format, speaker, language, columns), output)
+    if rank() == 0:
+        if warning := lost_texts(scanned):
+            print(f"codec-slm: WARNING: {warning}", file=sys.stderr)
+        print(understood(scanned, scanned.manifest.seconds()))
+        if told := left_out(scanned, Path(output, "failures.jsonl")):
+            print(told)
 
 
 def combine(datasets: list[str], output: str, where: str | None = None, shards: int | None = None) -> int:
@@ -168,10 +223,11 @@ def align(
         channel: which channel of recordings with several, from 0; by default they are averaged.
         device: "cpu", "cuda", "cuda:1" for a CTC model; "auto" takes a GPU if there is one.
     """
-    from data import align_corpus, open_corpus
+    from data import align_corpus
     from data.alignment.ctc import CTCAligner
     from data.alignment.pocketsphinx import PocketSphinxAligner
     from data.alignment.textgrid import TextGridAligner
+    from data.scan import listed_below
     from recipes.bundled.flite import flite
     from recipes.loading import resolve_device
 
@@ -192,8 +248,8 @@ def align(
             print(f"words that the dictionary lacks will not be placed ({error})")
             chosen = PocketSphinxAligner()
     columns = CorpusOptions(text_column, audio_column, id_column, encoding=encoding, channel=channel)
-    utterances = open_corpus(corpus, format, language=language, options=columns)
-    result = align_corpus(utterances, chosen, output, workers, shards)
+    asked = CorpusSource(corpus, format, language=language, options=columns)
+    result = align_corpus(partial(listed_below, source=asked), chosen, output, workers, shards)
 
     def summary(made: dict[str, Any]) -> str:
         failed = f", {made['failures']:,} utterances without word times" if made["failures"] else ""

@@ -58,6 +58,9 @@ COMMANDS = {
     "encode": Command("recipes.cli.codec:encode", "audio files to codes"),
     "decode": Command("recipes.cli.codec:decode", "codes to audio files"),
     "reconstruct": Command("recipes.cli.codec:reconstruct", "audio files to codes and back to audio"),
+    "scan": Command(
+        "recipes.cli.data:scan", "a corpus to a list in shards, with the lengths of its recordings"
+    ),
     "tokenize": Command("recipes.cli.data:tokenize", "a corpus to a token dataset"),
     "combine": Command(
         "recipes.cli.data:combine", "token datasets to one: put together, filtered, in other shards"

@@ -247,7 +247,7 @@ def test_what_is_said_of_a_corpus(tmp_path: Path) -> None:
     wav(tmp_path / "a.wav", 3.6)
     lines(tmp_path / "texts.srt", "1", "00:00 --> 00:01", "hello")
     corpus = open_corpus(tmp_path)
-    said = understood(corpus, [audio_info(u.path) for u in corpus.utterances])
+    said = understood(corpus, {"train": 3.6})
     assert said.count("\n") == 3 and "train 1 rows, 0.00 h" in said and "0.0% of 1 rows" in said
     warning = lost_texts(corpus)
     assert warning is not None and "1 of 1 rows have no text" in warning and "1 .srt files" in warning

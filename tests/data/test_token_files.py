@@ -21,7 +21,6 @@ from data.sharded_directory import Shard
 from data.token_files import find_files
 from data.tokenization import TokenRow
 from data.tokenization.directory import TokenDirectory
-from data.tokenization.plan import begin
 from recipes.cli.main import main
 from tests.slm.token_rows import codec_info
 
@@ -47,7 +46,7 @@ def write_tokens(path: Path, splits: dict[str, list[TokenRow]], shards: int = 2,
         path, {"codec": codec.to_dict(), "corpus": {"name": path.name}, "options": options}
     )
     directory.prepare()
-    begin(path, directory.identity)
+    directory.begin()
     every = []
     for split, rows in splits.items():
         bounds = np.linspace(0, len(rows), shards + 1).astype(int)
