@@ -13,6 +13,7 @@ SHOWN = (
     "README.md",
     "LICENSE",
     "CITATION.cff",
+    "Dockerfile",
     "docs/**/*",
     "recipes/*/README.md",
     "recipes/hh_codec/ablations/README.md",

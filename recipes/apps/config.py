@@ -16,7 +16,7 @@ class ServiceLimits:
     characters: int = 2_000
     """Longest text."""
     concurrent: int = 2
-    """Requests that are worked on at once."""
+    """Requests that are worked on at once; texts that wait at the same time count as one."""
     waiting: int = 32
     """Requests that may wait for that."""
 

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Callable
 
 from torch import Tensor
 
-from slm import SpeechStream
-
 _UNKNOWN = 0xFFFFFFFF  # what players take as "until the stream ends"
 
 
@@ -48,16 +46,6 @@ class WavBroadcast:
     def stopped(self) -> bool:
         """Whether a listener asked to stop."""
         return self._stopped
-
-    def fill(self, stream: SpeechStream) -> None:
-        """Write all of a stream, until it ends or `stop` is called."""
-        try:
-            for chunk in stream:
-                if self.stopped:
-                    return
-                self.add(pcm16(chunk.audio))
-        finally:
-            self.close()
 
     def add(self, piece: bytes) -> None:
         """Append samples."""

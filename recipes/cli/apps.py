@@ -5,6 +5,8 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 from codec.foundation import UserError
 from recipes.apps.config import DemoLimits, ServiceLimits
@@ -42,8 +44,8 @@ def demo_command(
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         from recipes.apps.demo.page import create_app
 
-        speaker = load_slm_on(model, device, normalize, language)
-        run_application(create_app, speaker, limits, host, port, patience_seconds=10)
+        load = partial(load_slm_on, model, device, normalize, language)
+        run_application(create_app, load, limits, host, port, patience_seconds=10)
 
 
 def serve_command(
@@ -54,8 +56,11 @@ def serve_command(
     normalize: bool = True,
     language: str | None = None,
     device: str = "auto",
+    api_key: str | None = None,
+    cors: list[str] = [],  # noqa: B006
 ) -> None:
-    """Serve encode, decode and speak over HTTP, until SIGTERM or Ctrl-C; what is being answered is still finished.
+    """Serve speak, continue, transcribe, encode and decode over HTTP, OpenAI's speech route too, until SIGTERM or
+    Ctrl-C; what is being answered is still finished.
 
     Args:
         model: name of a bundled model, a directory (a training run's too), or a hub id; its codec comes with it.
@@ -65,15 +70,18 @@ def serve_command(
         normalize: put numbers, dates, money and the like in texts into spoken words first.
         language: by whose rules: en or de; the model's own unless set.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
+        api_key: what requests have to bring as `Authorization: Bearer KEY`; CODEC_SLM_API_KEY unless set.
+        cors: origins whose web pages may ask, like https://example.org; "*": all of them.
     """
-    _check_installed("serve", ["fastapi", "uvicorn"])
+    _check_installed("serve", ["fastapi", "uvicorn", "prometheus_client"])
     from recipes.apps.serve.app import create_app
     from recipes.apps.server import run_application
     from recipes.loading import load_slm_on
 
-    run_application(
-        create_app, load_slm_on(model, device, normalize, language), limits, host, port, patience_seconds=60
-    )
+    key = api_key or os.environ.get("CODEC_SLM_API_KEY") or None
+    create = partial(create_app, model=Path(model).name, api_key=key, cors=cors)
+    load = partial(load_slm_on, model, device, normalize, language)
+    run_application(create, load, limits, host, port, patience_seconds=60)
 
 
 def _check_installed(command: str, packages: Sequence[str]) -> None:
@@ -82,4 +90,4 @@ def _check_installed(command: str, packages: Sequence[str]) -> None:
         # None in sys.modules is what Python itself takes for "cannot be imported"
         there = sys.modules[package] if package in sys.modules else importlib.util.find_spec(package)
         if there is None:
-            raise UserError(f"{command} needs {package}: pip install 'codec-slm[demo]'")
+            raise UserError(f"{command} needs {package}: pip install 'codec-slm[{command}]'")

@@ -87,7 +87,9 @@ COMMANDS = {
     "continue": Command("recipes.cli.speak:continue_command", "speech to more speech"),
     "transcribe": Command("recipes.cli.speak:transcribe_command", "speech to text"),
     "demo": Command("recipes.cli.apps:demo_command", "a web page to try codec and model on"),
-    "serve": Command("recipes.cli.apps:serve_command", "an HTTP service: encode, decode, speak"),
+    "serve": Command(
+        "recipes.cli.apps:serve_command", "an HTTP service: speak, continue, transcribe, encode, decode"
+    ),
     "evaluate-codec": Command("recipes.cli.evaluate:evaluate_codec", "how well a codec keeps speech"),
     "reproduce": Command("recipes.cli.evaluate:reproduce", "a paper's own table, filled by a checkpoint"),
     "evaluate-slm": Command("recipes.cli.evaluate:evaluate_slm", "how well a speech language model speaks"),

@@ -232,7 +232,11 @@ class SpeechLM:
         rows = [stream.begin() for stream in streams]
         steps = generation_steps(self.decoder, rows, self.sets, streams[0].sampling, seed=0)
         for _ in chain((None,), steps):  # a pause is ready before the first step
-            yield [(stream, piece) for stream in streams if (piece := stream.take()) is not None]
+            yield [
+                (stream, piece)
+                for stream, row in zip(streams, rows, strict=True)
+                if stream.row is row and (piece := stream.take()) is not None
+            ]
 
     def continue_speech(
         self,

@@ -161,6 +161,8 @@ def _codes() -> list[Malformed]:
         Malformed("/decode", b'{"codes": [[1]], "seconds": 1.0}', 400, "the codes are of"),
         Malformed("/decode", b'{"codes": [[1]], "seconds": NaN}', 400, "seconds"),
         Malformed("/decode", b'{"codes": [[1]], "frame_rate": 12.5}', 400, "frame_rate is 12.5"),
+        Malformed("/decode", b'{"codes": [[1]], "voice": [1, 2]}', 400, "a voice is"),
+        Malformed("/decode", b'{"codes": [[1]], "voice": "anna"}', 400, "voice"),
         Malformed("/decode", b'{"codes": [[1]], "path": "/etc/passwd"}', 400, "path"),
         Malformed("/decode", b'{"codes": [[1]]} and more', 400, "not as expected"),
         Malformed("/decode", b" " * 600_000, 413, "larger than 0.5 MB"),
@@ -194,6 +196,9 @@ def _texts() -> list[Malformed]:
         b'"text": "Hi", "seed": -1': "seed",
         b'"text": "Hi", "seed": 1e30': "seed",
         b'"text": "Hi", "seed": 9223372036854775808': "seed",
+        b'"text": "Hi", "speed": 3': "speed",
+        b'"text": "Hi", "response_format": "exe"': "response_format",
+        b'"text": "Hi", "stream": 1': "stream",
         b'"text": "Hi", "prompt": "/etc/passwd"': "prompt",
         b'"text": "Hi", "__class__": "os.system"': "__class__",
     }
@@ -210,7 +215,6 @@ def _places() -> list[Malformed]:
         "/etc/passwd",
         "/../../etc/passwd",
         "/speak/../../etc/passwd",
-        "/docs",
         "/encode/",
         "/",
     ]
@@ -222,7 +226,22 @@ def _places() -> list[Malformed]:
         ("PATCH", "/encode"),
         ("POST", "/health"),
     ]
+    options = {
+        "seconds=0": (400, "seconds"),
+        "seconds=nan": (400, "seconds"),
+        "seconds=5": (413, "up to 4 s"),
+        "voice=../anna&seconds=1": (400, "no voice"),
+        "path=/etc/passwd": (400, "path"),
+        "response_format=exe": (400, "response_format"),
+    }
     return [
+        *(
+            Malformed(f"/continue?{option}", encoded(hum(1.0)), status, words)
+            for option, (status, words) in options.items()
+        ),
+        Malformed("/continue?seconds=1", encoded(np.zeros(24_000)), 400, "silent"),
+        Malformed("/transcribe", b"", 400, "empty"),
+        Malformed("/transcribe", encoded(hum(1.0)), 400, "not trained to write down"),
         *(Malformed(path, b"", 404, "Not Found") for path in nowhere),
         *(Malformed(path, b"", 405, "Method Not Allowed", method) for method, path in wrong),
     ]

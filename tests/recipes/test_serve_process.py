@@ -19,7 +19,7 @@ from tests.recipes.untrained_models import save_speaker
 
 SECRETS = (b"secret place", b"/tmp", b"site-packages", b"Traceback", b"root:", b".py")
 LIMITS = ["--limits.megabytes", "0.5", "--limits.seconds", "4", "--limits.characters", "80"]
-SPEECH = json.dumps({"text": "Hello there, it rains.", "voice": "bert", "seed": 7}).encode()
+SPEECH = json.dumps({"text": "Hello there, it rains.", "voice": "bert", "seed": 7, "stream": True}).encode()
 CODES = json.dumps({"codes": [list(range(48))]}).encode()
 # What an allocator keeps for itself moves by some MiB; a leak of what was sent, decoded or generated would be more.
 STEADY_MIB = 24.0
@@ -133,9 +133,8 @@ def test_an_oversized_upload_is_refused_before_it_is_read(server: Server) -> Non
 
 
 def test_sigterm_lets_what_is_running_end(model: Path, tmp_path: Path) -> None:
-    text = json.dumps(
-        {"text": "Hello there, it rains. The train leaves in twenty minutes.", "seed": 1}
-    ).encode()
+    said = {"text": "Hello there, it rains. The train leaves in twenty minutes.", "seed": 1, "stream": True}
+    text = json.dumps(said).encode()
     with running("serve", "--model", str(model), "--limits.concurrent", "1", folder=tmp_path) as server:
         alone = server.ask("POST", "/speak", text)
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)

@@ -1,1 +1,1 @@
-"""The HTTP service: encode, decode, speak."""
+"""The HTTP service: speak, continue, transcribe, encode, decode."""

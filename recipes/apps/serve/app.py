@@ -1,215 +1,298 @@
-"""The application: `/encode`, `/decode`, `/speak`, `/health`.
+"""The application. `/v1/audio/speech` and `/v1/models` are OpenAI's; `/docs` tells of all routes.
 
-curl --data-binary @boats.wav localhost:8000/encode
-curl -d '{"codes": [[3, 14, 15]]}' localhost:8000/decode > back.wav
-curl -d '{"text": "Nobody was in a hurry."}' localhost:8000/speak | aplay
+curl --data-binary @boats.wav localhost:8000/encode > codes.json
+curl -d @codes.json localhost:8000/decode > back.wav
+curl -d '{"text": "Nobody was in a hurry."}' localhost:8000/speak > a.wav
+curl -d '{"text": "Nobody was in a hurry.", "stream": true}' localhost:8000/speak | aplay
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import torch
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from torch import Tensor
 
 from codec import CodecInfo
 from codec.foundation import UserError
 from recipes.apps.config import ServiceLimits
-from recipes.apps.serve.middleware import LimitMiddleware, RequestError
+from recipes.apps.serve.bodies import (
+    AudioFormat,
+    ContinueOptions,
+    DecodeBody,
+    EncodeAnswer,
+    HealthAnswer,
+    LimitsAnswer,
+    ModelAnswer,
+    ModelsAnswer,
+    SpeakBody,
+    Speaking,
+    SpeechBody,
+    TranscribeAnswer,
+)
+from recipes.apps.serve.encoding import MEDIA_TYPES, encode_audio, resampler_for
+from recipes.apps.serve.engine import RequestQueue, Speech, SpeechEngine
+from recipes.apps.serve.metrics import ServiceMetrics
+from recipes.apps.serve.middleware import GuardMiddleware, RequestError, error_answer
 from recipes.apps.uploads import Upload, read_recording
-from recipes.apps.wav_stream import WavBroadcast, wav_bytes
-from slm import SamplingConfig, SpeechLM
+from recipes.apps.wav_stream import pcm16, wav_header
+from recipes.reporting.page import as_html, as_markdown
+from slm import SpeechLM
+from slm.generation.results import CHUNK_FRAMES, stretched
 
-_SAMPLING = SamplingConfig()
-Body = TypeVar("Body", bound=BaseModel)
-
-
-class DecodeBody(BaseModel):
-    """What `/decode` takes: `codes`, or all that `/encode` answers."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    codes: list[list[int]]  # (num_quantizers, frames)
-    fingerprint: str | None = None  # of the codec that made them: checked when it is given
-    frame_rate: float | None = None  # its frames a second: checked too
-    seconds: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False
-    )  # of the recording: the audio is cut to it
+_WHOLE_FRAMES = (48,)  # decoded together where nobody listens yet: cheaper
+Content = TypeVar("Content", bound=BaseModel)
 
 
-class SpeakBody(BaseModel):
-    """What `/speak` takes."""
+def create_app(
+    speaker: SpeechLM,
+    limits: ServiceLimits,
+    model: str = "codec-slm",
+    api_key: str | None = None,
+    cors: Sequence[str] = (),
+) -> FastAPI:
+    """A FastAPI application around a loaded model and its codec, which clients call `model`.
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    text: str
-    voice: str | None = None
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    temperature: float = Field(default=_SAMPLING.temperature, ge=0, le=5)
-    top_k: int = Field(default=_SAMPLING.top_k, ge=0)
-    top_p: float = Field(default=_SAMPLING.top_p, gt=0, le=1)
-
-
-class RequestQueue:
-    """Works on `limits.concurrent` requests at once; `limits.waiting` more may wait, others get a 503."""
-
-    def __init__(self, limits: ServiceLimits) -> None:
-        self._limits = limits
-        self._slots = asyncio.Semaphore(limits.concurrent)
-        self._waiting = 0
-
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """A slot for as long as the block takes. Raises RequestError."""
-        await self.acquire()
-        try:
-            yield
-        finally:
-            self.release()
-
-    async def acquire(self) -> None:
-        """Wait for a slot. Raises RequestError."""
-        if self._slots.locked() and self._waiting >= self._limits.waiting:
-            raise RequestError(503, "too many requests are waiting: try again in a moment")
-        self._waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self._waiting -= 1
-
-    def release(self) -> None:
-        """Give the slot to the next request."""
-        self._slots.release()
-
-
-def create_app(speaker: SpeechLM, limits: ServiceLimits) -> FastAPI:
-    """A FastAPI application around a loaded model and its codec."""
-    # no pages of documentation: they would load scripts from elsewhere
+    api_key: what requests have to bring. cors: origins whose pages may ask; "*": all.
+    """
+    # FastAPI's own pages of documentation load scripts from elsewhere
     app = FastAPI(title="codec-slm", docs_url=None, redoc_url=None, redirect_slashes=False)
-    info, codec, queue = CodecInfo.of(speaker.codec), speaker.codec, RequestQueue(limits)
+    info, codec = CodecInfo.of(speaker.codec), speaker.codec
     rate = info.sampling_rate
-    making: set[asyncio.Task[None]] = set()
+    metrics = ServiceMetrics()
+    queue, engine = RequestQueue(limits), SpeechEngine(speaker, limits, metrics)
+    metrics.watch_queue(lambda: queue.waiting + engine.waiting)
 
     @app.get("/health")
-    async def health() -> dict[str, Any]:
+    async def health() -> HealthAnswer:
         """What is served."""
-        return {
-            "codec": info.to_dict(),
-            "voices": list(speaker.vocabulary.voices),
-            "limits": {
-                "megabytes": limits.megabytes,
-                "seconds": limits.seconds,
-                "characters": limits.characters,
-            },
-        }
+        return HealthAnswer(
+            model=model,
+            codec=info.to_dict(),
+            voices=list(speaker.vocabulary.voices),
+            limits=LimitsAnswer(
+                megabytes=limits.megabytes, seconds=limits.seconds, characters=limits.characters
+            ),
+        )
 
-    @app.post("/encode")
-    async def encode(request: Request) -> dict[str, Any]:
-        """An audio file as the body -> its codes."""
-        upload = Upload(await request.body())
-        async with queue.slot():
-            return await asyncio.to_thread(_encode, upload)
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def prometheus() -> Response:
+        """Requests, seconds of audio, the length of the queue, the time to the first audio, for Prometheus."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
-    def _encode(upload: Upload) -> dict[str, Any]:
-        recording = read_recording(upload, rate, limits.seconds)
+    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def docs() -> str:
+        return as_html(as_markdown("service", spec=app.openapi()), Path())
+
+    @app.get("/v1/models")
+    async def models() -> ModelsAnswer:
+        """The model that is served, for OpenAI's clients."""
+        return ModelsAnswer(data=[ModelAnswer(id=model)])
+
+    @app.post(
+        "/v1/audio/speech", response_class=Response, openapi_extra=_takes(SpeechBody), **_gives(*MEDIA_TYPES)
+    )
+    async def openai_speech(request: Request) -> Response:
+        """A text -> speech, for OpenAI's clients."""
+        body = _parsed(SpeechBody, await request.body())
+        if body.model != model:
+            raise RequestError(404, f"there is no model {body.model[:64]!r} here, but {model!r}")
+        body.stream = body.stream or body.stream_format is not None
+        return await said(body.input, body, "/v1/audio/speech")
+
+    @app.post("/speak", response_class=Response, openapi_extra=_takes(SpeakBody), **_gives(*MEDIA_TYPES))
+    async def speak(request: Request) -> Response:
+        """A text -> speech."""
+        body = _parsed(SpeakBody, await request.body())
+        return await said(body.text, body, "/speak")
+
+    async def said(text: str, body: Speaking, route: str) -> Response:
+        if len(text) > limits.characters:
+            raise RequestError(413, f"the text is longer than {limits.characters} characters")
+        is_live = body.stream and body.speed == 1 and body.response_format in ("wav", "pcm")
+        stream = await asyncio.to_thread(
+            speaker.stream,
+            text,
+            body.voice,
+            sampling=body.sampling,
+            seed=body.seed,
+            chunk_frames=CHUNK_FRAMES if is_live else _WHOLE_FRAMES,
+        )
+        speech = engine.say(stream)
+        if is_live:
+            pieces = live(speech, body.response_format, route)
+            first = await anext(pieces)  # before the status is sent: until then it can be an error
+            return StreamingResponse(_joined(first, pieces), media_type=MEDIA_TYPES[body.response_format])
+        audio = torch.cat([block async for block in speech])
+        return await whole(audio, body.response_format, route, body.speed)
+
+    async def live(speech: Speech, response_format: AudioFormat, route: str) -> AsyncIterator[bytes]:
+        resampler, to_rate = resampler_for(response_format, rate)
+        header = wav_header(to_rate) if response_format == "wav" else b""
+        async for block in speech:
+            metrics.audio.labels(route).inc(len(block) / rate)
+            yield header + pcm16(resampler.push(block))
+            header = b""
+        yield header + pcm16(resampler.finish())
+
+    async def whole(audio: Tensor, response_format: AudioFormat, route: str, speed: float = 1.0) -> Response:
+        metrics.audio.labels(route).inc(len(audio) / rate)
+
+        def work() -> bytes:
+            return encode_audio(audio if speed == 1 else stretched(audio, speed), rate, response_format)
+
+        return Response(await asyncio.to_thread(work), media_type=MEDIA_TYPES[response_format])
+
+    def read(content: bytes, route: str) -> Tensor:
+        """(samples,) of an upload."""
+        recording = read_recording(Upload(content), rate, limits.seconds)
         if not recording.is_whole:
             raise RequestError(413, f"the recording is longer than {limits.seconds:g} s")
-        codes = codec.encode_blocks([recording.waveform.to(speaker.model.device)]).audio_codes[0]
-        return {
-            "codes": codes.tolist(),
-            "fingerprint": info.fingerprint,
-            "frame_rate": info.frame_rate,
-            "seconds": len(recording.waveform) / rate,
-        }
+        metrics.audio.labels(route).inc(len(recording.waveform) / rate)
+        return recording.waveform
 
-    @app.post("/decode")
+    @app.post("/encode", openapi_extra=_TAKES_AUDIO)
+    async def encode(request: Request) -> EncodeAnswer:
+        """An audio file as the body -> its codes, and who speaks."""
+        content = await request.body()
+
+        def work() -> EncodeAnswer:
+            waveform = read(content, "/encode")
+            encoded = codec.encode_blocks([waveform.to(speaker.model.device)])
+            return EncodeAnswer(
+                codes=encoded.audio_codes[0].tolist(),
+                fingerprint=info.fingerprint,
+                frame_rate=info.frame_rate,
+                seconds=len(waveform) / rate,
+                voice=None if encoded.voice is None else encoded.voice[0].tolist(),
+            )
+
+        async with queue.slot():
+            return await asyncio.to_thread(work)
+
+    @app.post("/decode", response_class=Response, openapi_extra=_takes(DecodeBody), **_gives("wav"))
     async def decode(request: Request) -> Response:
         """Codes -> a WAV file."""
         body = _parsed(DecodeBody, await request.body())
-        if body.fingerprint not in (None, info.fingerprint):
-            raise UserError(
-                f"these codes are those of another codec ({body.fingerprint[:32]}), "
-                f"not of {info.name} ({info.fingerprint})"
-            )
-        if body.frame_rate not in (None, info.frame_rate):
-            raise UserError(f"frame_rate is {body.frame_rate:g}, that of {info.name} is {info.frame_rate:g}")
-        codes = _checked_codes(body.codes, info, limits)
-        samples = codes.shape[1] * info.hop_length if body.seconds is None else round(body.seconds * rate)
-        if -(-samples // info.hop_length) != codes.shape[1]:
-            raise UserError(
-                f"seconds is {body.seconds:g}, the codes are of {codes.shape[1] / info.frame_rate:g} s"
-            )
+        codes, samples = _checked_codes(body, info, limits)
+        voice = _checked_voice(body.voice, info)
+
+        def work() -> Tensor:
+            device = speaker.model.device
+            with torch.inference_mode():
+                audio = codec.decode(
+                    codes[None].to(device), voice=None if voice is None else voice.to(device)
+                ).audio_values
+            return audio[0, 0, :samples].float().cpu()
+
         async with queue.slot():
-            wav = await asyncio.to_thread(_decode, codes, samples)
-        return Response(wav, media_type="audio/wav")
+            audio = await asyncio.to_thread(work)
+        return await whole(audio, "wav", "/decode")
 
-    def _decode(codes: torch.Tensor, samples: int) -> bytes:
-        with torch.inference_mode():
-            audio = codec.decode(codes[None].to(speaker.model.device)).audio_values
-        return wav_bytes(audio[0, 0, :samples], rate)
+    @app.post("/continue", response_class=Response, openapi_extra=_TAKES_AUDIO, **_gives(*MEDIA_TYPES))
+    async def go_on(request: Request, options: Annotated[ContinueOptions, Query()]) -> Response:
+        """An audio file as the body -> it and how it may go on."""
+        if options.seconds > limits.seconds:
+            raise RequestError(413, f"a continuation takes up to {limits.seconds:g} s")
+        content = await request.body()
 
-    @app.post("/speak")
-    async def speak(request: Request) -> StreamingResponse:
-        """A text -> a WAV that begins before all of it is spoken."""
-        body = _parsed(SpeakBody, await request.body())
-        if len(body.text) > limits.characters:
-            raise RequestError(413, f"the text is longer than {limits.characters} characters")
-        sampling = SamplingConfig(body.temperature, body.top_k, body.top_p)
-        await queue.acquire()
-        try:
-            stream = await asyncio.to_thread(
-                speaker.stream, body.text, body.voice, sampling=sampling, seed=body.seed
+        def work() -> Tensor:
+            result = speaker.continue_speech(
+                speaker.prompt(read(content, "/continue"), rate),
+                options.seconds,
+                voice=options.voice,
+                sampling=options.sampling,
+                seed=options.seed,
             )
-        except BaseException:
-            queue.release()
-            raise
-        live = WavBroadcast(rate)
-        task = asyncio.create_task(asyncio.to_thread(live.fill, stream))
-        making.add(task)
+            return result.audio[round(result.begins * rate) if options.only_new else 0 :]
 
-        def done(task: asyncio.Task[None]) -> None:
-            making.discard(task)
-            queue.release()  # as soon as it is made, however slowly it is listened to
+        async with queue.slot():
+            audio = await asyncio.to_thread(work)
+        return await whole(audio, options.response_format, "/continue")
 
-        task.add_done_callback(done)
+    @app.post("/transcribe", openapi_extra=_TAKES_AUDIO)
+    async def transcribe(request: Request) -> TranscribeAnswer:
+        """An audio file as the body -> what it says."""
+        content = await request.body()
 
-        async def listen() -> Any:
-            try:
-                async for piece in live.listen():
-                    yield piece
-            finally:
-                live.stop()
-            with suppress(asyncio.CancelledError):
-                await task
+        def work() -> TranscribeAnswer:
+            heard = speaker.transcribe_recording(read(content, "/transcribe"), rate)
+            return TranscribeAnswer(text=heard.text, cuts=heard.cuts)
 
-        return StreamingResponse(listen(), media_type="audio/wav")
+        async with queue.slot():
+            return await asyncio.to_thread(work)
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": str(error.detail)}, error.status_code)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        return error_answer(request.url.path, error)
 
-    app.add_middleware(LimitMiddleware, most_bytes=limits.bytes)
+    @app.exception_handler(RequestValidationError)
+    async def query_error(request: Request, error: RequestValidationError) -> JSONResponse:
+        return error_answer(request.url.path, _not_as_expected(error.errors()[0]))
+
+    app.add_middleware(GuardMiddleware, most_bytes=limits.bytes, api_key=api_key, metrics=metrics)
+    if cors:
+        app.add_middleware(CORSMiddleware, allow_origins=cors, allow_methods=["*"], allow_headers=["*"])
     return app
 
 
-def _parsed(kind: type[Body], content: bytes) -> Body:
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_TAKES_AUDIO = {"requestBody": {"required": True, "content": {"audio/*": _BINARY}}}
+
+
+def _takes(kind: type[BaseModel]) -> dict[str, Any]:
+    """What OpenAPI says of a body of JSON that is read whatever its Content-Type."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": kind.model_json_schema()}},
+        }
+    }
+
+
+def _gives(*formats: AudioFormat) -> dict[str, Any]:
+    """What OpenAPI says of an answer of audio."""
+    content = {MEDIA_TYPES[name]: _BINARY for name in formats}
+    return {"responses": {200: {"description": "audio", "content": content}}}
+
+
+async def _joined(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in others:
+        yield piece
+
+
+def _parsed(kind: type[Content], content: bytes) -> Content:
     """A body of JSON. Raises UserError that says what is wrong with it, without quoting it."""
     try:
-        return kind.model_validate_json(content)
+        return kind.model_validate_json(content, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"])[:60]
+        raise _not_as_expected(first) from None
+
+
+def _not_as_expected(error: Any) -> UserError:
+    place = ".".join(str(part) for part in error["loc"])[:60]
+    return UserError(f"the request is not as expected: {place + ': ' if place else ''}{error['msg']}")
+
+
+def _checked_codes(body: DecodeBody, info: CodecInfo, limits: ServiceLimits) -> tuple[Tensor, int]:
+    """(num_quantizers, frames) int64, and samples. Raises UserError and RequestError for what cannot be decoded."""
+    codes = body.codes
+    if body.fingerprint not in (None, info.fingerprint):
         raise UserError(
-            f"the request is not as expected: {place + ': ' if place else ''}{first['msg']}"
-        ) from None
-
-
-def _checked_codes(codes: list[list[int]], info: CodecInfo, limits: ServiceLimits) -> torch.Tensor:
-    """(num_quantizers, frames) int64. Raises UserError and RequestError for what the codec cannot decode."""
+            f"these codes are those of another codec ({body.fingerprint[:32]}), "
+            f"not of {info.name} ({info.fingerprint})"
+        )
+    if body.frame_rate not in (None, info.frame_rate):
+        raise UserError(f"frame_rate is {body.frame_rate:g}, that of {info.name} is {info.frame_rate:g}")
     if len(codes) != info.num_quantizers or len({len(row) for row in codes}) != 1:
         raise UserError(f"codes are {info.num_quantizers} rows of one length, one for each quantizer")
     frames = len(codes[0])
@@ -220,4 +303,19 @@ def _checked_codes(codes: list[list[int]], info: CodecInfo, limits: ServiceLimit
     for row, size in zip(codes, info.codebook_sizes, strict=True):
         if not 0 <= min(row) <= max(row) < size:
             raise UserError(f"codes go from 0 to {size - 1}")
-    return torch.tensor(codes)
+    samples = frames * info.hop_length
+    if body.seconds is not None:
+        samples = round(body.seconds * info.sampling_rate)
+        if -(-samples // info.hop_length) != frames:
+            raise UserError(f"seconds is {body.seconds:g}, the codes are of {frames / info.frame_rate:g} s")
+    return torch.tensor(codes), samples
+
+
+def _checked_voice(numbers: list[float] | None, info: CodecInfo) -> Tensor | None:
+    """(1, voice_dim). Raises UserError for what is no voice of this codec."""
+    if numbers is None:
+        return None
+    voice = torch.tensor([numbers])
+    if len(numbers) != info.voice_dim or not voice.isfinite().all():
+        raise UserError(f"a voice is {info.voice_dim} finite numbers for {info.name}")
+    return voice
