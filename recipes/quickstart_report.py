@@ -12,7 +12,7 @@ from codec import CodecInfo
 from codec.foundation import duration, write_text
 from codec.metrics import log_mel_l1
 from data import TokenDataset, Utterance
-from recipes.reporting.page import as_markdown
+from recipes.reporting.page import as_html, as_markdown
 from recipes.reporting.pictures import Curve, curves_picture, spectrogram_picture, waveform_row
 from recipes.reporting.tables import Field, Table, words
 from slm import SpokenResult
@@ -34,7 +34,7 @@ class Tokenized:
 
 @dataclass(frozen=True)
 class Trained:
-    """The language model of our own."""
+    """The training run in which the bundled language model learnt a voice."""
 
     steps: int
     log: list[dict[str, Any]]  # of the training run
@@ -42,7 +42,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Spoken:
-    """A sentence that the bundled language model spoke."""
+    """A sentence that a language model spoke."""
 
     text: str
     voice: str | None
@@ -69,12 +69,13 @@ class Quickstart:
     seconds: dict[str, float]  # of each step
     tokenized: Tokenized
     trained: Trained
-    spoken: Spoken
+    spoken: Spoken  # by the bundled language model
+    learnt: Spoken  # after the training run
     continued: Continued
 
 
 def write_report(result: Quickstart) -> None:
-    """Write spectrogram.png, curves.png and report.md from what the steps found out."""
+    """Write spectrogram.png, curves.png, report.md and report.html from what the steps found out."""
     _draw_spectrograms(result)
     _draw_curves(result)
     tokenized, continued, info = result.tokenized, result.continued, result.tokenized.info
@@ -95,11 +96,13 @@ def write_report(result: Quickstart) -> None:
         losses=_series(result.trained.log, "train/speech/bits_per_token")[1],
         held_out=_series(result.trained.log, "validation/speech/bits_per_token")[1],
         spoken=result.spoken,
+        learnt=result.learnt,
         continued=continued,
         tokens_folder=shlex.quote(str(result.output / "tokens")),
         run_folder=shlex.quote(str(result.output / "trained")),
     )
     write_text(result.output / "report.md", page)
+    write_text(result.output / "report.html", as_html(page, result.output))
 
 
 def _draw_spectrograms(result: Quickstart) -> None:
@@ -108,6 +111,7 @@ def _draw_spectrograms(result: Quickstart) -> None:
         waveform_row("recording", continued.waveform, rate),
         waveform_row("the recording through the codec", continued.through_codec, rate),
         waveform_row(f"spoken by the language model: {result.spoken.text}", result.spoken.result.audio, rate),
+        waveform_row(f"the same in the new voice, {result.learnt.voice}", result.learnt.result.audio, rate),
         waveform_row(
             f"continued by the language model after {continued.prompt_seconds:.1f} s",
             continued.result.audio,

@@ -15,13 +15,13 @@ def quickstart_command(
 ) -> None:
     """The whole pipeline on the bundled corpus, in minutes on two CPU cores and without network.
 
-    Leaves report.md, audio, a spectrogram picture and training curves in the output. Interrupted, it goes on where
+    Leaves report.html, report.md, audio, a spectrogram picture and training curves in the output. Interrupted, it goes on where
     it was when started again.
 
     Args:
         output: directory for everything.
         text: a sentence for the bundled language model to speak.
-        train_seconds: how long to train a language model of our own.
+        train_seconds: how long the bundled language model learns a new voice.
     """
     from recipes.quickstart import quickstart
 

@@ -10,7 +10,7 @@ from codec.foundation import UserError
 from recipes import quickstart as steps
 from recipes.cli.main import main
 from slm.models.checkpoint import SpeechCapabilities
-from slm.models.config import ModelConfig
+from slm.vocabulary import Vocabulary
 from tests.recipes.untrained_models import save_codec, save_slm
 
 TEXT = "The boats lay on their sides."
@@ -33,7 +33,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def in_their_place(models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The quickstart takes the stand-ins, and a smaller model of its own."""
+    """The quickstart takes the stand-ins, and trains for a moment."""
     monkeypatch.setattr(steps, "CODEC", str(models / "codec"))
     monkeypatch.setattr(steps, "MODEL", str(models / "slm of codec"))
     monkeypatch.setattr(steps, "SPEEDS", (1.0,))
@@ -42,7 +42,6 @@ def in_their_place(models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def small(output: Path, seconds: float):  # type: ignore[no-untyped-def]
         config = whole(output, seconds)
-        config.model = ModelConfig(layers=1, hidden_size=64, max_positions=512)
         config.max_steps = 12
         return config
 
@@ -59,7 +58,8 @@ def test_everything_is_there_at_the_end_and_nothing_is_made_twice(
     assert all(f"[{n}/5]" in printed for n in range(1, 6))
     assert "40 recordings" in printed and "12 steps: a speech token cost" in printed
 
-    for name in ("recording", "recording_through_codec", "spoken", "continued"):
+    assert printed.count("codec-slm demo") == 1
+    for name in ("recording", "recording_through_codec", "spoken", "learnt", "continued"):
         info = soundfile.info(output / "audio" / f"{name}.wav")
         assert info.samplerate == 24_000 and info.frames > 0, name
     prompt = steps.PROMPT_SECONDS
@@ -74,13 +74,18 @@ def test_everything_is_there_at_the_end_and_nothing_is_made_twice(
     for link in (
         "audio/recording.wav",
         "audio/spoken.wav",
+        "audio/learnt.wav",
         "audio/continued.wav",
         "spectrogram.png",
         "curves.png",
     ):
         assert f"({link})" in page
     assert TEXT in page and "264 bits a second" in page and "log2(2,048) = 11 bits" in page
-    assert "nan" not in page
+    assert "nan" not in page and "| flite-rms, learnt above |" in page
+    html = (output / "report.html").read_text()
+    assert html.count("<audio controls") == 5 and html.count("data:image/png;base64,") == 2
+    voices = Vocabulary.from_pretrained(output / "trained" / "final").voices
+    assert list(voices) == ["flite-slt", "flite-rms"]
 
     log = [json.loads(line) for line in (output / "trained" / "log.jsonl").read_text().splitlines()]
     bits = [line["train/speech/bits_per_token"] for line in log if "train/speech/bits_per_token" in line]
