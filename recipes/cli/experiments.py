@@ -15,8 +15,8 @@ def quickstart_command(
 ) -> None:
     """The whole pipeline on the bundled corpus, in minutes on two CPU cores and without network.
 
-    Leaves report.html, report.md, audio, a spectrogram picture and training curves in the output. Interrupted, it goes on where
-    it was when started again.
+    Leaves report.html, report.md, audio, a spectrogram picture and training curves in the output. Interrupted, it goes
+    on where it was when started again.
 
     Args:
         output: directory for everything.
