@@ -77,21 +77,10 @@ class StreamingDecoder:
     def finish(self) -> Tensor:
         """The audio that was held back, (batch_size, samples); then new recordings can begin."""
         state, self._state = self._state, StreamState()
-        return self._flush(state, self.batch_size)
-
-    def finish_row(self, row: int) -> Tensor:
-        """The audio held back of one recording (samples,), which leaves the batch; the rows behind it move up."""
-        rows = torch.arange(self.batch_size)
-        left = self._flush(self._state.select(rows[row : row + 1]), 1)[0]
-        self._state = self._state.select(rows[rows != row])
-        self.batch_size -= 1
-        return left
-
-    def _flush(self, state: StreamState, rows: int) -> Tensor:
         if not state.memory:  # nothing was pushed
-            return torch.zeros(rows, 0, device=self.codec.device)
+            return torch.zeros(self.batch_size, 0, device=self.codec.device)
         state.final = True
-        nothing = torch.zeros(rows, self.codec.config.num_quantizers, 0, dtype=torch.long)
+        nothing = torch.zeros(self.batch_size, self.codec.config.num_quantizers, 0, dtype=torch.long)
         return self._decode(nothing, state)
 
     @torch.no_grad()

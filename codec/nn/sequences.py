@@ -65,20 +65,6 @@ class StreamState:
         """Store `value` for the next chunk."""
         self.memory[(module, name)] = value
 
-    def select(self, rows: Tensor) -> "StreamState":
-        """What these rows of the batch (int64 indices) remember, as a state of their own."""
-        chosen = StreamState()
-        chosen.memory = {key: _rows(value, rows) for key, value in self.memory.items()}
-        return chosen
-
-
-def _rows(value: Any, rows: Tensor) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_rows(entry, rows) for entry in value)
-    if isinstance(value, Tensor) and value.shape[0] > 1:  # what has one row is the same for all of them
-        return value.index_select(0, rows.to(value.device))
-    return value
-
 
 def windows_input(
     x: Tensor,

@@ -139,18 +139,17 @@ _REFERENCES: dict[str, Callable[[str], Contestant]] = {MIMI: _mimi, ENCODEC: _en
 
 @dataclass(frozen=True)
 class CodecTiming:
-    """One codec on `seconds` of audio, batch 1, float32."""
+    """One codec on `audio_seconds` of audio, batch 1, float32."""
 
-    name: str
     about: str
-    seconds: float
+    audio_seconds: float
     encode: Timing
     decode: Timing
 
     @property
-    def together(self) -> float:
+    def together_real_time(self) -> float:
         """Encoding and decoding as a multiple of real time, by the median rounds."""
-        return self.seconds / (self.encode.median + self.decode.median)
+        return self.audio_seconds / (self.encode.median + self.decode.median)
 
 
 def time_codecs(names: Sequence[str], seconds: float, rounds: int, device: str) -> dict[str, CodecTiming]:
@@ -165,9 +164,7 @@ def time_codecs(names: Sequence[str], seconds: float, rounds: int, device: str) 
             decoding.append(Case(contestant.name, partial(contestant.decode, contestant.encode(audio))))
         encoded = take_turns(encoding, rounds, where, "encoding")
         decoded = take_turns(decoding, rounds, where, "decoding")
-    return {
-        c.name: CodecTiming(c.name, c.about, seconds, encoded[c.name], decoded[c.name]) for c in contestants
-    }
+    return {c.name: CodecTiming(c.about, seconds, encoded[c.name], decoded[c.name]) for c in contestants}
 
 
 # ---- one row each
@@ -178,25 +175,25 @@ PAPER_NOTE = "the paper: 3 × beside DualCodec, real-time factor 0.014, on an A6
 
 @dataclass(frozen=True)
 class HybridTiming:
-    """`hybrid-codec` on `seconds` of audio, batch 1, float32, beside itself with its teacher inside.
+    """`hybrid-codec` on `audio_seconds` of audio, batch 1, float32, beside itself with its teacher inside.
 
     The paper (arXiv 2606.06743) reports three times the speed of DualCodec, in which w2v-BERT 2.0 is a part of the
     encoder, and a real-time factor of 0.014, on an A6000.
     """
 
-    seconds: float
+    audio_seconds: float
     encode: Timing  # waveform to codes
-    with_teacher: Timing  # the same with w2v-BERT 2.0 in the semantic encoder's place
+    encode_with_teacher: Timing  # the same with w2v-BERT 2.0 in the semantic encoder's place
 
     @property
     def over_teacher(self) -> float:
         """How many times as fast as with the teacher inside: the median over rounds."""
-        return self.encode.faster_round_by_round(self.with_teacher)
+        return self.encode.faster_round_by_round(self.encode_with_teacher)
 
     @property
     def real_time_factor(self) -> float:
         """Seconds of computing a second of audio, to encode: the median round."""
-        return self.encode.median / self.seconds
+        return self.encode.median / self.audio_seconds
 
 
 class TaughtEncoder(nn.Module):
@@ -252,9 +249,9 @@ def time_hybrid(seconds: float, rounds: int, device: str) -> HybridTiming:
 
 @dataclass(frozen=True)
 class BigVGANTiming:
-    """Mel to `seconds` of waveform at the published size, batch 1, float32, the same weights."""
+    """Mel to `audio_seconds` of waveform at the published size, batch 1, float32, the same weights."""
 
-    seconds: float
+    audio_seconds: float
     ours: Timing
     theirs: Timing
     difference: float  # the largest between the two waveforms

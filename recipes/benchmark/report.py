@@ -1,15 +1,14 @@
 """What `bench` found: the budgets, bench.json, and its tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from recipes.benchmark.codecs import MIMI, PAPER_NOTE, PAPER_RATIO, CodecTiming
 from recipes.benchmark.config import LONG_SECONDS
 from recipes.benchmark.run import Measured
 from recipes.benchmark.timing import Pace, Timing
-from recipes.benchmark.tokenization import TokenizeTiming
-from recipes.reporting.tables import NOTHING, Field, Table, words
+from recipes.reporting.tables import Field, Table, show, words
 
 HOW_RATIOS = (
     "Speeds: the median over rounds. Ratios: the median over rounds of each round's own ratio, in which both met the "
@@ -70,15 +69,15 @@ def _codecs_budgets(measured: Measured) -> list[Budget]:
             _beside_mimi(codecs, "hh-codec-24hz-vocos", "decode"),
         ),
         Budget(
-            "hh-codec-tiny encode + decode", "× real time", 60.0, None if tiny is None else tiny.together,
+            "hh-codec-tiny encode + decode", "× real time", 60.0, _of(tiny, "together_real_time"),
         ),
         Budget(
             "hybrid-codec encode", "× the same with w2v-BERT 2.0 inside", PAPER_RATIO,
-            None if hybrid is None else hybrid.over_teacher,
+            _of(hybrid, "over_teacher"),
             note=PAPER_NOTE if hybrid is None else f"real-time factor {hybrid.real_time_factor:.3f}; {PAPER_NOTE}",
         ),
         Budget(
-            "BigVGAN v2", "× the package bigvgan", 1.3, None if vocoders is None else vocoders.ratio,
+            "BigVGAN v2", "× the package bigvgan", 1.3, _of(vocoders, "ratio"),
             note=measured.skipped.get("bigvgan", "")
             if vocoders is None
             else f"waveforms differ by {vocoders.difference:.0e} at most",
@@ -93,7 +92,7 @@ def _tokenize_budgets(measured: Measured) -> list[Budget]:
         *(
             Budget(
                 f"tokenize end to end, {timing.codec}", unit, 0.9, timing.share,
-                note=f"{timing.seconds / 60:g} min of audio",
+                note=f"{timing.audio_seconds / 60:g} min of audio",
             )
             for timing in measured.tokenize
         ),
@@ -112,7 +111,7 @@ def _training_budgets(measured: Measured) -> list[Budget]:
     return [
         Budget(
             "SLM training", "× transformers.Trainer with padding, in real tokens/s", 1.3,
-            None if training is None else training.ratio,
+            _of(training, "ratio"),
             note=""
             if training is None
             else f"{training.parameters / 1e6:.1f} M parameters, {training.tokens_per_step:,} tokens a step, "
@@ -123,32 +122,35 @@ def _training_budgets(measured: Measured) -> list[Budget]:
 
 def _generation_budgets(measured: Measured) -> list[Budget]:
     generation = measured.generation
-    greedy = None if generation is None else generation.greedy
-    model = "" if generation is None else generation.model
+    greedy, model = _of(generation, "greedy"), _of(generation, "model") or ""
     return [
         Budget(
             "generation", "× the tokens/s of transformers' generate", 2.0,
-            None if greedy is None else greedy.ratio,
+            _of(greedy, "ratio"),
             note="" if greedy is None else f"{model}, greedy, {greedy.tokens} tokens a turn",
         ),
         Budget(
-            "generation, the same tokens as generate", "of them", 1.0, None if greedy is None else greedy.same,
+            "generation, the same tokens as generate", "of them", 1.0, _of(greedy, "same"),
         ),
         Budget(
             "generation, codec included", "× real time", 1.0,
-            None if generation is None else generation.real_time, note=model,
+            _of(generation, "real_time"), note=model,
         ),
         Budget(
             "first audio of a stream", "s from the request", 0.5,
-            None if generation is None else generation.first_audio, at_most=True,
+            _of(generation, "first_audio"), at_most=True,
             note="" if generation is None else f"{model}, the slowest of {len(generation.streams)} texts",
         ),
         Budget(
             "a stream ahead of its listener", "s at the worst moment", 0.0,
-            None if generation is None else generation.smallest_lead,
+            _of(generation, "smallest_lead"),
             note="" if generation is None else f"{model}, the worst of {len(generation.streams)} texts",
         ),
     ]  # fmt: skip
+
+
+def _of(timing: Any, name: str) -> Any:
+    return None if timing is None else getattr(timing, name)
 
 
 def _ratios(timing: CodecTiming, codecs: Mapping[str, CodecTiming]) -> dict[str, float]:
@@ -171,116 +173,60 @@ def _beside_mimi(codecs: Mapping[str, CodecTiming], name: str, step: str) -> flo
 
 def as_json(measured: Measured, rows: list[Budget], facts: dict[str, Any]) -> dict[str, Any]:
     """Everything, with every round."""
+    generation = _plain(measured.generation, "real_time", "first_audio", "smallest_lead")
+    if measured.generation is not None:
+        generation["greedy"] = _plain(measured.generation.greedy, "ratio")
     return {
         **facts,
-        "codecs": {name: _codec(timing, measured.codecs) for name, timing in measured.codecs.items()},
-        "hybrid": _hybrid(measured),
-        "bigvgan": _bigvgan(measured),
-        "tokenize": [_tokenize(timing) for timing in measured.tokenize],
-        "tokenize_memory": measured.memory and asdict(measured.memory),
-        "training": _training(measured),
-        "generation": _generation(measured),
+        "codecs": _codecs(measured.codecs),
+        "hybrid": _plain(measured.hybrid, "over_teacher", "real_time_factor"),
+        "bigvgan": _plain(measured.bigvgan, "ratio"),
+        "tokenize": [_plain(timing, "share") for timing in measured.tokenize],
+        "tokenize_memory": _plain(measured.memory),
+        "training": _plain(measured.training, "ratio"),
+        "generation": generation,
         "skipped": measured.skipped,
-        "budgets": [{**asdict(row), "passed": row.passed, "gap": row.gap} for row in rows],
+        "budgets": [_plain(row, "passed", "gap") for row in rows],
     }
 
 
-def _codec(timing: CodecTiming, codecs: Mapping[str, CodecTiming]) -> dict[str, Any]:
+def _codecs(codecs: Mapping[str, CodecTiming]) -> dict[str, Any]:
     return {
-        "about": timing.about,
-        "audio_seconds": timing.seconds,
-        "encode": _timing(timing.encode, timing.seconds),
-        "decode": _timing(timing.decode, timing.seconds),
-        "together_real_time": timing.together,
-        "ratios": _ratios(timing, codecs),
+        name: _plain(timing, "together_real_time") | {"ratios": _ratios(timing, codecs)}
+        for name, timing in codecs.items()
     }
 
 
-def _hybrid(measured: Measured) -> dict[str, Any] | None:
-    if (timing := measured.hybrid) is None:
-        return None
-    return {
-        "audio_seconds": timing.seconds,
-        "encode": _timing(timing.encode, timing.seconds),
-        "encode_with_teacher": _timing(timing.with_teacher, timing.seconds),
-        "over_teacher": timing.over_teacher,
-        "real_time_factor": timing.real_time_factor,
+def _plain(found: Any, *more: str) -> Any:
+    """What was measured as JSON: its fields, every round with the median, and `more` of its properties."""
+    if isinstance(found, Pace):
+        return {
+            "median_tokens_per_second": found.median,
+            "rounds": found.rates,
+            "peak_bytes": found.peak_bytes,
+        }
+    if not is_dataclass(found):
+        return [_plain(entry) for entry in found] if isinstance(found, tuple) else found
+    values = {field.name: getattr(found, field.name) for field in fields(found)}
+    plain = {
+        name: _rounds(value, values) if isinstance(value, Timing) else _plain(value)
+        for name, value in values.items()
     }
+    return plain | {name: getattr(found, name) for name in more}
 
 
-def _bigvgan(measured: Measured) -> dict[str, Any] | None:
-    if (timing := measured.bigvgan) is None:
-        return None
-    return {
-        "audio_seconds": timing.seconds,
-        "ours": _timing(timing.ours, timing.seconds),
-        "theirs": _timing(timing.theirs, timing.seconds),
-        "ratio": timing.ratio,
-        "difference": timing.difference,
-    }
-
-
-def _tokenize(timing: TokenizeTiming) -> dict[str, Any]:
-    return {
-        "codec": timing.codec,
-        "audio_seconds": timing.seconds,
-        "whole": _timing(timing.whole, timing.seconds),
-        "encoder": _timing(timing.encoder, timing.seconds),
-        "share": timing.share,
-    }
-
-
-def _training(measured: Measured) -> dict[str, Any] | None:
-    if (timing := measured.training) is None:
-        return None
-    return {
-        **asdict(timing),
-        "ours": _pace(timing.ours),
-        "transformers": _pace(timing.transformers),
-        "ratio": timing.ratio,
-    }
-
-
-def _generation(measured: Measured) -> dict[str, Any] | None:
-    if (timing := measured.generation) is None:
-        return None
-    greedy = timing.greedy
-    return {
-        **asdict(timing),
-        "real_time": timing.real_time,
-        "first_audio": timing.first_audio,
-        "smallest_lead": timing.smallest_lead,
-        "greedy": {
-            "tokens": greedy.tokens,
-            "ours": _tokens(greedy.ours, greedy.tokens),
-            "transformers": _tokens(greedy.transformers, greedy.tokens),
-            "ratio": greedy.ratio,
-            "same": greedy.same,
-        },
-    }
-
-
-def _timing(timing: Timing, seconds: float) -> dict[str, Any]:
+def _rounds(timing: Timing, beside: Mapping[str, Any]) -> dict[str, Any]:
+    """`beside` says what was done in a round: so many tokens, or so many seconds of audio."""
+    rounds = {"rounds": list(timing.seconds), "peak_bytes": timing.peak_bytes}
+    if "tokens" in beside:
+        return {"median_tokens_per_second": beside["tokens"] / timing.median, **rounds}
     return {
         "fastest_seconds": timing.fastest,
         "median_seconds": timing.median,
-        "fastest_real_time": seconds / timing.fastest,
-        "median_real_time": seconds / timing.median,
-        "rounds": list(timing.seconds),
-        "peak_bytes": timing.peak_bytes,
+        "fastest_real_time": beside["audio_seconds"] / timing.fastest,
+        "median_real_time": beside["audio_seconds"] / timing.median,
+        **rounds,
     }
-
-
-def _tokens(timing: Timing, count: int) -> dict[str, Any]:
-    return {
-        "median_tokens_per_second": count / timing.median,
-        "rounds": list(timing.seconds),
-        "peak_bytes": timing.peak_bytes,
-    }
-
-
-def _pace(pace: Pace) -> dict[str, Any]:
-    return {"median_tokens_per_second": pace.median, "rounds": pace.rates, "peak_bytes": pace.peak_bytes}
 
 
 # ---- tables
@@ -288,14 +234,13 @@ def _pace(pace: Pace) -> dict[str, Any]:
 
 def tables(measured: Measured, rows: list[Budget]) -> str:
     """The codecs, what else was timed, and the budgets, as Markdown."""
-    codecs = {name: _codec(timing, measured.codecs) for name, timing in measured.codecs.items()}
-    blocks: list[str | Table] = [codec_table(codecs)] if codecs else []
+    blocks: list[str | Table] = [codec_table(_codecs(measured.codecs))] if measured.codecs else []
     if beside := list(_beside(measured)):
-        blocks.append(_beside_table(beside))
+        blocks.append(Table(["", "ours", "theirs", "ratio", "", ""], beside))
     if blocks:
         blocks.append(f"{HOW_RATIOS} MiB: taken at the peak of a call beyond what was taken before it.")
     for timing in measured.tokenize:
-        speeds = [timing.seconds / t.median for t in (timing.whole, timing.encoder)]
+        speeds = [timing.audio_seconds / t.median for t in (timing.whole, timing.encoder)]
         blocks.append(
             f"tokenize with {timing.codec}: {speeds[0]:.0f} × real time from files to shards, the encoder alone "
             f"{speeds[1]:.0f} ×: {timing.share:.2f} of it"
@@ -333,70 +278,44 @@ def codec_table(codecs: Mapping[str, Any]) -> Table:
     return Table.of(codecs.items(), fields)
 
 
-@dataclass(frozen=True)
-class _Beside:
+def _beside(measured: Measured) -> Iterator[list[str]]:
     """What we do beside somebody else's: speeds by the median, and the median of the rounds' ratios."""
-
-    what: str
-    ours: str
-    theirs: str
-    ratio: float
-    about: str
-    more: str
-
-
-def _beside(measured: Measured) -> Iterator[_Beside]:
     if (hybrid := measured.hybrid) is not None:
         about = "the same with w2v-BERT 2.0 inside"
-        yield _real_time("hybrid-codec encode", hybrid.encode, hybrid.with_teacher, hybrid.seconds, about)
+        times = hybrid.encode, hybrid.encode_with_teacher, hybrid.audio_seconds
+        yield _real_time("hybrid-codec encode", *times, about)
     if (vocoders := measured.bigvgan) is not None:
-        about = "the package bigvgan, same weights"
-        yield _real_time("BigVGAN v2", vocoders.ours, vocoders.theirs, vocoders.seconds, about)
+        times = vocoders.ours, vocoders.theirs, vocoders.audio_seconds
+        yield _real_time("BigVGAN v2", *times, "the package bigvgan, same weights")
     if (training := measured.training) is not None:
-        peaks = [_mebibytes(pace.peak_bytes) for pace in (training.ours, training.transformers)]
-        yield _Beside(
+        yield [
             "SLM training",
             f"{training.ours.median:,.0f} tokens/s",
             f"{training.transformers.median:,.0f}",
-            training.ratio,
+            _times(training.ratio),
             "transformers.Trainer; padding does not count",
-            f"filled: {100 * training.fill:.1f} % and {100 * training.padded_fill:.1f} %; {_both(peaks)} MiB beside "
-            "weights and the optimizer's state",
-        )
+            f"filled: {100 * training.fill:.1f} % and {100 * training.padded_fill:.1f} %; "
+            f"{_both(training.ours, training.transformers)} MiB beside weights and the optimizer's state",
+        ]
     if (generation := measured.generation) is not None:
         greedy = generation.greedy
-        yield _Beside(
+        yield [
             f"{generation.model}, greedy",
             f"{greedy.tokens / greedy.ours.median:,.0f} tokens/s",
             f"{greedy.tokens / greedy.transformers.median:,.0f}",
-            greedy.ratio,
+            _times(greedy.ratio),
             "transformers' generate with its defaults",
             f"same tokens: {100 * greedy.same:.1f} %",
-        )
+        ]
 
 
-def _real_time(what: str, ours: Timing, theirs: Timing, seconds: float, about: str) -> _Beside:
-    peaks = [_mebibytes(timing.peak_bytes) for timing in (ours, theirs)]
-    return _Beside(
-        what,
-        f"{seconds / ours.median:.2f} × real time",
-        f"{seconds / theirs.median:.2f}",
-        ours.faster_round_by_round(theirs),
-        about,
-        f"{_both(peaks)} MiB",
-    )
+def _real_time(what: str, ours: Timing, theirs: Timing, seconds: float, about: str) -> list[str]:
+    speeds = f"{seconds / ours.median:.2f} × real time", f"{seconds / theirs.median:.2f}"
+    return [what, *speeds, _times(ours.faster_round_by_round(theirs)), about, f"{_both(ours, theirs)} MiB"]
 
 
-def _beside_table(rows: Sequence[_Beside]) -> Table:
-    fields = [
-        words("", lambda row: row.what),
-        Field("ours", lambda row: row.ours),
-        Field("theirs", lambda row: row.theirs),
-        Field("ratio", lambda row: row.ratio, 2, unit=" ×"),
-        Field("", lambda row: row.about),
-        Field("", lambda row: row.more),
-    ]
-    return Table.of(rows, fields)
+def _times(ratio: float) -> str:
+    return show(ratio, 2, unit=" ×")
 
 
 def _budget_table(rows: Sequence[Budget]) -> Table:
@@ -424,5 +343,5 @@ def _mebibytes(count: int | None) -> float | None:
     return None if count is None else count / 2**20
 
 
-def _both(peaks: Sequence[float | None]) -> str:
-    return " and ".join(NOTHING if peak is None else f"{peak:,.0f}" for peak in peaks)
+def _both(*timings: Timing | Pace) -> str:
+    return " and ".join(show(_mebibytes(timing.peak_bytes)) for timing in timings)

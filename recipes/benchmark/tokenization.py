@@ -40,7 +40,7 @@ class TokenizeTiming:
     """The same audio from files to shards, and through the encoder alone out of memory."""
 
     codec: str
-    seconds: float  # of audio
+    audio_seconds: float
     whole: Timing
     encoder: Timing
 

@@ -5,9 +5,7 @@ the next token of that; the others draw one. So rows need no padding, and a posi
 all. While every row is being fed, several tokens are read at once.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,21 +21,13 @@ _UNIFORMS = 256  # steps of random numbers made at a time
 _NOTHING = np.zeros(2)
 
 
-@dataclass(frozen=True)
-class GenerationStatistics:
-    """What generation took so far."""
-
-    forward_passes: int
-    positions: int  # tokens of the longest row
-
-
 def generate(
     model: Decoder | PreTrainedModel,
     rows: Sequence[Row],
     sets: TokenSets,
     sampling: SamplingConfig,
     seed: int,
-) -> GenerationStatistics:
+) -> None:
     """Run the rows to their ends. They hold the tokens that they drew.
 
     What a row draws depends on the seed (`Row.seed` where it is set), its own number (`Row.draws`) and its prompt, not
@@ -46,7 +36,8 @@ def generate(
 
     Raises UserError when a prompt alone is longer than that.
     """
-    return deque(generation_steps(model, rows, sets, sampling, seed), maxlen=1)[0]
+    for _ in generation_steps(model, rows, sets, sampling, seed):
+        pass
 
 
 def generation_steps(
@@ -55,22 +46,21 @@ def generation_steps(
     sets: TokenSets,
     sampling: SamplingConfig,
     seed: int,
-) -> Iterator[GenerationStatistics]:
+) -> Iterator[None]:
     """As `generate`, but yields after every step, so that tokens can be used at once."""
     decoder = TransformersDecoder(model) if isinstance(model, torch.nn.Module) else model
     steps = _steps(decoder, rows, sets, sampling, seed)
     while True:
         # not around the whole loop: whoever takes the tokens between two steps is not in inference mode
         with torch.inference_mode():
-            statistics = next(steps, None)
-        if statistics is None:
-            return
-        yield statistics
+            if next(steps, True):
+                return
+        yield
 
 
 def _steps(
     decoder: Decoder, rows: Sequence[Row], sets: TokenSets, sampling: SamplingConfig, seed: int
-) -> Iterator[GenerationStatistics]:
+) -> Iterator[None]:
     longest = decoder.longest
     if (prompt := max(len(row.feed) for row in rows)) >= longest:
         raise UserError(
@@ -86,7 +76,7 @@ def _steps(
         for number, row in enumerate(rows)
     ]
     window = max(sampling.repetition_window, 1)
-    passes = _read_shared_prompt(reading, rows, token_range, device)
+    _read_shared_prompt(reading, rows, token_range, device)
 
     pending: list[int] = []  # tokens drawn in the step before, by live row; they have not been read yet
     while live:
@@ -99,7 +89,6 @@ def _steps(
                 for place, number in enumerate(live)
             ]
         logits = reading.read(torch.tensor(chunk, device=device), token_range)  # (live, len(token_range))
-        passes += 1
 
         members = [rows[number] for number in live]
         if all(row.feed for row in members):
@@ -128,21 +117,20 @@ def _steps(
             pending = [pending[place] for place in kept]
             if live:
                 reading.select(torch.tensor(kept, device=device))
-        yield GenerationStatistics(passes, reading.position)
+        yield
 
 
 def _read_shared_prompt(
     reading: Reading, rows: Sequence[Row], token_range: range, device: torch.device
-) -> int:
-    """Candidates of one prompt: it is read once, then its cache is copied. Returns the forward passes it took."""
+) -> None:
+    """Candidates of one prompt: it is read once, then its cache is copied."""
     first = rows[0].feed
     if len(rows) == 1 or len(first) == 1 or any(row.feed != first for row in rows):
-        return 0
+        return
     reading.read(torch.tensor([list(first)[:-1]], device=device), token_range)
     reading.select(torch.zeros(len(rows), dtype=torch.int64, device=device))
     for row in rows:
         row.feed = type(row.feed)([row.feed[-1]])
-    return 1
 
 
 class _Uniforms:

@@ -62,24 +62,6 @@ def test_streams_wait_for_what_they_say_and_no_longer(codec: CodecModel) -> None
     assert held == decoder.latency_samples < 3.1 * hop
 
 
-@torch.no_grad()
-def test_rows_of_a_batch_end_one_by_one(codec: CodecModel) -> None:
-    codes = random_codes(codec, rows=3, frames=20)
-    lengths = [20, 6, 13]
-    decoder, found = StreamingDecoder(codec, batch_size=3), [[], [], []]
-    live = [0, 1, 2]
-    for frame in range(20):
-        for row in [row for row in live if lengths[row] == frame]:
-            found[row].append(decoder.finish_row(live.index(row)))
-            live.remove(row)
-        for row, audio in zip(live, decoder.push(codes[live, :, frame : frame + 1]), strict=True):
-            found[row].append(audio)
-    found[0].append(decoder.finish()[0])
-    for row, length in enumerate(lengths):
-        alone = codec.decode(codes[row : row + 1, :, :length]).audio_values[0, 0]
-        assert (torch.cat(found[row]) - alone).abs().max() <= 1e-4
-
-
 def test_an_empty_stream_is_no_audio_and_no_codes(codec: CodecModel) -> None:
     assert StreamingEncoder(codec).finish().shape == (1, codec.config.num_quantizers, 0)
     assert StreamingDecoder(codec).finish().shape == (1, 0)

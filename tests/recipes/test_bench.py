@@ -45,8 +45,8 @@ def test_ratios_of_given_times() -> None:
     ours, theirs = timing("ours", 1.0, 4.0, 2.0), timing("theirs", 4.0, 8.0, 6.0)
     assert ours.fastest == 1.0 and ours.median == 2.0
     assert ours.faster_round_by_round(theirs) == 3.0  # of 4, 2 and 3; of the fastest rounds it would be 4
-    tiny = CodecTiming("hh-codec-tiny", "", 12.0, ours, theirs)
-    mimi = CodecTiming("MimiModel", "", 12.0, theirs, theirs)
+    tiny = CodecTiming("", 12.0, ours, theirs)
+    mimi = CodecTiming("", 12.0, theirs, theirs)
     codecs = {"MimiModel": mimi, "hh-codec": tiny, "hh-codec-tiny": tiny}
     rows = {row.what: row.measured for row in budgets(Measured(codecs=codecs))}
     assert rows["hh-codec encode"] == 3.0
@@ -116,7 +116,7 @@ def test_peak_memory_is_that_of_the_call() -> None:
 
 
 def codec(name: str, encode: float, decode: float) -> CodecTiming:
-    return CodecTiming(name, "", 10.0, timing(name, encode), timing(name, decode))
+    return CodecTiming("", 10.0, timing(name, encode), timing(name, decode))
 
 
 def test_budgets_of_given_measurements() -> None:
