@@ -1,7 +1,7 @@
 """Codecs on a corpus: what is lost between the recordings and what comes back, for several codecs side by side."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -50,7 +50,7 @@ class UtteranceRow:
     codec: str | None  # None: the recording itself
     seconds: float
     frames: int | None
-    scores: Scores
+    scores: Scores = field(default_factory=Scores)
     mel_l1: float = float("nan")  # before the vocoder
 
     def value(self, key: str) -> float:
@@ -157,11 +157,7 @@ def evaluate(
     with Progress(len(utterances), unit="utterances", label="evaluating") as progress:
         last = contestants[-1].result.name
         for row, scores in scorer.run(_tasks(contestants, utterances, scorer, gain, tried, result)):
-            result.rows.append(
-                UtteranceRow(
-                    row.utterance, row.system, row.codec, row.seconds, row.frames, scores, row.mel_l1
-                )
-            )
+            result.rows.append(replace(row, scores=scores))
             if row.system == last:
                 progress.update(1, f"{result.seconds:,.0f} s of audio read")
     return result
@@ -171,16 +167,6 @@ def evaluate(
 class _Contestant:
     reconstructor: Reconstructor
     result: CodecResult
-
-
-@dataclass(frozen=True)
-class _Pending:
-    utterance: Utterance
-    system: str
-    codec: str | None
-    seconds: float
-    frames: int | None
-    mel_l1: float = float("nan")
 
 
 class _Recording:
@@ -222,7 +208,7 @@ def _tasks(
     gain: float,
     tried: set[int],
     result: CodecEvaluation,
-) -> Iterator[tuple[_Pending, ScoringTask]]:
+) -> Iterator[tuple[UtteranceRow, ScoringTask]]:
     """Codes each utterance and hands out its waveforms; counts codes, frames and failures on the way."""
     codes_only = not scorer.columns and scorer.asr is None
     for number, utterance in enumerate(utterances):
@@ -238,7 +224,7 @@ def _tasks(
         text = utterance.text if scorer.asr is not None else None
         if text is not None or scorer.judges_recordings:
             yield (
-                _Pending(utterance, RECORDING, None, seconds, None),
+                UtteranceRow(utterance, RECORDING, None, seconds, None),
                 ScoringTask(reference, SCORING_RATE, text=text, language=utterance.language),
             )
         reconstructions: dict[str, Reconstruction] = {}
@@ -248,7 +234,7 @@ def _tasks(
             if codes_only:
                 codes = reconstructor.encode(waveform).cpu()
                 task = ScoringTask(reference, SCORING_RATE)
-                yield _Pending(utterance, name, name, seconds, codes.shape[-1]), task
+                yield UtteranceRow(utterance, name, name, seconds, codes.shape[-1]), task
             else:
                 made = reconstructor.reconstruct(waveform)
                 codes = made.codes
@@ -270,18 +256,19 @@ def _outputs(
     reference: np.ndarray,
     seconds: float,
     text: str | None,
-) -> Iterator[tuple[_Pending, ScoringTask]]:
+) -> Iterator[tuple[UtteranceRow, ScoringTask]]:
     """What a codec made of an utterance: its vocoder's output on the true mel, where it has one, and its own."""
     name, rate, frames = entry.result.name, entry.result.sampling_rate, made.codes.shape[-1]
     if made.vocoded is not None:
         audio = _at_scoring_rate(made.vocoded, rate, len(reference))
         yield (
-            _Pending(utterance, vocoder_of(name), name, seconds, frames),
+            UtteranceRow(utterance, vocoder_of(name), name, seconds, frames),
             ScoringTask(audio, SCORING_RATE, reference, text, language=utterance.language),
         )
     decoded = _at_scoring_rate(made.audio, rate, len(reference))
+    mel_l1 = entry.reconstructor.mel_l1(waveform, made.mel)
     yield (
-        _Pending(utterance, name, name, seconds, frames, entry.reconstructor.mel_l1(waveform, made.mel)),
+        UtteranceRow(utterance, name, name, seconds, frames, mel_l1=mel_l1),
         ScoringTask(decoded, SCORING_RATE, reference, text, language=utterance.language),
     )
 
