@@ -3,13 +3,12 @@
 Each held-out recording is read whole and by itself: never cut, and no two read as one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil, log, prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 
@@ -21,7 +20,8 @@ from recipes.study.material import Tokenizer
 from slm import DatasetConfig, SLMTrainingConfig, train_slm
 from slm.documents.config import DocumentConfig, ValidationConfig
 from slm.documents.documents import Documents
-from slm.documents.formats import SPEECH, Document
+from slm.documents.formats import SPEECH
+from slm.evaluation.cross_modal import DocumentsByRow
 from slm.models.checkpoint import SpeechCapabilities, load_checkpoint
 from slm.models.likelihood import token_log_probabilities
 from slm.packing.blocks import PackedBlocks
@@ -164,16 +164,13 @@ def predict(
     views: dict[str, Any] = {}
     with Progress(len(rows) * len(formats), unit="documents", label="predicting") as progress:
         for view, name in formats.items():
-            config = replace(
-                documents, formats={name: 1.0}, voice_tag_probability=1.0, prompt_probability=0.0,
-                min_words=words, max_words=words,
-            ).without_noise()  # fmt: skip
-            made = _Made(Documents([rows], vocabulary, config, seed=0), name)
+            made = DocumentsByRow(rows, vocabulary, name, words, documents)
             fitting = [row for row in made.rows if made.length(row) <= longest]
             bits: list[float | None] = [None] * len(rows)
             progress.update(len(rows) - len(fitting))
-            for part in _parts(fitting):
-                built = [made.build(row) for row in part]
+            for start in range(0, len(fitting), _ROWS_AT_ONCE):
+                part = fitting[start : start + _ROWS_AT_ONCE]
+                built = [made[row] for row in part]
                 told = token_log_probabilities(
                     model, [document.targets for document in built], vocabulary.pad_id, progress.update
                 )
@@ -193,30 +190,3 @@ def predict(
         "positions": longest,
         "views": views,
     }
-
-
-class _Made:
-    """The documents of one format. A row that lacks what the format needs became another: it has none here."""
-
-    def __init__(self, documents: Documents, name: str):
-        self._documents = documents
-        self._plan = documents.plan(0)
-        wanted = np.flatnonzero(self._plan.formats == documents.format_names.index(name))
-        self._places = {int(self._plan.rows[place]): int(place) for place in wanted}
-
-    @property
-    def rows(self) -> list[int]:
-        """Of the dataset, in its order."""
-        return sorted(self._places)
-
-    def length(self, row: int) -> int:
-        """Tokens of its document."""
-        return int(self._plan.lengths[self._places[row]])
-
-    def build(self, row: int) -> Document:
-        return self._documents.build(0, self._places[row])
-
-
-def _parts(rows: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        yield rows[start : start + _ROWS_AT_ONCE]

@@ -6,7 +6,7 @@ saves are the mutual information that the model uses.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -31,6 +31,7 @@ from slm.evaluation.retrieval import (
 )
 from slm.generation.speech_lm import SpeechLM
 from slm.models.likelihood import token_log_probabilities
+from slm.vocabulary import Vocabulary
 
 View = Literal["speech alone", "speech after its text", "text alone", "text after its speech"]
 VIEWS: tuple[View, ...] = get_args(View)
@@ -101,12 +102,16 @@ def cross_modal_rows(
     speaks in `aligned` documents. `on_progress` is called with the number of documents just read.
     """
     formats = formats_of(language_model)
-    documents = {view: _documents(language_model, dataset, format) for view, format in formats.items()}
+    words = language_model.capabilities.words_per_span
+    documents = {
+        view: DocumentsByRow(dataset, language_model.vocabulary, format, words)
+        for view, format in formats.items()
+    }
     longest = language_model.model.config.max_position_embeddings
     kept = [
         index
         for index in indices
-        if all(index in made and len(made[index]) <= longest for made in documents.values())
+        if all(index in made and made.length(index) <= longest for made in documents.values())
     ]
     nats: dict[View, dict[int, float]] = {}
     for view, made in documents.items():
@@ -133,17 +138,32 @@ def cross_modal_rows(
     ]
 
 
-class _DocumentsByRow:
-    """The documents of one format by row, made when asked for."""
+class DocumentsByRow:
+    """The documents of one format by row, each made when it is asked for."""
 
-    def __init__(self, documents: Documents, format: str):
-        self._documents = documents
-        plan = documents.plan(0)
-        number = documents.format_names.index(format)
+    def __init__(
+        self,
+        dataset: TokenRows,
+        vocabulary: Vocabulary,
+        format: str,
+        words_per_span: int,
+        config: DocumentConfig | None = None,
+    ):
+        """`config` has what is not said here; every document has a voice tag where the model knows the voice."""
+        config = replace(
+            config or DocumentConfig(), formats={format: 1.0}, voice_tag_probability=1.0, prompt_probability=0.0,
+            min_words=words_per_span, max_words=words_per_span,
+        ).without_noise()  # fmt: skip
+        self._documents = Documents([dataset], vocabulary, config, seed=0)
+        self._plan = self._documents.plan(0)
         # a row that lacks what the format needs has become another
-        self._places = {
-            int(row): place for place, row in enumerate(plan.rows) if plan.formats[place] == number
-        }
+        own = np.flatnonzero(self._plan.formats == self._documents.format_names.index(format))
+        self._places = {int(self._plan.rows[place]): int(place) for place in own}
+
+    @property
+    def rows(self) -> list[int]:
+        """Of the dataset, in its order: those that have what the format needs."""
+        return sorted(self._places)
 
     def __contains__(self, row: int) -> bool:
         return row in self._places
@@ -151,13 +171,9 @@ class _DocumentsByRow:
     def __getitem__(self, row: int) -> Document:
         return self._documents.build(0, self._places[row])
 
-
-def _documents(language_model: SpeechLM, dataset: TokenRows, format: str) -> _DocumentsByRow:
-    words = language_model.capabilities.words_per_span
-    config = DocumentConfig(
-        formats={format: 1.0}, voice_tag_probability=1.0, min_words=words, max_words=words
-    ).without_noise()
-    return _DocumentsByRow(Documents([dataset], language_model.vocabulary, config, seed=0), format)
+    def length(self, row: int) -> int:
+        """Tokens of its document."""
+        return int(self._plan.lengths[self._places[row]])
 
 
 def _bits(rows: Sequence[CrossModalRow], signs: dict[View, float]) -> Interval:

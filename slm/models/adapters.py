@@ -114,11 +114,6 @@ def head_bias(head: nn.Module) -> Tensor | None:
     return head.bias if type(head) is nn.Linear else None
 
 
-def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that learn, in the model's order."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
 def _name_of(model: nn.Module, layer: Any) -> str:
     """A module's own name, without those of what it is in; embedding and head may share a weight, not a module."""
     return next(name for name, module in model.named_modules() if module is layer).rpartition(".")[2]
