@@ -15,8 +15,7 @@ from data import AudioError, Utterance, audio_info, read_audio, write_audio
 from recipes.evaluation.config import SHORTEST_SECONDS, ContinuationConfig
 from recipes.evaluation.scoring import ERROR_RATES, Scorer, ScoringTask
 from recipes.reporting.provenance import file_name
-from slm.evaluation.metrics import mean_of
-from slm.evaluation.repetition import CodeRepetition, auto_bleu, code_repetition, self_bleu, vert
+from slm.evaluation.metrics import CodeRepetition, auto_bleu, code_repetition, mean_of, self_bleu, vert
 from slm.evaluation.text_lm import TextLikelihood, TextLM, perplexity
 from slm.generation.config import SamplingConfig, SpeechBounds
 from slm.generation.generate import generate

@@ -17,9 +17,8 @@ from recipes.evaluation.sentences import References, Sentence, VoiceLikeness
 from recipes.reporting.provenance import file_name
 from slm.evaluation.cross_modal import CrossModalResult
 from slm.evaluation.likelihood import SpokenText, bits_for, in_own_format
-from slm.evaluation.metrics import SpeechSummary, SpokenSentence, summarize_speech
+from slm.evaluation.metrics import SpeechSummary, SpokenSentence, code_repetition, summarize_speech
 from slm.evaluation.pairs import PairResult
-from slm.evaluation.repetition import code_repetition
 from slm.generation.config import SamplingConfig
 from slm.generation.planning import Prompt
 from slm.generation.speech_lm import SpeechLM

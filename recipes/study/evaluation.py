@@ -28,8 +28,7 @@ from recipes.evaluation.slm_report import write_slm_report
 from recipes.reporting.provenance import file_name
 from recipes.study.config import StudyConfig
 from recipes.study.material import Material, Tokenizer
-from slm.evaluation.metrics import mean_of
-from slm.evaluation.repetition import CodeRepetition, code_repetition
+from slm.evaluation.metrics import CodeRepetition, code_repetition, mean_of
 from slm.generation.speech_lm import SpeechLM
 
 _FOLDER = "continuations"

@@ -26,7 +26,7 @@ from recipes.evaluation.continuations import (
 )
 from recipes.evaluation.scoring import Scorer
 from recipes.evaluation.sentences import References, VoiceLikeness
-from slm.evaluation.repetition import CodeRepetition
+from slm.evaluation.metrics import CodeRepetition
 from slm.evaluation.text_lm import TextLikelihood
 from slm.generation.config import SamplingConfig
 from slm.generation.speech_lm import SpeechLM

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from slm.evaluation.repetition import auto_bleu, self_bleu, vert
+from slm.evaluation.metrics import auto_bleu, self_bleu, vert
 
 
 def texts(count: int, seed: int = 0) -> list[list[str]]:

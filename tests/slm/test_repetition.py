@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from slm.evaluation import repetition
-from slm.evaluation.repetition import CodeRepetition
+from slm.evaluation.metrics import CodeRepetition
 
 
 def code_repetition(codes: np.ndarray, order: int = 4) -> CodeRepetition:
