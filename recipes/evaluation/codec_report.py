@@ -230,7 +230,7 @@ def _flat(row: UtteranceRow, columns: list[Column]) -> dict[str, Any]:
         "speaker": row.utterance.speaker,
         "seconds": row.seconds,
         "frames": row.frames,
-        **{column.key: _defined(row.value(column.key)) for column in columns},
+        **{column.key: without_nan(row.value(column.key)) for column in columns},
         "text": row.utterance.text,
         "transcript": row.scores.transcript,
         "word_errors": words.errors if words else None,
@@ -238,10 +238,6 @@ def _flat(row: UtteranceRow, columns: list[Column]) -> dict[str, Any]:
         "character_errors": characters.errors if characters else None,
         "characters": characters.length if characters else None,
     }
-
-
-def _defined(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _write_example(output: Path, example: Example, codecs: list[CodecResult]) -> None:

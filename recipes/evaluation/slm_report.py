@@ -13,7 +13,7 @@ from recipes.evaluation.continuations import Continuation, ContinuationResult
 from recipes.evaluation.slm_evaluation import CEILING, REFERENCE, SLMEvaluation, SpokenRow
 from recipes.reporting.page import as_markdown
 from recipes.reporting.pictures import spectrogram_picture, waveform_row
-from recipes.reporting.tables import Field, Table, rate, show, words, write_parquet
+from recipes.reporting.tables import Field, Table, rate, show, without_nan, words, write_parquet
 from slm.evaluation.cross_modal import VIEWS, CrossModalResult, cross_modal_table_rows
 from slm.evaluation.pairs import PairAccuracy, PairResult, pair_rows
 
@@ -207,8 +207,8 @@ def _spoken(row: SpokenRow, evaluation: SLMEvaluation) -> dict[str, str | float 
         "ended": spoken.ended if of_model else None,
         "cuts": "; ".join(row.cuts) or None,
         "computing_seconds": spoken.computing_seconds if of_model else None,
-        **{column.key: _defined(spoken.values.get(column.key)) for column in evaluation.columns},
-        "repeated": _defined(spoken.repetition.repeated) if spoken.repetition else None,
+        **{column.key: without_nan(spoken.values.get(column.key)) for column in evaluation.columns},
+        "repeated": without_nan(spoken.repetition.repeated) if spoken.repetition else None,
         "longest_run": spoken.repetition.longest_run if spoken.repetition else None,
         "transcript": row.transcript,
         "word_errors": spoken.words.errors if spoken.words else None,
@@ -231,23 +231,19 @@ def _continued(result: ContinuationResult | None) -> list[dict[str, Any]]:
             "seconds": row.seconds,
             "ended": row.ended,
             "cut": row.cut,
-            **{column.key: _defined(row.values.get(column.key)) for column in result.columns},
-            "repeated": _defined(row.repetition.repeated) if row.repetition else None,
+            **{column.key: without_nan(row.values.get(column.key)) for column in result.columns},
+            "repeated": without_nan(row.repetition.repeated) if row.repetition else None,
             "longest_run": row.repetition.longest_run if row.repetition else None,
             "transcript": row.transcript,
             "nats": row.likelihood.nats if row.likelihood else None,
             "text_tokens": row.likelihood.tokens if row.likelihood else None,
-            "auto_bleu": _defined(row.auto_bleu),
-            "self_bleu": _defined(row.self_bleu),
-            "samples_self_bleu": _defined(row.samples_self_bleu),
+            "auto_bleu": without_nan(row.auto_bleu),
+            "self_bleu": without_nan(row.self_bleu),
+            "samples_self_bleu": without_nan(row.samples_self_bleu),
             "audio": row.audio,
         }
 
     return [flat(row) for row in result.rows]
-
-
-def _defined(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
 
 
 # ---- tables, of results.json

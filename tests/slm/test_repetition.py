@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from slm.evaluation import repetition
+from slm.evaluation import metrics
 from slm.evaluation.metrics import CodeRepetition
 
 
 def code_repetition(codes: np.ndarray, order: int = 4) -> CodeRepetition:
-    return repetition.code_repetition(codes, order)
+    return metrics.code_repetition(codes, order)
 
 
 def test_a_copy_and_a_loop() -> None:
@@ -20,7 +20,7 @@ def test_a_copy_and_a_loop() -> None:
         found = code_repetition(np.tile(np.arange(length), copies)[None])
         assert found.repeated == pytest.approx(1 - length / (copies * length - 3))
         assert found.longest_run == 1
-        pairs = repetition.code_repetition(np.tile(np.arange(length), copies)[None])
+        pairs = metrics.code_repetition(np.tile(np.arange(length), copies)[None])
         assert pairs.repeated == pytest.approx(1 - length / (copies * length - 1))
     # half of an utterance of 100 frames is a copy, whose first whole 4-gram begins with it
     rest = np.concatenate([once, np.arange(100, 150), once])
