@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import BinaryIO, Protocol
 
+import fsspec
 import soundfile
 import torch
 from torch import Tensor
@@ -86,6 +87,22 @@ class BadRow:
 
     def open_audio(self) -> BinaryIO:
         raise AudioError(self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteAudio:
+    """A file that fsspec opens (`s3://`, `https://`, `memory://`); only the parts that are needed are fetched."""
+
+    address: str
+
+    def __str__(self) -> str:
+        return self.address
+
+    def open_audio(self) -> BinaryIO:
+        try:
+            return fsspec.open(self.address, "rb").open()
+        except (OSError, ImportError, ValueError) as error:
+            raise AudioError(f"{printable(self.address)}: cannot be opened ({first_line(error)})") from None
 
 
 AudioSource = str | os.PathLike[str] | AudioObject | AudioPart

@@ -5,7 +5,8 @@ Columns are those of `data.corpora.reading`: `audio` (or `path`, `audio_filepath
 `[[word, start, end], ...]` or `[{"word": ..., "start": ..., "end": ...}, ...]` in seconds, with both times null for a
 word whose times are not known; a CSV cell holds them as JSON. `offset` and `duration`, or `start` and `end`, say which
 stretch of the recording a row is. Relative paths start from the manifest's directory, or from the `clips/` in it, one
-above it, or the working directory, where the first recordings are found.
+above it, or the working directory, where the first recordings are found. An address (`s3://bucket/a.flac`) is opened by
+fsspec.
 
 Lines may be Lhotse's cuts (MonoCut, with their recording and supervisions), as Libriheavy publishes them, and files
 may be compressed (`.jsonl.gz`). In the TSVs of Common Voice quotation marks are letters like others.
@@ -23,7 +24,7 @@ from typing import Any, Literal
 from codec.foundation import UserError
 from data.corpora.reading import AUDIO_COLUMNS, NOT_FOR_TRAINING, Reading, bad_utterance, parse_json
 from data.corpora.utterance import SPLIT_WORDS, Utterance, split_name
-from data.decoding import printable
+from data.decoding import RemoteAudio, printable
 
 MANIFESTS = (".jsonl", ".json", ".csv", ".tsv")
 _FIXED_NAMES = (
@@ -163,8 +164,10 @@ class _Base:
         self._found: Path | None = None
         self._tries = 0
 
-    def path(self, audio: str) -> str:
-        """Where a recording is; an absolute path stays as it is."""
+    def path(self, audio: str) -> str | RemoteAudio:
+        """Where a recording is; an address and an absolute path stay as they are."""
+        if "://" in audio:
+            return RemoteAudio(audio)
         if self._found is None and self._tries < _TRIES and not os.path.isabs(audio):
             self._tries += 1
             self._found = next((f for f in self._folders if _exists(f / audio)), None)
@@ -296,7 +299,7 @@ def _cut_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
             f"a cut of the kind {kind}, or without a recording: only MonoCuts with audio are read"
         )
     sources = recording.get("sources") or [{}]
-    if len(sources) != 1 or sources[0].get("type") != "file":
+    if len(sources) != 1 or sources[0].get("type") not in ("file", "url"):
         raise ValueError(f"its recording is not one file but {[source.get('type') for source in sources]}")
     supervisions = sorted(supervisions, key=lambda one: one.get("start") or 0.0)
     # Libriheavy's texts as printed, where the text itself is not given.

@@ -42,7 +42,7 @@ from data.corpora.utterance import (
     words_column,
     words_type,
 )
-from data.decoding import AudioPart, AudioSource, BadRow
+from data.decoding import AudioPart, AudioSource, BadRow, RemoteAudio
 
 _SHARD = 16_384  # utterances
 _RUN = 65_536  # utterances that are sorted in memory
@@ -72,7 +72,7 @@ _SCHEMA = pa.schema(
 )
 _HEADERS = pa.schema([("split", pa.string()), ("frames", pa.int64()), ("sampling_rate", pa.int64())])
 _OBJECTS: dict[str, Callable[..., Any]] = {
-    kind.__name__: kind for kind in (ArchivedAudio, DatasetAudio, BadRow)
+    kind.__name__: kind for kind in (ArchivedAudio, DatasetAudio, RemoteAudio, BadRow)
 }
 Join = Callable[[Iterable[Utterance]], Iterable[Utterance]]
 T = TypeVar("T")

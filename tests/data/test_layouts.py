@@ -7,12 +7,15 @@ import os
 import tarfile
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import soundfile
 
 from codec.foundation import UserError
 from data import AudioError, Corpus, CorpusOptions, audio_info, open_corpus, read_audio
+from data.config import CorpusSource
+from data.scan import scan_corpus
 from data.tokenization.summary import lost_texts, understood
 from recipes.cli.main import main
 from tests.data.fake_codec import FakeCodec
@@ -85,6 +88,28 @@ def test_lhotse_cuts(tmp_path: Path) -> None:
     assert facts(corpus) == [("c1", "hello", "train"), ("c2", "Hi.", "train"), ("c3", None, "train")]
     assert corpus.utterances[0].speaker == "s" and audio_info(corpus.utterances[0].path).seconds == 1.0
     assert len(failures(corpus)) == 1 and "MixedCut" in failures(corpus)[0]
+
+
+def test_recordings_behind_addresses(tmp_path: Path) -> None:
+    content = wav(tmp_path / "a.wav", 2.0).read_bytes()
+    # Two, for threads share the position in a file of this file system.
+    fsspec.filesystem("memory").pipe({"/bucket/a.wav": content, "/bucket/again.wav": content})
+    rows = [
+        {"audio": "memory://bucket/a.wav", "text": "whole"},
+        {"audio": "memory://bucket/again.wav", "text": "part", "start": 0.5, "end": 0.75},
+        {"audio": "memory://bucket/b.wav", "text": "nothing"},
+        {"audio": "klingon://bucket/b.wav", "text": "nobody"},
+    ]
+    manifest = lines(tmp_path / "m.jsonl", *rows)
+    corpus = open_corpus(manifest)
+    found = {u.text: u for u in corpus.utterances}
+    np.testing.assert_array_equal(read_audio(found["whole"].path, RATE), read_audio(tmp_path / "a.wav", RATE))
+    np.testing.assert_array_equal(read_audio(found["part"].path, RATE) * 32768, np.arange(8000, 12000))
+    told = failures(corpus)
+    assert len(told) == 2 and all("://bucket/b.wav: cannot be opened" in line for line in told)
+    scanned = scan_corpus(CorpusSource(str(manifest)), tmp_path / "scanned")
+    assert list(scanned.utterances) == list(corpus.utterances)
+    assert scanned.manifest.seconds() == {"train": 2.25}
 
 
 def test_tables_in_and_below_a_folder(tmp_path: Path) -> None:
