@@ -168,11 +168,17 @@ def test_processes_share_the_headers_and_help(
     monkeypatch.setenv("RANK", "1")
     read_headers(scanned.manifest)  # nobody else is there: in the end it reads for all
     assert seen == {1: 28}
-    for number in (0, 2, 3):  # of these, the first is its own
-        scanned.manifest.headers_file(number).unlink()
     monkeypatch.setenv("RANK", "0")
+    for number in (0, 3):  # its own: it waits for nobody
+        scanned.manifest.headers_file(number).unlink()
+    with monkeypatch.context() as patch:
+        patch.delattr(scanning.time, "sleep")
+        read_headers(scanned.manifest)
+    assert seen == {1: 28, 0: 10}
+    for number in (0, 2, 3):
+        scanned.manifest.headers_file(number).unlink()
     read_headers(scanned.manifest)
-    assert seen == {1: 28, 0: 15}
+    assert seen == {1: 28, 0: 25}
 
 
 def test_tokens_of_a_scanned_corpus(
