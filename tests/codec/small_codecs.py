@@ -1,5 +1,8 @@
 """Small codecs with every part that the presets have, untrained but calibrated, for tests of laws."""
 
+import copy
+import functools
+import json
 from typing import Any
 
 import pytest
@@ -93,9 +96,16 @@ def small_config(preset: str, **overrides: Any) -> CodecConfig:
 
 
 def small_codec(preset: str, exported: bool = True, seed: int = 0, **overrides: Any) -> CodecModel:
-    """A codec of `small_config` whose codes vary with its input."""
+    """A codec of `small_config` whose codes vary with its input; made once, and copied."""
+    codec = copy.deepcopy(_small_codec(preset, exported, seed, json.dumps(overrides)))
+    torch.manual_seed(seed)  # what a test draws next does not depend on the tests before it
+    return codec
+
+
+@functools.cache
+def _small_codec(preset: str, exported: bool, seed: int, overrides: str) -> CodecModel:
     torch.manual_seed(seed)
-    model = model_of(small_config(preset, **overrides)).eval()
+    model = model_of(small_config(preset, **json.loads(overrides))).eval()
     model.calibrate(speech_like(2, 48_000, seed=seed)[:, None])
     return export_codec(model) if exported else model
 

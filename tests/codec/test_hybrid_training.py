@@ -57,11 +57,11 @@ def spoken_data() -> TrainingData:
 
 def test_first_codes_learn_what_is_said(tmp_path: Path) -> None:
     stage = Stage(
-        steps=200,
+        steps=150,
         losses=LossWeights(mel=10, vq=5, ctc=5),
-        optimizer=OptimizerConfig(learning_rate=2e-3),
+        optimizer=OptimizerConfig(learning_rate=4e-3),
         segment_seconds=0.5,
-        batch_size=8,
+        batch_size=6,
     )
     train_codec(run_config(tmp_path / "run", stage, preset="hybrid-codec-tiny"), spoken_data())
     losses = [line["ctc"] for line in log_of(tmp_path / "run") if "ctc" in line]
@@ -69,7 +69,7 @@ def test_first_codes_learn_what_is_said(tmp_path: Path) -> None:
     codec = export_codec(load_trained(tmp_path / "run"))
     # the first codes alone, read by the head that taught them, say which tones are heard
     head = CharacterCTC(codec.config.quantizer_config.dim, len(TONES))
-    tensors = tensors_at(tmp_path / "run", 200)
+    tensors = tensors_at(tmp_path / "run", 150)
     head.load_state_dict({name: tensors[f"average/ctc.{name}"] for name in head.state_dict()})
     segments = [SpokenTones()[10_000 + index] for index in range(60)]
     codes = codec.encode(torch.stack([s["waveform"] for s in segments])[:, None]).audio_codes[:, :1]

@@ -158,8 +158,7 @@ def test_every_part_has_the_published_number_of_parameters() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("folded", [False, True])
-@pytest.mark.parametrize("with_config", [False, True])
+@pytest.mark.parametrize(("folded", "with_config"), [(False, True), (True, False)])
 def test_an_imported_bigvgan_sounds_as_the_package(folded: bool, with_config: bool, tmp_path: Path) -> None:
     state = random_state(published_shapes("bigvgan_v2"))
     torch.save({"generator": fold_weight_norm(state) if folded else state}, tmp_path / "bigvgan_generator.pt")

@@ -164,7 +164,7 @@ def test_codes_stay_in_use_over_the_first_steps(preset: str, tmp_path: Path) -> 
     config = small_config(preset)
     config.quantizer["semantic_codebook_size" if preset == "hybrid-codec" else "codebook_size"] = 1_024
     config.save_pretrained(tmp_path / "small")
-    stage = Stage(steps=15, segment_seconds=0.75, batch_size=4)
+    stage = Stage(steps=10, segment_seconds=0.5, batch_size=4)
     check_start(
         sample_recipe(tmp_path / "run", str(tmp_path / "small"), stage, hybrid=preset == "hybrid-codec")
     )

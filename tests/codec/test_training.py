@@ -75,8 +75,10 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 # ---- stopping and going on
 
 
-@pytest.mark.parametrize("preset", TINY)
-def test_a_run_killed_at_random_steps_ends_like_an_undisturbed_one(preset: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("preset", "which"), [(TINY[0], slice(None)), (TINY[1], slice(1, 2))])
+def test_a_run_killed_at_random_steps_ends_like_an_undisturbed_one(
+    preset: str, which: slice, tmp_path: Path
+) -> None:
     stages = [
         CODES,  # 6 steps: a checkpoint lies exactly on the boundary
         dataclasses.replace(JOINT, steps=2, schedule=Schedule(kind="cosine", warmup_steps=2)),
@@ -114,7 +116,7 @@ def test_a_run_killed_at_random_steps_ends_like_an_undisturbed_one(preset: str, 
         lambda: killed_by(STAGE_STRIDE),  # the first one of the second stage
         killed_while_saving,
     ]
-    for death in deaths:
+    for death in deaths[which]:
         process = in_process(death)
         process.join()
         assert process.exitcode == -signal.SIGKILL
@@ -175,21 +177,21 @@ def test_another_config_or_other_data_is_refused(tmp_path: Path) -> None:
 # ---- processes
 
 
-@pytest.mark.parametrize(("preset", "steps"), [(TINY[0], (4, 3)), (TINY[1], (3, 2))])
+@pytest.mark.parametrize(("preset", "divided"), [(TINY[0], [(2, 1), (1, 2), (2, 2)]), (TINY[1], [(2, 2)])])
 def test_processes_and_accumulation_do_not_change_the_losses(
-    preset: str, steps: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    preset: str, divided: list[tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # two batches, so that the second process has one
     monkeypatch.setattr(loop, "validate", partial(validate, batch_seconds=1.0))
     stages = [
-        dataclasses.replace(CODES, steps=steps[0]),
+        dataclasses.replace(CODES, steps=2),
         # no part of the codebook learns: what DDP would wait for in vain
         dataclasses.replace(
-            CODES, steps=steps[1], train=["decoder", "vocoder"], losses=LossWeights(waveform_mel=45)
+            CODES, steps=2, train=["decoder", "vocoder"], losses=LossWeights(waveform_mel=45)
         ),
     ]
     runs = {}
-    for processes, accumulation in ((1, 1), (2, 1), (1, 2), (2, 2)):
+    for processes, accumulation in [(1, 1), *divided]:
         output = tmp_path / f"{processes}-{accumulation}"
         batch = 4 // processes // accumulation
         sized = [dataclasses.replace(stage, batch_size=batch) for stage in stages]
@@ -197,7 +199,7 @@ def test_processes_and_accumulation_do_not_change_the_losses(
         train_on(processes, config, validation=True)
         runs[processes, accumulation] = log_of(output)
     alone = runs.pop((1, 1))
-    assert [line["step"] for line in alone if "loss" in line] == list(range(1, 1 + sum(steps)))
+    assert [line["step"] for line in alone if "loss" in line] == [1, 2, 3, 4]
     last = alone[-1]  # processes share the validation
     assert {
         "validation/low/waveform_mel_l1",
@@ -216,7 +218,7 @@ def test_full_training_is_the_same_on_one_process_two_and_in_parts(tmp_path: Pat
     losses = dataclasses.replace(JOINT.losses, multi_scale=1, distillation=10)
     stage = dataclasses.replace(
         JOINT,
-        steps=4,
+        steps=2,
         losses=losses,
         optimizer=OptimizerConfig(learning_rate=1e-4),
         discriminator_optimizer=OptimizerConfig(learning_rate=1e-4, betas=(0.8, 0.99)),
@@ -235,14 +237,14 @@ def test_full_training_is_the_same_on_one_process_two_and_in_parts(tmp_path: Pat
             teacher=str(teacher),
         )
         train_on(processes, config)
-        runs[processes, accumulation] = log_of(output), tensors_at(output, 4)
+        runs[processes, accumulation] = log_of(output), tensors_at(output, 2)
     log, tensors = runs.pop((1, 1))
     expected = {"mel", "waveform_mel", "multi_scale", "vq", "distillation"} | {
         f"{name}/{kind}"
         for name in DISCRIMINATORS
         for kind in ("adversarial", "feature_matching", "discriminator")
     }
-    assert expected <= log[0].keys() and len(log) == 4
+    assert expected <= log[0].keys() and len(log) == 2
     for other_log, other_tensors in runs.values():
         for ours, theirs in zip(log, other_log, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-12)
@@ -498,7 +500,10 @@ def test_compiled_training_is_near_uncompiled(tmp_path: Path) -> None:
 
 
 def test_all_three_discriminators_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced as for training, and run as it is: nothing is traced so often that torch gives up on it."""
+    """Traced as for training, and run as it is: nothing is traced so often that torch gives up on it.
+
+    A vocoder alone learns beside them: every layer of the codec that is not traced saves time.
+    """
     compile_module = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend="eager"))
     torch._dynamo.reset()
@@ -514,10 +519,16 @@ def test_all_three_discriminators_compile(tmp_path: Path, monkeypatch: pytest.Mo
             "band_channels": 4,
         },
     }
+    stage = dataclasses.replace(
+        JOINT,
+        steps=2,
+        train=["vocoder"],
+        vocoder_input="recording",
+        losses=dataclasses.replace(JOINT.losses, mel=0, vq=0),
+    )
     logs = []
     for compiled in (False, True):
         path = tmp_path / f"run-{compiled}"
-        stage = dataclasses.replace(JOINT, steps=2)
         train_codec(run_config(path, stage, discriminators=narrow, compile=compiled), speech_data())
         logs.append(log_of(path))
     for ours, theirs in zip(*logs, strict=True):

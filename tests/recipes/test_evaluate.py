@@ -216,6 +216,7 @@ def test_the_command_leaves_tables_pictures_and_audio(
     assert len(list((output / "examples").glob("*.codec.wav"))) == 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_codes_alone_need_no_decoding(corpus: Path, codec_directory: Path, tmp_path: Path) -> None:
     arguments = ["evaluate-codec", str(corpus), "--codec", str(codec_directory), "--output", str(tmp_path)]
     assert main([*arguments, "--split", "train", "--metrics=[]", "--asr", "none"]) == 0
@@ -225,6 +226,7 @@ def test_codes_alone_need_no_decoding(corpus: Path, codec_directory: Path, tmp_p
     assert not (tmp_path / "examples").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_codecs_of_several_rates_stand_side_by_side(corpus: Path, tmp_path: Path) -> None:
     """What they say is that of each alone, but for the reference: the recording at 24 kHz for all."""
     encodec, dac = save_small("encodec", tmp_path / "encodec"), save_small("dac", tmp_path / "dac")
@@ -256,6 +258,7 @@ def test_codecs_of_several_rates_stand_side_by_side(corpus: Path, tmp_path: Path
     assert len(list((tmp_path / "both" / "examples").glob("u0.*.wav"))) == 3
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_codecs_of_one_name_are_told_apart(corpus: Path, tmp_path: Path) -> None:
     one, two = (
         save_small("dac", tmp_path / "one" / "dac"),
@@ -316,6 +319,7 @@ def test_networks_judge_beside_the_metrics(corpus: Path) -> None:
         (["--asr", "/nowhere/at-all"], "cannot load the speech recogniser /nowhere/at-all"),
     ],
 )
+@pytest.mark.usefixtures("undrawn")
 def test_bad_input_is_one_line(
     flags: list[str],
     complaint: str,

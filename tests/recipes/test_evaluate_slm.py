@@ -272,6 +272,7 @@ class EvenAligner:
         )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_gain_and_word_times_of_references(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Quiet recordings with gain are the loud ones; an alignment gives a model its own documents of them."""
     slm = save_slm(
@@ -319,6 +320,7 @@ def test_gain_and_word_times_of_references(tmp_path: Path, capsys: pytest.Captur
     assert doubled["bits"][key] == loud["bits"][key] != quiet["bits"][key]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_measured_is_kept(
     model_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

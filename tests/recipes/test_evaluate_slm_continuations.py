@@ -247,6 +247,7 @@ def test_a_voice_is_compared_with_its_other_recordings(folder: Path, speaker_mod
     assert math.isnan(likeness(sound[:1_000], 16_000, "slt", texts[0]))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command(
     folder: Path,
     speaker_model: Path,

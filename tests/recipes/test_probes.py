@@ -84,6 +84,7 @@ def test_planted_codes(tmp_path: Path) -> None:
         probe([NamedCodec("tones", ToneCodec())], silent, 1.0, "cpu")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_rows_for_the_first_quantizers(tmp_path: Path) -> None:
     save_codec(small_codec("hybrid-codec-tiny"), tmp_path / "codec")
     lines = []

@@ -50,7 +50,10 @@ def in_their_place(models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_everything_is_there_at_the_end_and_nothing_is_made_twice(
-    in_their_place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    in_their_place: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     output = tmp_path / "a quick start"
     assert main(["quickstart", "--output", str(output), "--text", TEXT, "--train_seconds", "600"]) == 0
@@ -93,6 +96,7 @@ def test_everything_is_there_at_the_end_and_nothing_is_made_twice(
     assert any("validation/speech/bits_per_token" in line for line in log)
 
     made = {path: path.stat().st_mtime_ns for path in (output / "tokens").glob("*.parquet")}
+    request.getfixturevalue("undrawn")
     weights = (output / "trained" / "final" / "model.safetensors").stat().st_mtime_ns
     assert main(["quickstart", "--output", str(output), "--text", TEXT, "--train_seconds", "600"]) == 0
     assert made == {path: path.stat().st_mtime_ns for path in made}

@@ -15,6 +15,7 @@ from tests.codec.small_codecs import small_codec, speech_like
 from tests.codec.test_metrics_networks import ecapa_weights
 
 RATE = 24_000
+pytestmark = pytest.mark.usefixtures("undrawn")
 HH, HYBRID = "small-hh-codec-tiny", "small-hybrid-codec-tiny"
 
 

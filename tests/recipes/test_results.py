@@ -315,6 +315,7 @@ def test_provenance() -> None:
     assert "numpy" in said["versions"] and "no such package" not in said["versions"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_the_commands_leave_is_what_is_read(tmp_path: Path) -> None:
     codec = save_codec(tmp_path / "codec")
     capabilities = SpeechCapabilities(["aligned"], 2, False, [0.05, 0.06, 0.09])

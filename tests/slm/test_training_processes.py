@@ -1,14 +1,13 @@
 """Training in processes of its own: killed, and two at once."""
 
 import json
-import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
-from dataclasses import replace
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import pytest
@@ -18,21 +17,35 @@ from transformers import AutoModelForCausalLM
 
 from codec.foundation import Schedule
 from slm.models.config import StartConfig, TuningConfig
+from tests.codec.training_runs import in_process
 from tests.slm.text_lm import save_text_lm
-from tests.slm.toy_training import toy_config, toy_run
-
-ROOT = Path(__file__).parents[2]
+from tests.slm.toy_training import toy_config, toy_data, toy_run
 
 
-def start(output: Path, changes: dict, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.slm.toy_training", str(output), json.dumps(changes)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@dataclass(frozen=True)
+class Started:
+    """A run in a process of its own, and where its output goes."""
+
+    process: ForkProcess
+    output: Path
+
+    def wait(self) -> str:
+        """What it said, once it has ended well."""
+        self.process.join()
+        said = self.output.read_text()
+        assert self.process.exitcode == 0, said
+        return said
+
+
+def start(run: Path, changes: dict, rank: int = 0, **environment: str) -> Started:
+    """Train in a fork: what is imported stays imported."""
+    output = run.parent / f"{run.name}-{rank}.txt"
+
+    def work() -> None:
+        with output.open("w") as file, redirect_stdout(file), redirect_stderr(file):
+            toy_run(run, **changes)
+
+    return Started(in_process(work, {"CUDA_VISIBLE_DEVICES": ""} | environment), output)
 
 
 def losses_of(run: Path) -> list[dict[str, float]]:
@@ -48,26 +61,23 @@ def same_weights(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def kill_at(run: Path, step: int, delay: float, process: subprocess.Popen) -> bool:
+def kill_at(run: Path, step: int, delay: float, started: Started) -> bool:
     """SIGKILL some time after a step was logged; whether the process still ran."""
-    while process.poll() is None:
-        if (run / "log.jsonl").exists() and f'"step": {step},' in (run / "log.jsonl").read_text():
-            time.sleep(delay)
-            process.send_signal(signal.SIGKILL)
-            break
+    log, process = run / "log.jsonl", started.process
+    while process.is_alive() and not (log.exists() and f'"step": {step},' in log.read_text()):
         time.sleep(0.005)
-    process.communicate()
-    return process.returncode == -signal.SIGKILL
+    time.sleep(delay)
+    process.kill()
+    process.join()
+    return process.exitcode == -signal.SIGKILL
 
 
 def test_a_killed_run_ends_with_the_weights_it_would_have_had(tmp_path):
     changes = {"max_steps": 12, "ema": 0.8}
     toy_run(tmp_path / "whole", **changes)
     run = tmp_path / "killed"
-    assert kill_at(run, step=7, delay=0.0, process=start(run, changes))
-    last = start(run, changes)
-    output, _ = last.communicate()
-    assert last.returncode == 0 and "going on from step 6" in output, output
+    assert kill_at(run, step=7, delay=0.0, started=start(run, changes))
+    assert "going on from step 6" in start(run, changes).wait()
     assert same_weights(run, tmp_path / "whole")
     assert losses_of(run) == losses_of(tmp_path / "whole")
     assert not [path for path in run.rglob(".*")], "a killed run's leftovers are cleared away"
@@ -85,45 +95,40 @@ def test_a_run_that_is_killed_again_and_again_loses_nothing(tmp_path):
         for step in sorted(draw.sample(range(1, 28), 10))
     ]
     assert sum(killed) == 10
-    last = start(run, changes)
-    output, _ = last.communicate()
-    assert last.returncode == 0, output
+    start(run, changes).wait()
     assert same_weights(run, tmp_path / "whole")
     assert losses_of(run) == losses_of(tmp_path / "whole")
 
 
-def start_together(run: Path, changes: dict, count: int) -> list[subprocess.Popen]:
-    """A run on several processes."""
+def train_together(run: Path, changes: dict, count: int) -> str:
+    """A run on several processes; returns what they said."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    return [
-        start(
-            run, changes, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count),
-            MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
-        )
-        for rank in range(count)
-    ]  # fmt: skip
+    toy_data(toy_config(run, **changes))  # makes the text model, once for all
+    together = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = [
+        start(run, changes, rank, RANK=str(rank), LOCAL_RANK=str(rank), **together) for rank in range(count)
+    ]
+    return "".join(one.wait() for one in started)
 
 
-def wait_for(processes: list[subprocess.Popen]) -> str:
-    """What they said, once all have ended well."""
-    outputs = [process.communicate()[0] for process in processes]
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output
-    return "".join(outputs)
-
-
-EXACT = {"max_steps": 20, "precision": "float64", "checkpoint_every": 20, "model": {"dropout": 0.0}}
+MODEL = toy_config(Path("run")).model
+EXACT = {
+    "max_steps": 8,
+    "precision": "float64",
+    "checkpoint_every": 8,
+    "model": replace(MODEL, dropout=0.0),
+}
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """The losses of a run on one process, in float64 and without dropout."""
     run = tmp_path_factory.mktemp("alone") / "run"
-    toy_run(run, **(EXACT | {"model": replace(toy_config(run).model, dropout=0.0)}))
+    toy_run(run, **EXACT)
     losses = losses_of(run)
-    assert len(losses) > 20
+    assert len(losses) > 8
     return losses
 
 
@@ -135,25 +140,24 @@ def same_losses(one: list[dict], other: list[dict]) -> None:
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_several_processes_learn_what_one_does(alone, tmp_path, count):
-    wait_for(start_together(tmp_path / "run", EXACT, count))
+    train_together(tmp_path / "run", EXACT, count)
     same_losses(alone, losses_of(tmp_path / "run"))
 
 
 def test_sharded_processes_go_on_as_one_would_have(tmp_path):
     """FSDP2 on gloo takes over from one process, and one process from FSDP2: the same losses, the same files."""
     # Averages are swapped in for each validation, four of them while the run is sharded.
-    settings = EXACT | {"ema": 0.5, "checkpoint_every": 4, "validate_every": 1}
-    objects = {
-        "model": replace(toy_config(tmp_path).model, dropout=0.0),
+    settings = EXACT | {
+        "ema": 0.5,
+        "checkpoint_every": 4,
+        "validate_every": 1,
         "schedule": Schedule(warmup_steps=3, kind="constant"),
     }
     run, plain = tmp_path / "run", tmp_path / "plain"
-    toy_run(run, **(settings | objects | {"max_steps": 4}))
-    constant = {"warmup_steps": 3, "kind": "constant"}
-    changes = settings | {"schedule": constant, "max_steps": 8, "sharding": "full"}
-    said = wait_for(start_together(run, changes, 2))
+    toy_run(run, **(settings | {"max_steps": 4}))
+    said = train_together(run, settings | {"sharding": "full"}, 2)
     assert "sharded over the processes, going on from step 4" in said
-    toy_run(plain, **(settings | objects | {"max_steps": 8}))
+    toy_run(plain, **settings)
     one, other = (load_file(path / "final" / "model.safetensors") for path in (plain, run))
     assert one.keys() == other.keys()
     for name in one:
@@ -162,31 +166,25 @@ def test_sharded_processes_go_on_as_one_would_have(tmp_path):
     assert states[0].keys() == states[1].keys() and any(name.startswith("weights/") for name in states[0])
     AutoModelForCausalLM.from_pretrained(run / "final")
     for path in (run, plain):
-        assert toy_run(path, **(settings | objects | {"max_steps": 10})).steps == 10
+        assert toy_run(path, **(settings | {"max_steps": 10})).steps == 10
     same_losses(losses_of(plain), losses_of(run))
 
 
 @pytest.mark.slow
 def test_sharded_adapters_are_those_of_one_process(tmp_path):
     base = save_text_lm(tmp_path / "base", tied=True, steps=3)
-    settings = {"max_steps": 4, "precision": "float64", "text_model": None, "sharding": "full"}
-    parts = {
-        "start_from": {"model": str(base), "speech_embeddings": "mean"},
-        "tuning": {"mode": "lora", "rank": 4},
-        "model": {"layers": 6, "hidden_size": None, "head_dim": 64, "max_positions": 2048, "dropout": 0.0},
+    settings = {
+        "max_steps": 4,
+        "precision": "float64",
+        "text_model": None,
+        "start_from": StartConfig(model=str(base), speech_embeddings="mean"),
+        "tuning": TuningConfig(mode="lora", rank=4),
+        "model": replace(MODEL, layers=6, hidden_size=None, head_dim=64, max_positions=2048, dropout=0.0),
     }
-    wait_for(start_together(tmp_path / "run", settings | parts | {"max_steps": 2, "checkpoint_every": 2}, 2))
-    wait_for(start_together(tmp_path / "run", settings | parts, 2))
-    objects = {
-        "start_from": StartConfig(**parts["start_from"]),
-        "tuning": TuningConfig(**parts["tuning"]),
-        "model": replace(toy_config(tmp_path).model, **parts["model"]),
-    }
-    toy_run(
-        tmp_path / "plain",
-        **(settings | objects | {"sharding": "none", "max_steps": 2, "checkpoint_every": 2}),
-    )
-    toy_run(tmp_path / "plain", **(settings | objects | {"sharding": "none"}))
+    halfway = {"max_steps": 2, "checkpoint_every": 2}
+    for changes in (settings | halfway, settings):
+        train_together(tmp_path / "run", changes | {"sharding": "full"}, 2)
+        toy_run(tmp_path / "plain", **changes)
     one, other = (load_file(tmp_path / n / "final" / "adapter_model.safetensors") for n in ("plain", "run"))
     assert one.keys() == other.keys()
     for name in one:
@@ -198,5 +196,5 @@ def test_sharded_adapters_are_those_of_one_process(tmp_path):
 
 @pytest.mark.slow
 def test_a_sharded_run_from_the_first_step_on(alone, tmp_path):
-    wait_for(start_together(tmp_path / "run", EXACT | {"sharding": "full"}, 2))
+    train_together(tmp_path / "run", EXACT | {"sharding": "full"}, 2)
     same_losses(alone, losses_of(tmp_path / "run"))

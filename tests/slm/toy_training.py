@@ -1,13 +1,10 @@
-"""A training run of seconds, in this process or as `python -m tests.slm.toy_training OUTPUT SETTINGS`."""
+"""A training run of seconds."""
 
-import dataclasses
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from slm.documents.config import DocumentConfig
-from slm.models.config import ModelConfig, StartConfig, TuningConfig
+from slm.models.config import ModelConfig
 from slm.models.warm_start import Start
 from slm.training.config import (
     BatchConfig,
@@ -71,16 +68,3 @@ def toy_run(output: Path, training: list[MemoryRows] | None = None, **changes: A
     """Train, or go on."""
     config = toy_config(output, **changes)
     return train_slm(config, toy_data(config, training))
-
-
-if __name__ == "__main__":
-    changes = json.loads(sys.argv[2])
-    if "model" in changes:
-        defaults = toy_config(Path(sys.argv[1])).model
-        changes["model"] = dataclasses.replace(defaults, **changes["model"])
-    for name, kind in (("start_from", StartConfig), ("tuning", TuningConfig)):
-        if name in changes:
-            changes[name] = kind(**changes[name])
-    if "schedule" in changes:
-        changes["schedule"] = Schedule(**changes["schedule"])
-    print(toy_run(Path(sys.argv[1]), **changes))
