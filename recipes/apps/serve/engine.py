@@ -16,7 +16,7 @@ from slm import SpeechLM, SpeechStream
 from slm.generation.results import SpeechPiece
 
 _MOST_TOGETHER = 32  # texts
-_GATHERING_SECONDS = 0.005  # an idle engine begins when so long nobody new has come
+_GATHERING_SECONDS = 0.01  # a batch begins when so long nobody new has come
 
 
 class RequestQueue:
@@ -124,10 +124,10 @@ class SpeechEngine:
         """Generate until nothing waits any more."""
         batches: list[Iterator[None]] = []
         while True:
-            if not batches:
+            if len(batches) < self._limits.concurrent:
                 self._gather()
-            if len(batches) < self._limits.concurrent and (batch := self._next_batch()):
-                batches.append(self._generated(batch))
+                if batch := self._next_batch():
+                    batches.append(self._generated(batch))
             if not batches:
                 return
             batches = [batch for batch in batches if next(batch, "over") is None]
