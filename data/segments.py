@@ -33,6 +33,9 @@ class Segment(TypedDict):
     reference_length: NotRequired[int]  # its samples that are audio
     labels: NotRequired[Tensor]  # (characters,) int64 of what is said in it, with a labeller
     span: NotRequired[Tensor]  # (2,) int64 first sample and end of the stretch in which exactly that is said
+    said: NotRequired[
+        Tensor
+    ]  # (frames,) int64 number of the character that is said, -1 where that is unknown
 
 
 class SegmentDataset(Dataset[Segment]):
@@ -48,6 +51,7 @@ class SegmentDataset(Dataset[Segment]):
     speaker_balance: 0 draws speakers as often as they speak in the corpus, 1 draws all equally often
     preload: decode everything into memory first
     labeller: finds what is said in a segment; without one, segments come without labels
+    frame_samples: length of the frames of which the labeller tells what is said in each; 0: of none
     augmentation: changes that are drawn for every segment
     reference_samples: length of a second stretch of the same recording, at the same level and with the same changes
         but noise; 0: there is none
@@ -68,6 +72,7 @@ class SegmentDataset(Dataset[Segment]):
         labeller: "Labeller | None" = None,
         augmentation: Augmentation | None = None,
         reference_samples: int = 0,
+        frame_samples: int = 0,
     ) -> None:
         if segment_samples < 1:
             raise UserError(f"segment_samples is {segment_samples}: expected at least 1")
@@ -86,7 +91,7 @@ class SegmentDataset(Dataset[Segment]):
         self.segment_samples, self.seed = segment_samples, seed
         self.gain_db, self.max_gain_db = gain_db, max_gain_db
         self.labeller, self.augmentation = labeller, augmentation
-        self.reference_samples = reference_samples
+        self.reference_samples, self.frame_samples = reference_samples, frame_samples
         weights = sampling_weights(self.waveforms.lengths, self.waveforms.speakers, speaker_balance)
         self._cumulative = np.cumsum(weights)
 
@@ -137,6 +142,11 @@ class SegmentDataset(Dataset[Segment]):
             speed = 1.0 if drawn is None else drawn.speed
             span = [min(len(audio), round(sample / speed)) for sample in (said.start, said.end)]
             segment["span"] = torch.tensor(span)
+            if self.frame_samples:
+                frames = np.arange(self.segment_samples // self.frame_samples)
+                centres = (frames + 0.5) * self.frame_samples * speed  # samples of the recording
+                found = self.labeller.said(self.waveforms.ids[utterance], start + centres)
+                segment["said"] = torch.from_numpy(np.where(centres < read, found, -1))
         return segment
 
     def _stretch(
@@ -237,6 +247,42 @@ class Labeller:
         if utterance.text is not None and start == 0 and length >= total:
             return SegmentLabels(self._encode(utterance.text), 0, length)
         return _nothing()
+
+    def said(self, identity: str, samples: np.ndarray) -> np.ndarray:
+        """The number of the character that is said at each of ascending (places,) samples of an utterance.
+
+        The characters of a word share its time evenly, and between words there is a space. -1 where nothing is known:
+        in recordings whose words have no times, and where a word could not be placed.
+        """
+        places = np.full(len(samples), -1)
+        words = self._utterances[identity].words
+        if words is None:
+            return places
+        # the time between known instants: its ends in samples, and the characters that are said until then
+        ends, pieces = [], []
+        silence, unknown = np.array([self._numbers[" "]]), np.array([-1])
+        behind_unplaced = False
+        for word in words:
+            if word.start is None or word.end is None:
+                behind_unplaced = True
+                continue
+            ends.append(word.start * self._rate)
+            pieces.append(unknown if behind_unplaced else silence)
+            behind_unplaced = False
+            ends.append(word.end * self._rate)
+            pieces.append(self._encode(word.word))
+        ends.append(np.inf)
+        pieces.append(unknown if behind_unplaced else silence)
+        number = np.searchsorted(ends, samples, side="right")
+        begins = np.array([0.0, *ends[:-1]])
+        for piece in np.unique(number):
+            characters, here = pieces[piece], number == piece
+            share = (samples[here] - begins[piece]) / (ends[piece] - begins[piece])
+            if len(characters):
+                places[here] = characters[
+                    np.minimum((share * len(characters)).astype(int), len(characters) - 1)
+                ]
+        return places
 
     def _of_words(self, words: Sequence[Word], start: int, length: int) -> SegmentLabels:
         begins = [None if word.start is None else round(word.start * self._rate) - start for word in words]

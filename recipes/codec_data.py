@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -13,76 +14,119 @@ from codec.training.initialization import model_config
 from codec.training.validation import ValidationSet
 from data import AudioError, SegmentDataset, Utterance, open_corpus, read_audio, with_alignment
 from data.segments import Labeller, MixedSegments, alphabet_of
-from data.waveforms import FileWaveforms, MemoryWaveforms
+from data.waveforms import FileWaveforms, MemoryWaveforms, Waveforms
 from recipes.codec_recipe import CodecCorpus, CodecRecipe
 
 _REFERENCE_SECONDS = 2.0  # of the same recording, from which a voice vector is taken in training
 
 
-def training_data(config: CodecRecipe) -> TrainingData:
+@dataclass
+class Source:
+    """An open corpus of a recipe."""
+
+    entry: CodecCorpus
+    name: str
+    ids: list[str]  # of all its utterances
+    train: list[Utterance]
+    held_out: list[Utterance]  # for validation
+    waveforms: Waveforms  # of `train`
+
+
+def open_sources(corpora: Sequence[CodecCorpus], sampling_rate: int, preload: bool) -> list[Source]:
     """Open the corpora of a recipe.
 
     Raises UserError when one cannot be opened or none is given.
     """
-    if not config.corpora:
+    if not corpora:
         raise UserError("no corpora to train on: give some as --corpora or in the config file")
-    codec = model_config(config)
-    sampling_rate = codec.sampling_rate
-    sources, validation, names = [], [], []
-    texts: list[Utterance] = []
-    for entry in config.corpora:
+    sources = []
+    for entry in corpora:
         corpus = open_corpus(entry.path, format=entry.format)
         if entry.alignment is not None:
             corpus = with_alignment(corpus, entry.alignment)
         train = [utterance for utterance in corpus.utterances if utterance.split == "train"]
         if not train:
             raise UserError(f"{entry.path} has no training split")
-        names.append([corpus.name, [utterance.id for utterance in corpus.utterances]])
-        reader = MemoryWaveforms.preload if config.preload else FileWaveforms
-        waveforms = reader(train, sampling_rate)
-        _say_what_is_broken(entry.path, waveforms.failures)
-        sources.append((entry, waveforms, train))
-        texts += train
         held_out = [utterance for utterance in corpus.utterances if utterance.split == "validation"]
-        if held_out and entry.validation_limit > 0:
-            namesakes = sum(other[0] == corpus.name for other in names[:-1])
-            name = f"{corpus.name}-{namesakes + 1}" if namesakes else corpus.name
-            validation.append(ValidationSet(name, _validation_waveforms(held_out, entry, sampling_rate)))
+        waveforms = (MemoryWaveforms.preload if preload else FileWaveforms)(train, sampling_rate)
+        _say_what_is_broken(entry.path, waveforms.failures)
+        ids = [utterance.id for utterance in corpus.utterances]
+        sources.append(Source(entry, corpus.name, ids, train, held_out, waveforms))
+    return sources
 
-    alphabet = alphabet_of(texts) if config.reads_transcripts else ""
+
+def known_alphabet(sources: Sequence[Source], reader: str) -> str:
+    """The characters of the corpora's texts; says which corpora's segments have none because words have no times."""
+    for source in sources:
+        if not any(utterance.words for utterance in source.train) and rank() == 0:
+            print(
+                f"{reader} learns from whole recordings alone in {source.entry.path}, whose words have no times: make "
+                "some with codec-slm align and give them as its alignment",
+                file=sys.stderr,
+            )
+    return alphabet_of([utterance for source in sources for utterance in source.train])
+
+
+def mixed_segments(
+    sources: Sequence[Source],
+    sampling_rate: int,
+    seconds: float,
+    seed: int,
+    alphabet: str = "",
+    reference_seconds: float = 0.0,
+    frame_samples: int = 0,
+) -> MixedSegments:
+    """Training segments of all corpora by their weights; with an alphabet they tell what is said."""
+    return MixedSegments(
+        [
+            SegmentDataset(
+                source.waveforms,
+                sampling_rate,
+                round(seconds * sampling_rate),
+                seed=seed,
+                gain_db=source.entry.gain_db,
+                speaker_balance=source.entry.speaker_balance,
+                labeller=Labeller(source.train, sampling_rate, alphabet) if alphabet else None,
+                augmentation=source.entry.augmentation,
+                reference_samples=round(reference_seconds * sampling_rate),
+                frame_samples=frame_samples,
+            )
+            for source in sources
+        ],
+        [source.entry.weight for source in sources],
+        seed=seed,
+    )
+
+
+def training_data(config: CodecRecipe) -> TrainingData:
+    """Open what a codec's recipe trains on. Raises UserError as `open_sources`."""
+    codec = model_config(config)
+    sources = open_sources(config.corpora, codec.sampling_rate, config.preload)
+    names: list[list[str | list[str]]] = []
+    validation = []
+    for source in sources:
+        if source.held_out and source.entry.validation_limit > 0:
+            namesakes = sum(other[0] == source.name for other in names)
+            name = f"{source.name}-{namesakes + 1}" if namesakes else source.name
+            waveforms = _validation_waveforms(source.held_out, source.entry, codec.sampling_rate)
+            validation.append(ValidationSet(name, waveforms))
+        names.append([source.name, source.ids])
+    alphabet = known_alphabet(sources, "losses.ctc") if config.reads_transcripts else ""
     if alphabet:
         names.append(["alphabet", list(alphabet)])
-        labelled = [any(u.words for u in train) for _, _, train in sources]
-        for (entry, _, _), known in zip(sources, labelled, strict=True):
-            if not known and rank() == 0:
-                print(
-                    f"train-codec: {entry.path} has no word times, so losses.ctc learns from whole recordings alone: "
-                    "make some with codec-slm align and give them as its alignment",
-                    file=sys.stderr,
-                )
-
-    def segments(seconds: float) -> MixedSegments:
-        return MixedSegments(
-            [
-                SegmentDataset(
-                    waveforms,
-                    sampling_rate,
-                    round(seconds * sampling_rate),
-                    seed=config.seed,
-                    gain_db=entry.gain_db,
-                    speaker_balance=entry.speaker_balance,
-                    labeller=Labeller(train, sampling_rate, alphabet) if alphabet else None,
-                    augmentation=entry.augmentation,
-                    reference_samples=round(_REFERENCE_SECONDS * sampling_rate) if codec.voice_dim else 0,
-                )
-                for entry, waveforms, train in sources
-            ],
-            [entry.weight for entry in config.corpora],
-            seed=config.seed,
-        )
-
-    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
-    return TrainingData(segments=segments, validation=validation, digest=digest, alphabet=alphabet)
+    return TrainingData(
+        segments=lambda seconds: mixed_segments(
+            sources,
+            codec.sampling_rate,
+            seconds,
+            config.seed,
+            alphabet,
+            _REFERENCE_SECONDS if codec.voice_dim else 0.0,
+        ),
+        validation=validation,
+        digest=hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16],
+        alphabet=alphabet,
+    )
 
 
 def _validation_waveforms(

@@ -43,6 +43,9 @@ class LossWeights:
     """Distillation from a speech SSL model; published: 10."""
     ctc: float = 0.0
     """CTC loss of the transcript's characters on the first quantizer's stream; it needs no teacher."""
+    recogniser: float = 0.0
+    """What a frozen recogniser hears differently in the codec's speech: in the waveform if the vocoder runs, else in
+    the mel decoder's mel."""
     discriminators: dict[str, DiscriminatorWeights] = field(default_factory=dict)
     """By name: multi_period, multi_resolution, dac, multi_scale_stft. HH-Codec: the first three at weights of 1;
     HybridCodec: multi_period and multi_scale_stft, feature matching at 2."""

@@ -31,7 +31,7 @@ class RunningLevel(nn.Module):
         frame_rate: float,
         window_seconds: float = 0.125,
         decay_db: float = 1.0,
-        floor_db: float = -50.0,
+        floor_db: float = -65.0,
     ):
         super().__init__()
         self.window = max(1, round(window_seconds * frame_rate))  # frames over which power is averaged

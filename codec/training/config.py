@@ -63,7 +63,8 @@ class Stage:
         if idle := sorted(set(self.train) - self._parts_with_gradient()):
             raise UserError(
                 f"a stage trains {', '.join(self.train)}, but none of its losses reaches {', '.join(idle)}: leave that "
-                "out of `train`, or weigh a loss behind it (mel teaches encoder and decoder; vq encoder and quantizer; "
+                "out of `train`, or weigh a loss behind it (mel and recogniser teach encoder and decoder; vq "
+                "encoder and quantizer; "
                 "waveform_mel, multi_scale, multi_scale_mel and discriminators encoder, decoder and vocoder, but after "
                 "vocoder_input 'recording' the vocoder alone)"
             )
@@ -95,7 +96,7 @@ class Stage:
         parts = set()
         if losses.vq > 0 and {"encoder", "quantizer"} & set(self.train):
             parts |= {"encoder", "quantizer"}
-        if losses.mel > 0 or losses.need_waveform:
+        if losses.mel > 0 or losses.recogniser > 0 or losses.need_waveform:
             parts |= {"encoder", "decoder"}
         if losses.need_waveform:
             parts |= {"vocoder"}
@@ -132,6 +133,8 @@ class CodecTrainingConfig:
     teacher_loss: Literal["cosine", "l2"] = "cosine"
     """"cosine": along time, as in HH-Codec; "l2": against standardised features, as in HybridCodec; directly where
     the stream is as wide as the teacher, through a linear map where it is not."""
+    recogniser: str | None = None
+    """Directory of a recogniser for losses.recogniser, made by codec-slm train-recogniser."""
     accumulation_steps: int = 1
     """Batches of each process that make one update."""
     ema_decay: float = 0.999
@@ -189,6 +192,11 @@ class CodecTrainingConfig:
         if self.teacher is not None and not distils:
             raise UserError(
                 "there is a teacher, but no stage gives losses.distillation a weight (published: 10)"
+            )
+        listens = any(stage.losses.recogniser > 0 for stage in self.stages)
+        if listens != (self.recogniser is not None):
+            raise UserError(
+                "losses.recogniser of a stage and the `recogniser` of the run go together: give both, or none"
             )
 
     @property

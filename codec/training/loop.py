@@ -28,6 +28,7 @@ from codec.foundation import (
 from codec.foundation.quiet import quiet_transformers
 from codec.losses.adversarial import Adversary
 from codec.losses.discriminators import build_discriminators
+from codec.losses.recogniser import RecogniserLoss
 from codec.losses.semantic import FeatureRegression, SSLTeacher
 from codec.nn.sequences import mask_from_lengths
 from codec.training.batches import SegmentNumbers, TrainingData, collate, open_batches
@@ -91,7 +92,8 @@ class CodecTrainer:
         teacher = None if config.teacher is None else SSLTeacher(config.teacher, config.teacher_layer, device)
         if config.reads_transcripts and not data.alphabet:
             raise UserError("a stage has losses.ctc, but the training data have no transcripts")
-        objectives = SemanticObjectives(teacher, config.teacher_loss, len(data.alphabet))
+        recogniser = None if config.recogniser is None else RecogniserLoss(config.recogniser, device)
+        objectives = SemanticObjectives(teacher, config.teacher_loss, len(data.alphabet), recogniser)
         self.step_module = CodecTrainingStep(model, objectives).to(device)
         self.average = self._new_average()
         self.adversary: Adversary | None = None

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from codec.base import CodecModel, CodecOutput
+from codec.foundation import UserError
+from codec.losses.recogniser import RecogniserLoss
 from codec.losses.reconstruction import MultiScaleMelLoss, MultiScaleSpectralLoss, WaveformMelLoss, mel_l1
 from codec.losses.semantic import (
     CharacterCTC,
@@ -37,11 +39,12 @@ class StepOutput:
 
 @dataclass
 class SemanticObjectives:
-    """The losses that bind the first quantizer's stream to the words."""
+    """What the losses that know of words need: a teacher and transcripts for the stream, a recogniser for speech."""
 
     teacher: SSLTeacher | None = None
     teacher_loss: Literal["cosine", "l2"] = "cosine"
     characters: int = 0  # in the transcripts' alphabet; 0: no transcripts
+    recogniser: RecogniserLoss | None = None
 
 
 class CodecTrainingStep(nn.Module):
@@ -50,7 +53,7 @@ class CodecTrainingStep(nn.Module):
     def __init__(self, model: CodecModel, objectives: SemanticObjectives):
         super().__init__()
         self.model = model
-        self.teacher = objectives.teacher
+        self.teacher, self.recogniser = objectives.teacher, objectives.recogniser
         rate, dim = model.config.sampling_rate, model.config.quantizer_config.dim
         self.decodes_mel = "vocoder" in model.PARTS
         self.target_mel = LogMel(
@@ -191,6 +194,8 @@ class CodecTrainingStep(nn.Module):
                 losses["mel"] = mel_l1(output.mel.to(target.dtype), target, mel_mask, mel_frames)
             if output.vq_loss is not None and weights.vq:
                 losses["vq"] = output.vq_loss
+            if weights.recogniser:
+                losses["recogniser"] = self._recogniser_loss(output, waveform, target, total)
             if output.audio_values is not None:
                 audio = output.audio_values[:, 0].to(waveform.dtype)
                 samples = lengths_from_mask(mask) * hop
@@ -198,6 +203,30 @@ class CodecTrainingStep(nn.Module):
                     if getattr(weights, name):
                         losses[name] = loss(audio, waveform, samples, total * hop)
         return losses
+
+    def _recogniser_loss(
+        self, output: CodecOutput, waveform: Tensor, target: Tensor, total: Tensor | float
+    ) -> Tensor:
+        """What is heard differently in the codec's waveform, or where there is none, in its mel."""
+        assert self.recogniser is not None
+        if output.audio_values is not None:
+            mel, target = (
+                self.recogniser.mel(x.to(waveform.dtype)) for x in (output.audio_values[:, 0], waveform)
+            )
+        elif self.recogniser.mel.config == self.target_mel.config:
+            assert output.mel is not None
+            mel = output.mel
+        else:
+            raise UserError(
+                "the recogniser hears another mel than the mel decoder draws: train one on that mel, or add a loss of "
+                "the waveform"
+            )
+        hop = self.recogniser.mel.config.hop_length
+        samples = lengths_from_mask(output.frame_mask) * self.model.config.hop_length
+        mask = mask_from_lengths(samples // hop, mel.shape[1])
+        return self.recogniser(
+            mel, target[:, : mel.shape[1]], mask, total * self.model.config.hop_length / hop
+        )
 
     def _semantic_losses(
         self,

@@ -72,6 +72,9 @@ COMMANDS = {
     ),
     "train-tokenizer": Command("recipes.cli.data:train_tokenizer", "a text tokenizer from a corpus's text"),
     "train-codec": Command("recipes.cli.train:train_codec_command", "train a codec"),
+    "train-recogniser": Command(
+        "recipes.cli.train:train_recogniser_command", "train a recogniser that listens while codecs train"
+    ),
     "export": Command(
         "recipes.cli.codec:export_codec_command", "a codec's training run to a model directory"
     ),

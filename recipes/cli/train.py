@@ -1,10 +1,10 @@
-"""Commands that make models: train-codec, train-slm, merge, map-codes."""
+"""Commands that make models: train-codec, train-recogniser, train-slm, merge, map-codes."""
 
 import io
 from pathlib import Path
 from typing import Literal
 
-from recipes.codec_recipe import CodecRecipe
+from recipes.codec_recipe import CodecRecipe, RecogniserRecipe
 from slm.training.config import SLMTrainingConfig
 
 
@@ -25,6 +25,23 @@ def train_codec_command(config: CodecRecipe) -> int:
     if result.final is not None and rank() == 0:
         print(f"trained {result.step} steps: {result.final}")
     return 0
+
+
+def train_recogniser_command(config: RecogniserRecipe) -> None:
+    """Train a small recogniser that listens while codecs train: their `recogniser`, for losses.recogniser.
+
+    Started again with the same arguments, it goes on from its last checkpoint.
+
+    Args:
+        config: the run.
+    """
+    from recipes.recogniser import train_recogniser
+
+    trained = train_recogniser(config)
+    print(
+        f"{trained.directory}: it hears the right character in {trained.accuracy:.1%} of the frames of "
+        f"{trained.recordings} held-out recordings"
+    )
 
 
 def train_slm_command(config: SLMTrainingConfig) -> None:
