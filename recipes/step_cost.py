@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import HubertConfig, HubertModel, Wav2Vec2BertConfig, Wav2Vec2BertModel
 
-from codec.losses.adversarial import Adversary, AudioPair, crop_pair
+from codec.losses.adversarial import Adversary
 from codec.losses.discriminators import build_discriminators
 from codec.training.config import CodecTrainingConfig, Stage, overridden
 from codec.training.initialization import build_model
@@ -76,12 +76,12 @@ def one_update(config: CodecTrainingConfig, stage: Stage) -> tuple[float, float,
     with FlopCounterMode(display=False) as counter:
         with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda x: x):
             output = step(waveform, frames * hop, silent)
-            assert output.audio is not None
             crop = None if stage.judged_seconds is None else round(stage.judged_seconds * rate)
-            pair = crop_pair(AudioPair(output.recording, output.audio, frames * hop, frames), crop, 0.5)
-            heard = adversary.generator_losses(pair, stage.losses.discriminators, float(frames))
+            pairs = output.judged(hop, crop, 0.5)
+            heard = adversary.generator_losses(pairs, stage.losses.discriminators, float(frames))
         with torch.autograd.graph.saved_tensors_hooks(judged.pack, lambda x: x):
-            loss = adversary(pair.detached(), stage.losses.discriminators, float(frames))["loss"]
+            detached = {name: pair.detached() for name, pair in pairs.items()}
+            loss = adversary(detached, stage.losses.discriminators, float(frames))["loss"]
         (output.losses["loss"] + heard["loss"]).backward()
         loss.backward()
         learned = parameters(model, learned=True) + parameters(adversary)

@@ -113,7 +113,7 @@ def _mean(values: Sequence[Tensor]) -> Tensor:
 
 @dataclass
 class AudioPair:
-    """Recordings and the codec's versions of them, as the discriminators get them."""
+    """Recordings and the codec's versions of them, as discriminators get them: waveforms, or mels with bands for 1."""
 
     real: Tensor  # (batch, 1, samples)
     fake: Tensor  # (batch, 1, samples)
@@ -145,6 +145,10 @@ def crop_pair(audio: AudioPair, samples: int | None, place: float) -> AudioPair:
     return AudioPair(audio.real.gather(2, index), audio.fake.gather(2, index), lengths, audio.frames)
 
 
+Pairs = Mapping[str, AudioPair]
+"""By what discriminators judge: "waveform", "mel", or both."""
+
+
 class Adversary(nn.Module):
     """All discriminators of a run in one module, for DDP to wrap."""
 
@@ -152,19 +156,18 @@ class Adversary(nn.Module):
         super().__init__()
         self.discriminators = discriminators
 
-    def forward(
-        self, audio: AudioPair, names: Iterable[str], total_frames: Tensor | float
-    ) -> dict[str, Tensor]:
+    def forward(self, pairs: Pairs, names: Iterable[str], total_frames: Tensor | float) -> dict[str, Tensor]:
         """Losses of the discriminators: "loss" is their sum, the other entries are for the log.
 
         Rows count by their frames over `total_frames`.
         """
-        rows = audio.rows(total_frames)
-        both = torch.cat([audio.real, audio.fake.detach()])
         found: dict[str, Tensor] = {}
-        loss = audio.real.new_zeros(())
+        loss = torch.zeros((), device=next(self.parameters()).device)
         for name in names:
             discriminator = self._discriminator(name)
+            audio = pairs[discriminator.judges]
+            rows = audio.rows(total_frames)
+            both = torch.cat([audio.real, audio.fake.detach()])
             outputs = discriminator(both, audio.lengths.repeat(2))
             real = [output.rows(0, len(audio.frames)) for output in outputs]
             fake = [output.rows(len(audio.frames), len(both)) for output in outputs]
@@ -176,17 +179,18 @@ class Adversary(nn.Module):
         return found | {"loss": loss}
 
     def generator_losses(
-        self, audio: AudioPair, weights: Mapping[str, DiscriminatorWeights], total_frames: Tensor | float
+        self, pairs: Pairs, weights: Mapping[str, DiscriminatorWeights], total_frames: Tensor | float
     ) -> dict[str, Tensor]:
         """Losses of the codec: "loss" is the weighted sum, the other entries are for the log.
 
         The discriminators' own weights get no gradient.
         """
-        rows = audio.rows(total_frames)
         found: dict[str, Tensor] = {}
-        loss = audio.real.new_zeros(())
+        loss = torch.zeros((), device=next(self.parameters()).device)
         for name, weight in weights.items():
             discriminator = self._discriminator(name)
+            audio = pairs[discriminator.judges]
+            rows = audio.rows(total_frames)
             with torch.no_grad():
                 real = discriminator(audio.real, audio.lengths)
             with _frozen(discriminator):

@@ -47,8 +47,9 @@ class LossWeights:
     """What a frozen recogniser hears differently in the codec's speech: in the waveform if the vocoder runs, else in
     the mel decoder's mel."""
     discriminators: dict[str, DiscriminatorWeights] = field(default_factory=dict)
-    """By name: multi_period, multi_resolution, dac, multi_scale_stft. HH-Codec: the first three at weights of 1;
-    HybridCodec: multi_period and multi_scale_stft, feature matching at 2."""
+    """By name: multi_period, multi_resolution, dac, multi_scale_stft, which judge the waveform, and mel, which judges
+    the mel decoder's mel. HH-Codec: the first three at weights of 1; HybridCodec: multi_period and multi_scale_stft,
+    feature matching at 2."""
 
     def __post_init__(self) -> None:
         # those of an override on the command line come as plain dictionaries
@@ -61,7 +62,7 @@ class LossWeights:
     def need_waveform(self) -> bool:
         """Whether the vocoder has to run."""
         spectral = self.waveform_mel, self.multi_scale, self.multi_scale_mel
-        return max(spectral) > 0 or bool(self.discriminators)
+        return max(spectral) > 0 or bool(self.discriminators.keys() - {"mel"})
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,16 @@ class MultiScaleSTFTConfig:
     """Width of all layers."""
 
 
+@dataclass(frozen=True)
+class MelDiscriminatorConfig:
+    """Discriminator of log-mels, patch by patch. An L1 alone draws the mean of all likely mels, which sounds dull."""
+
+    channels: int = 24
+    """Width of the first layer; the second has twice, the others three times as many."""
+
+
 DISCRIMINATOR_CONFIGS = {
+    "mel": MelDiscriminatorConfig,
     "multi_period": MultiPeriodConfig,
     "multi_resolution": MultiResolutionConfig,
     "dac": DACDiscriminatorConfig,

@@ -22,6 +22,7 @@ from codec.foundation import UserError, seed_globals
 from codec.losses.config import (
     DISCRIMINATOR_CONFIGS,
     DACDiscriminatorConfig,
+    MelDiscriminatorConfig,
     MultiPeriodConfig,
     MultiResolutionConfig,
     MultiScaleSTFTConfig,
@@ -49,9 +50,11 @@ class Discriminator(nn.Module):
     """Several sub-discriminators that look at the same waveform.
 
     gan_loss: the kind of adversarial loss that it was published with; see `codec.losses.adversarial`.
+    judges: what it looks at instead of a waveform: a mel, with frames for samples and bands for the one channel.
     """
 
     gan_loss: GANLoss
+    judges: Literal["waveform", "mel"] = "waveform"
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> list[DiscriminatorOutput]:
         """(batch, 1, samples), each row's own (batch,) samples -> one output a sub-discriminator.
@@ -368,7 +371,42 @@ class STFTDiscriminator(nn.Module):
         return DiscriminatorOutput(self.conv_post(x), features)
 
 
+class MelDiscriminator(Discriminator):
+    """Patches of the mel decoder's log-mel, (batch, n_mels, frames): 2-D convolutions that narrow the bands."""
+
+    gan_loss = "least-squares"
+    judges = "mel"
+    MEAN, STD = -5.2, 2.3  # of the log-mel of speech at the level that decoders speak with
+
+    def __init__(self, config: MelDiscriminatorConfig):
+        super().__init__()
+        width = config.channels
+        self.layers = nn.ModuleList(
+            [
+                nn.Conv2d(1, width, (3, 9), (1, 2), (1, 4)),
+                nn.Conv2d(width, 2 * width, (3, 7), (1, 2), (1, 3)),
+                nn.Conv2d(2 * width, 3 * width, (3, 5), (2, 2), (1, 2)),
+                nn.Conv2d(3 * width, 3 * width, (3, 5), (2, 2), (1, 2)),
+            ]
+        )
+        self.out = nn.Conv2d(3 * width, 1, 3, padding=1)
+
+    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> list[DiscriminatorOutput]:
+        """(batch, n_mels, frames), each row's own (batch,) frames -> one output."""
+        return super().forward((waveform - self.MEAN) / self.STD, lengths)
+
+    def score(self, waveform: Tensor, lengths: Tensor | None) -> list[DiscriminatorOutput]:
+        """As `forward`, for a mel that is already zero beyond the lengths."""
+        x = waveform.transpose(1, 2)[:, None]  # (batch, 1, frames, n_mels)
+        features = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), SLOPE)
+            features.append(x)
+        return [DiscriminatorOutput(self.out(x), features)]
+
+
 _DISCRIMINATORS: dict[str, type[Any]] = {
+    "mel": MelDiscriminator,
     "multi_period": MultiPeriodDiscriminator,
     "multi_resolution": MultiResolutionDiscriminator,
     "dac": DACDiscriminator,

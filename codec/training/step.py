@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from codec.base import CodecModel, CodecOutput
 from codec.foundation import UserError
+from codec.losses.adversarial import AudioPair, crop_pair
 from codec.losses.recogniser import RecogniserLoss
 from codec.losses.reconstruction import MultiScaleMelLoss, MultiScaleSpectralLoss, WaveformMelLoss, mel_l1
 from codec.losses.semantic import (
@@ -33,8 +34,18 @@ class StepOutput:
     recording: Tensor  # (batch, 1, samples in whole frames)
     audio: Tensor | None  # the same from the codec, with its graph; None where no loss needs audio
     frames: Tensor  # (batch,) each row's own
+    mels: AudioPair | None  # the recordings' mels and the decoder's, with its graph; None where it draws none
     # (codes,) how often each code of the first quantizer came; None where no codes were made
     usage: Tensor | None
+
+    def judged(self, hop: int, samples: int | None, place: float) -> dict[str, AudioPair]:
+        """What discriminators get, by what they judge: a stretch of `samples` of the audio, and the whole mel."""
+        pairs = {} if self.mels is None else {"mel": self.mels}
+        if self.audio is not None:
+            audio = self.audio.to(self.recording.dtype)
+            whole = AudioPair(self.recording, audio, self.frames * hop, self.frames)
+            pairs["waveform"] = crop_pair(whole, samples, place)
+        return pairs
 
 
 @dataclass
@@ -117,9 +128,11 @@ class CodecTrainingStep(nn.Module):
             usage = waveform.new_zeros(self.model.config.codebook_sizes[0], dtype=torch.float32)
             own = output.frame_mask.flatten().to(usage.dtype)
             usage.index_add_(0, output.audio_codes[:, 0].flatten(), own)  # bincount would wait for the device
-        return StepOutput(
-            losses, waveform[:, None], output.audio_values, lengths_from_mask(output.frame_mask), usage
-        )
+        frames, mels = lengths_from_mask(output.frame_mask), None
+        if output.mel is not None:
+            own = lengths_from_mask(self.model.decoder.mel_mask(output.frame_mask))
+            mels = AudioPair(target.transpose(1, 2), output.mel.to(target.dtype).transpose(1, 2), own, frames)
+        return StepOutput(losses, waveform[:, None], output.audio_values, frames, mels, usage)
 
     def reconstruct(
         self,

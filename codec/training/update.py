@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from codec.base import DRAWS
 from codec.foundation import ClippedAdamW, Schedule, WeightAverage, generator, seed_globals
-from codec.losses.adversarial import Adversary, AudioPair, crop_pair
+from codec.losses.adversarial import Adversary, AudioPair, Pairs
 from codec.training.batches import transcripts
 from codec.training.config import CodecTrainingConfig, OptimizerConfig, Stage
 from codec.training.step import CodecTrainingStep
@@ -102,16 +102,15 @@ class StageUpdate:
         seed_globals(self.config.seed, "step", step, self.accelerator.process_index)
         place = float(generator(self.config.seed, "judged", step).random())
         losses: dict[str, Tensor] = {}
-        pairs = [
+        judged = [
             self._codec_part(batch, draws, total, place, losses, last=index == len(batches) - 1)
             for index, (batch, draws) in enumerate(zip(batches, self._draws(step, batches), strict=True))
         ]
         losses["gradient_norm"] = self.generator.optimizer.clip()
         sides = [self.generator]
         if self.discriminators is not None:
-            for index, pair in enumerate(pairs):
-                assert pair is not None
-                self._discriminator_part(pair, total, losses, last=index == len(pairs) - 1)
+            for index, pairs in enumerate(judged):
+                self._discriminator_part(pairs, total, losses, last=index == len(judged) - 1)
             losses["discriminator_gradient_norm"] = self.discriminators.optimizer.clip()
             sides.append(self.discriminators)
         norms = [losses[name] for name in ("gradient_norm", "discriminator_gradient_norm") if name in losses]
@@ -137,7 +136,7 @@ class StageUpdate:
         place: float,
         summed: dict[str, Tensor],
         last: bool,
-    ) -> AudioPair | None:
+    ) -> dict[str, AudioPair]:
         """Gradients of the codec's losses on one part; returns the discriminators' input."""
         device = self.accelerator.device
         waveform, lengths = batch["waveform"].to(device), batch["length"].to(device)
@@ -146,7 +145,7 @@ class StageUpdate:
         reference = None
         if "reference" in batch:
             reference = batch["reference"].to(device), batch["reference_length"].to(device)
-        pair = None
+        pairs: dict[str, AudioPair] = {}
         # gradients are averaged over processes with the last part only
         with nullcontext() if last else self.accelerator.no_sync(self.generator.wrapped):
             with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
@@ -158,26 +157,24 @@ class StageUpdate:
                 if self.discriminators is not None:
                     assert self.adversary is not None
                     hop = self.step_module.model.config.hop_length
-                    audio = output.audio.to(waveform.dtype)
-                    whole = AudioPair(output.recording, audio, output.frames * hop, output.frames)
-                    pair = crop_pair(whole, self._cropped_samples(), place)
+                    pairs = output.judged(hop, self._cropped_samples(), place)
                     adversarial = self.adversary.generator_losses(
-                        pair, self.stage.losses.discriminators, total
+                        pairs, self.stage.losses.discriminators, total
                     )
                     losses = losses | adversarial | {"loss": losses["loss"] + adversarial["loss"]}
             losses["loss"].backward()
         _add(summed, losses)
-        return None if pair is None else pair.detached()
+        return {name: pair.detached() for name, pair in pairs.items()}
 
     def _discriminator_part(
-        self, pair: AudioPair, total: Tensor | float, summed: dict[str, Tensor], last: bool
+        self, pairs: Pairs, total: Tensor | float, summed: dict[str, Tensor], last: bool
     ) -> None:
         """Gradients of the discriminators' losses on one part."""
         assert self.discriminators is not None
         wrapped, device = self.discriminators.wrapped, self.accelerator.device
         with nullcontext() if last else self.accelerator.no_sync(wrapped):
             with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-                losses = wrapped(pair, sorted(self.stage.losses.discriminators), total)
+                losses = wrapped(pairs, sorted(self.stage.losses.discriminators), total)
             losses.pop("loss").backward()
         _add(summed, losses)
 

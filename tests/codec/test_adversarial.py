@@ -106,15 +106,17 @@ def part_of(batch: AudioPair, rows: slice) -> AudioPair:
 def test_the_parts_of_a_batch_add_up() -> None:
     module, batch, names = adversary(), audio_pair(), sorted(DISCRIMINATORS)
     weights = {name: DiscriminatorWeights(0.5, 2.0) for name in names}
-    whole = module(batch, names, 12.0) | {
-        f"codec {key}": value for key, value in module.generator_losses(batch, weights, 12.0).items()
+    whole = module({"waveform": batch}, names, 12.0) | {
+        f"codec {key}": value
+        for key, value in module.generator_losses({"waveform": batch}, weights, 12.0).items()
     }
     parts: dict[str, Tensor] = {}
     for rows in (slice(0, 1), slice(1, 3)):
         part = part_of(batch, rows)
-        found = module(part, names, 12.0)
+        found = module({"waveform": part}, names, 12.0)
         found |= {
-            f"codec {key}": value for key, value in module.generator_losses(part, weights, 12.0).items()
+            f"codec {key}": value
+            for key, value in module.generator_losses({"waveform": part}, weights, 12.0).items()
         }
         parts = {key: parts.get(key, 0.0) + value for key, value in found.items()}
     assert len(whole) == 3 * 3 + 1 + 3 * 2 + 1
@@ -129,14 +131,14 @@ def test_gradients_go_where_they_belong() -> None:
     module, batch, names = adversary(), audio_pair(), sorted(DISCRIMINATORS)
     batch.fake.requires_grad_()
     weights = {name: DiscriminatorWeights() for name in names}
-    module.generator_losses(batch, weights, 12.0)["loss"].backward()
+    module.generator_losses({"waveform": batch}, weights, 12.0)["loss"].backward()
     assert all(parameter.grad is None and parameter.requires_grad for parameter in module.parameters())
     gradient = batch.fake.grad
     assert gradient is not None
     for row, length in enumerate(batch.lengths.tolist()):
         assert gradient[row, :, :length].any() and not gradient[row, :, length:].any()
     batch.fake.grad = None
-    module(batch, names, 12.0)["loss"].backward()
+    module({"waveform": batch}, names, 12.0)["loss"].backward()
     assert batch.fake.grad is None
     assert all(parameter.grad is not None for parameter in module.parameters())
 
@@ -155,3 +157,30 @@ def test_a_crop_lies_in_each_rows_own_audio() -> None:
         assert torch.equal(crop.real[0, 0], torch.arange(2_000.0) + starts[0])
     uncropped = crop_pair(whole, None, 0.4)
     assert torch.equal(uncropped.real, recording) and uncropped.lengths.tolist() == [5_000, 3_000, 1_000]
+
+
+def test_a_discriminator_of_mels_judges_mels() -> None:
+    frames = torch.tensor([6, 3])
+    real, fake = (torch.randn(2, 100, 24).double() - 5 for _ in range(2))
+    mels = AudioPair(real, fake.requires_grad_(), 4 * frames, frames)
+    module = Adversary(build_discriminators(["mel"], {"mel": {"channels": 4}}, seed=0)).double()
+    weights = {"mel": DiscriminatorWeights(1.0, 2.0)}
+    whole = module.generator_losses({"mel": mels}, weights, 9.0)["loss"]
+    whole.backward()
+    gradient = fake.grad
+    assert gradient is not None and gradient[1, :, :12].any() and not gradient[1, :, 12:].any()
+    # what lies beyond a row's length does not matter, and rows add up
+    spoilt = AudioPair(
+        real, torch.cat([fake[..., :12], fake[..., 12:] + 5], dim=2).detach(), 4 * frames, frames
+    )
+    second = part_of(spoilt, slice(1, 2))
+    rows = [
+        module.generator_losses({"mel": one}, weights, 9.0)["loss"]
+        for one in (part_of(mels, slice(0, 1)), second)
+    ]
+    torch.testing.assert_close(sum(rows), whole)
+    opinion = module({"mel": mels}, ["mel"], 9.0)
+    assert opinion["loss"] > 0 and set(opinion) == {"loss", *(f"mel/{kind}" for kind in KINDS)}
+
+
+KINDS = ("discriminator", "accuracy_real", "accuracy_fake")
