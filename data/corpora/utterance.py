@@ -195,6 +195,12 @@ class Corpus:
             pass
         return tally
 
+    def part(self, utterances: Iterable[Utterance]) -> "Corpus":
+        """A corpus of some of its utterances, or of what became of them."""
+        return Corpus(
+            self.name, self.location, self.format, list(utterances), self.audio_column, self.noticed
+        )
+
     def identity(self) -> dict[str, str | int]:
         """What names this corpus in the metadata of datasets that are made from it."""
         about: dict[str, str | int] = {

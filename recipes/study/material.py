@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def open_material(config: StudyConfig) -> Material:
             "list the ids of some recordings in dev.txt beside metadata.csv, or say `split` in a manifest"
         )
     chosen = sorted([*spread(training, config.limit), *held_out], key=lambda utterance: utterance.id)
-    corpus = replace(listing, utterances=chosen)
+    corpus = listing.part(chosen)
     seconds = {"train": 0.0, "validation": 0.0}
     for utterance in corpus.utterances:
         try:
@@ -77,7 +77,7 @@ def content_hash(corpus: Corpus) -> str:
 
 def part_of(corpus: Corpus, utterances: Sequence[Utterance]) -> Corpus:
     """A corpus of some of its utterances."""
-    return replace(corpus, utterances=list(utterances))
+    return corpus.part(utterances)
 
 
 # ---- tokenizers

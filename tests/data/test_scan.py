@@ -83,6 +83,8 @@ def test_the_corpus_in_files_is_the_corpus_in_memory(
         assert plain(scanned.split(name)) == plain(corpus.split(name))
     assert plain(list(scanned.utterances[3:17])) == plain(list(corpus.utterances[3:17]))
     assert plain([scanned.utterances[-2]]) == plain([corpus.utterances[-2]])
+    some = scanned.part(scanned.utterances[3:17])
+    assert some.identity() == corpus.part(corpus.utterances[3:17]).identity() != corpus.identity()
     counted, expected = scanned.tally(), corpus.tally()
     assert (counted.texts, counted.bare, counted.beside) == (expected.texts, expected.bare, expected.beside)
 
