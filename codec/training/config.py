@@ -72,6 +72,10 @@ class Stage:
             raise UserError(
                 f"a stage has losses.discriminators {', '.join(unknown)}: there are {', '.join(DISCRIMINATOR_CONFIGS)}"
             )
+        if "mel" in self.losses.discriminators and self.vocoder_input == "recording":
+            raise UserError(
+                "vocoder_input is 'recording', so there is no mel for the discriminator mel to judge"
+            )
         if not self.losses.discriminators and (
             self.discriminator_optimizer or self.discriminator_schedule or self.judged_seconds is not None
         ):
@@ -96,7 +100,7 @@ class Stage:
         parts = set()
         if losses.vq > 0 and {"encoder", "quantizer"} & set(self.train):
             parts |= {"encoder", "quantizer"}
-        if losses.mel > 0 or losses.recogniser > 0 or losses.need_waveform:
+        if losses.mel > 0 or losses.recogniser > 0 or losses.discriminators or losses.need_waveform:
             parts |= {"encoder", "decoder"}
         if losses.need_waveform:
             parts |= {"vocoder"}

@@ -104,7 +104,9 @@ def model_config(config: CodecTrainingConfig) -> CodecConfig:
             if not isinstance(base.get(part), dict):
                 names = ", ".join(name for name in PARTS if isinstance(base.get(name), dict))
                 raise UserError(f"model_overrides names {part!r}: the parts are {names}")
-            base[part] = {**base[part], **overrides}
+            # a part of another kind has other fields
+            same_kind = overrides.get("kind", base[part].get("kind")) == base[part].get("kind")
+            base[part] = {**base[part], **overrides} if same_kind else overrides
         if config.name is not None:
             base["name"] = config.name
         base["fingerprint"] = None  # of what is trained; the export computes it

@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from codec.foundation import UserError
-from codec.losses.config import LossWeights
+from codec.losses.config import DiscriminatorWeights, LossWeights
 from codec.losses.recogniser import MelRecogniser, RecogniserConfig, RecogniserLoss
 from codec.nn.sequences import mask_from_lengths
 from codec.training.config import CodecTrainingConfig, OptimizerConfig, Stage
@@ -83,7 +83,9 @@ def test_the_gradient_reaches_the_codec_and_not_the_recogniser(directory: str, w
 def test_a_codec_learns_by_what_is_heard(directory: str, tmp_path: Path) -> None:
     stage = Stage(
         steps=24,
-        losses=LossWeights(mel=0, vq=1.0, recogniser=10.0),
+        losses=LossWeights(
+            mel=0, vq=1.0, recogniser=10.0, discriminators={"mel": DiscriminatorWeights(0.01, 0.01)}
+        ),
         optimizer=OptimizerConfig(learning_rate=2e-3),
         segment_seconds=0.5,
         batch_size=2,
@@ -97,12 +99,11 @@ def test_a_codec_learns_by_what_is_heard(directory: str, tmp_path: Path) -> None
     )
     small_config("hh-codec-tiny").save_pretrained(tmp_path / "small")
     train_codec(config, speech_data())
-    heard = [
-        line["recogniser"]
-        for line in map(json.loads, (tmp_path / "run" / "log.jsonl").read_text().splitlines())
-        if "recogniser" in line
-    ]
-    assert heard[-1] < 0.8 * heard[0]
+    lines = map(json.loads, (tmp_path / "run" / "log.jsonl").read_text().splitlines())
+    learnt = [line for line in lines if "recogniser" in line]
+    assert learnt[-1]["recogniser"] < 0.8 * learnt[0]["recogniser"]
+    # the discriminator of mels learns in a stage without a vocoder
+    assert learnt[-1]["mel/discriminator"] < learnt[0]["mel/discriminator"]
 
 
 def test_weight_and_recogniser_go_together(tmp_path: Path) -> None:

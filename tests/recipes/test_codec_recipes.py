@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from codec.foundation import UserError
 from codec.loading import model_of
 from codec.losses.config import DiscriminatorWeights, LossWeights
 from codec.losses.discriminators import build_discriminators
@@ -39,7 +40,10 @@ def recipe(file: Path, *flags: str) -> CodecRecipe:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_recipes_hold_together(file: Path) -> None:
     config = recipe(file)
-    if file.stem != "decoder_only":  # whose model is the reader's own
+    if file.stem not in (
+        "decoder_only",
+        "any_voice",
+    ):  # whose models are the reader's own, and one with a name
         assert model_config(config).name == config.model
     said = (RECIPES / "README.md").read_text() + (RECIPES / "ablations" / "README.md").read_text()
     assert file.name in said
@@ -111,3 +115,15 @@ def test_each_ablation_takes_one_thing_away(file: str) -> None:
     for name, flags in ABLATIONS.items():
         config = recipe(RECIPES / file, *shlex.split(flags))
         assert [other for other in ABLATIONS if without(config, other)] == [name]
+
+
+def test_the_recipe_for_any_voice_makes_what_it_says() -> None:
+    config = model_config(recipe(RECIPES / "any_voice.yaml"))
+    assert config.quantizer_config.kind == "fsq" and list(config.codebook_sizes) == [8_192]
+    assert config.encoder_config.level == "running" and config.voice_dim == 64
+    with pytest.raises(UserError, match="no mel for the discriminator"):
+        Stage(
+            train=["vocoder"],
+            vocoder_input="recording",
+            losses=LossWeights(multi_scale=1, discriminators={"mel": {}}),
+        )
