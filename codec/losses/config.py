@@ -124,9 +124,9 @@ class MelDiscriminatorConfig:
 
 
 DISCRIMINATOR_CONFIGS = {
-    "mel": MelDiscriminatorConfig,
     "multi_period": MultiPeriodConfig,
     "multi_resolution": MultiResolutionConfig,
     "dac": DACDiscriminatorConfig,
     "multi_scale_stft": MultiScaleSTFTConfig,
+    "mel": MelDiscriminatorConfig,
 }

@@ -406,11 +406,11 @@ class MelDiscriminator(Discriminator):
 
 
 _DISCRIMINATORS: dict[str, type[Any]] = {
-    "mel": MelDiscriminator,
     "multi_period": MultiPeriodDiscriminator,
     "multi_resolution": MultiResolutionDiscriminator,
     "dac": DACDiscriminator,
     "multi_scale_stft": MultiScaleSTFTDiscriminator,
+    "mel": MelDiscriminator,
 }
 
 
