@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import torch
 
 from codec.foundation import UserError
 from data import AudioError, CorpusOptions, TokenDataset, audio_info, open_corpus, read_audio
@@ -483,6 +484,7 @@ def _answer(seed: int, numbers: range, pipe: int) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
+        torch.set_num_threads(1)  # the threads that the parent may have started do not exist here
         for number in numbers:
             os.write(pipe, json.dumps(run_case(seed, number)).encode() + b"\n")
     finally:
