@@ -1,11 +1,11 @@
 # The service with the bundled models: docker build --tag codec-slm . && docker run --publish 8000:8000 codec-slm
 FROM python:3.11-slim
 
-# --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 for NVIDIA GPUs
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# --build-arg TORCH_INDEX=URL: a package index with builds of torch for the CPU alone, which are smaller by some 4 GB
+ARG TORCH_INDEX
 WORKDIR /opt/codec-slm
 COPY constraints.txt pyproject.toml README.md LICENSE ./
-RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" $(grep -E '^(torch|torchaudio)==' constraints.txt)
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} $(grep -E '^(torch|torchaudio)==' constraints.txt)
 COPY codec codec
 COPY data data
 COPY slm slm
