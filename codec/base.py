@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 
 from codec.configuration import CodecConfig
 from codec.foundation import UserError
-from codec.nn.blocks import ConvNeXtBlock
+from codec.nn.blocks import init_layer
 from codec.nn.kernels import at_least_float32
 from codec.nn.sequences import (
     StreamState,
@@ -111,17 +111,8 @@ class CodecModel(PreTrainedModel):
             kwargs.setdefault("dtype", torch.float32)
         return super().from_pretrained(*args, **kwargs)
 
-    @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if callable(reset := getattr(module, "reset_buffers", None)):
-            reset()  # constants that are not stored: windows of STFTs, mel filters
-        elif isinstance(module, ConvNeXtBlock | nn.LayerNorm | nn.GroupNorm):
-            pass  # layer scale and norms start as they are built
-        elif isinstance(module, nn.Linear | nn.Conv1d) and not nn.utils.parametrize.is_parametrized(module):
-            nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-            module.weight.mul_(getattr(module, "init_scale", 1.0))
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        init_layer(module)
 
     # -- what a subclass defines ------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ An L1 of mels weighs a formant like the noise beside it. The features of a recog
 language apart ("reconstruct, don't encode", arXiv 2603.05887, with features of a self-supervised model).
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from codec.foundation import UserError
-from codec.foundation.quiet import quiet_transformers
-from codec.nn.blocks import ConvNeXtBlock, FrameConv
+from codec.losses.semantic import load_frozen
+from codec.nn.blocks import ConvNeXtBlock, FrameConv, init_layer
 from codec.nn.kernels import at_least_float32
 from codec.nn.mel import LogMel, MelConfig
 from codec.nn.sequences import mask_from_lengths, masked_mean, zero_beyond
@@ -64,12 +64,7 @@ class MelRecogniser(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, LogMel):
-            module.reset_buffers()
-        elif isinstance(module, nn.Linear | nn.Conv1d):
-            nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        init_layer(module)
 
     def features(self, mel: Tensor, mask: Tensor) -> list[Tensor]:
         """(batch, frames, n_mels), each row's own frames -> features at a third, two thirds and the end, (…, dim)."""
@@ -108,15 +103,9 @@ class RecogniserLoss:
     """
 
     def __init__(self, directory: str, device: torch.device | str = "cpu"):
-        try:
-            with quiet_transformers():
-                self.model = MelRecogniser.from_pretrained(directory, local_files_only=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"cannot load the recogniser {directory}, made by codec-slm train-recogniser: "
-                f"{' '.join(str(error).split())}"
-            ) from error
-        self.model.eval().requires_grad_(False).to(device)  # type: ignore[arg-type]  # `to` is typed as unbound
+        load = partial(MelRecogniser.from_pretrained, directory, local_files_only=True)
+        about = f"the recogniser {directory}, made by codec-slm train-recogniser"
+        self.model: MelRecogniser = load_frozen(load, about, device)
 
     @property
     def mel(self) -> LogMel:

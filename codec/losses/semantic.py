@@ -5,7 +5,10 @@ targets that HH-Codec published drift against the stream by up to four frames: b
 rates that are not quite multiples of each other. Here both sides are placed by the time of their centres.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +25,16 @@ from codec.nn.sequences import lengths_from_mask, mask_from_lengths, masked_mean
 TEACHER_RATE = 16_000  # Hz: every public speech SSL model's sampling rate
 
 
+def load_frozen(load: Callable[[], Any], about: str, device: torch.device | str) -> Any:
+    """A model that only listens. Raises UserError, which calls it `about`, where `load` cannot load it."""
+    try:
+        with quiet_transformers():
+            model = load()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"cannot load {about}: {' '.join(str(error).split())}") from error
+    return model.eval().requires_grad_(False).to(device)
+
+
 class SSLTeacher:
     """A frozen speech SSL model: waveform to features at given times.
 
@@ -29,15 +42,10 @@ class SSLTeacher:
     """
 
     def __init__(self, name_or_path: str, layer: int | None, device: torch.device | str = "cpu"):
-        try:
-            with quiet_transformers():
-                self.model: PreTrainedModel = AutoModel.from_pretrained(name_or_path)
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"cannot load the teacher {name_or_path}, a Hugging Face speech model: {reason}"
-            ) from error
-        self.model.eval().requires_grad_(False).to(device)  # type: ignore[arg-type]  # `to` is typed as unbound
+        about = f"the teacher {name_or_path}, a Hugging Face speech model"
+        self.model: PreTrainedModel = load_frozen(
+            partial(AutoModel.from_pretrained, name_or_path), about, device
+        )
         states = self.model.config.num_hidden_layers + 1
         if layer is not None and not -states <= layer < states:
             raise UserError(f"teacher_layer is {layer}: {name_or_path} has hidden states 0 to {states - 1}")

@@ -232,6 +232,18 @@ class RowLSTM(nn.Module):
         return skip + h
 
 
+@torch.no_grad()
+def init_layer(module: nn.Module) -> None:
+    """Start a layer as all networks of this project do; what has layers inside, and norms, stay as they are built."""
+    if callable(reset := getattr(module, "reset_buffers", None)):
+        reset()  # constants that are not stored: windows of STFTs, mel filters
+    elif isinstance(module, nn.Linear | nn.Conv1d) and not nn.utils.parametrize.is_parametrized(module):
+        nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+        module.weight.mul_(getattr(module, "init_scale", 1.0))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 # ---- weight norm: the same layer, stored in one of four ways
 
 # endings of (length, direction): torch's parametrization, and torch's older hook, which published files use
