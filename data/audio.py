@@ -24,7 +24,7 @@ from torchaudio.transforms import Resample
 
 from codec.foundation import UserError
 from data.decoding import AudioSource, Recording, sndfile_reason
-from data.recordings import SOFTWARE, WRITTEN_FORMATS
+from data.recordings import SOFTWARE, written_format
 
 # torchaudio's defaults: a Hann-windowed sinc, 6 zero crossings a side, cut off at 99 % of the lower Nyquist rate.
 _ZERO_CROSSINGS = 6
@@ -132,9 +132,7 @@ def write_audio(
     UserError for a name of no known format, OSError where the file cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in WRITTEN_FORMATS:
-        raise UserError(f"{path}: cannot be written as audio: end the name in {', '.join(WRITTEN_FORMATS)}")
-    format, subtype = WRITTEN_FORMATS[path.suffix.lower()]
+    format, subtype = written_format(path)
     blocks = [torch.as_tensor(waveform)] if isinstance(waveform, Tensor | np.ndarray) else waveform
     temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:

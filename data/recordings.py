@@ -26,6 +26,16 @@ SOFTWARE = "codec-slm"  # stands in the files that this project makes
 _LOOKED_AT = 4096  # bytes at either end, in which formats name the software
 
 
+def written_format(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """libsndfile's format and encoding of a file that is to be written. Raises UserError for a name of none."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in WRITTEN_FORMATS:
+        raise UserError(
+            f"{os.fspath(path)}: cannot be written as audio: end the name in {', '.join(WRITTEN_FORMATS)}"
+        )
+    return WRITTEN_FORMATS[suffix]
+
+
 def refuse_recording(path: str | os.PathLike[str]) -> None:
     """Raises UserError when there is a recording at this path that this project has not made."""
     suffix = os.path.splitext(path)[1].lower()

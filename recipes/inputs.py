@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from codec.foundation.errors import UserError
-from data.recordings import WRITTEN_FORMATS
+from data.recordings import written_format
 from slm.bundled import known_voices
 
 STANDARD = "-"  # standard input or output
@@ -19,8 +19,7 @@ def check_audio_output(output: str | Path) -> None:
     if str(output) == STANDARD:
         return
     path = Path(output)
-    if path.suffix.lower() not in WRITTEN_FORMATS:
-        raise UserError(f"{path}: cannot be written as audio: end the name in {', '.join(WRITTEN_FORMATS)}")
+    written_format(path)
     if path.is_dir():
         raise UserError(f"{path}: cannot be written as audio (it is a directory)")
     if not path.parent.is_dir():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from data.audio import Resampler
+from data.recordings import WRITTEN_FORMATS
 from recipes.apps.serve.bodies import AudioFormat
 from recipes.apps.wav_stream import pcm16, wav_bytes
 
@@ -17,7 +18,6 @@ MEDIA_TYPES: dict[AudioFormat, str] = {
     "flac": "audio/flac",
     "pcm": "audio/pcm",
 }
-_SNDFILE = {"mp3": ("MP3", "MPEG_LAYER_III"), "opus": ("OGG", "OPUS"), "flac": ("FLAC", "PCM_16")}
 # The rate of OpenAI's pcm, which has no header to tell it; Opus knows few rates, and this is one of them.
 _FIXED_RATE = 24_000
 
@@ -38,6 +38,6 @@ def encode_audio(waveform: Tensor, sampling_rate: int, response_format: AudioFor
     if response_format == "wav":
         return wav_bytes(waveform, rate)
     file = io.BytesIO()
-    container, codec = _SNDFILE[response_format]
+    container, codec = WRITTEN_FORMATS[f".{response_format}"]
     soundfile.write(file, waveform.clamp(-1.0, 1.0).numpy(), rate, format=container, subtype=codec)
     return file.getvalue()
