@@ -33,9 +33,7 @@ class Segment(TypedDict):
     reference_length: NotRequired[int]  # its samples that are audio
     labels: NotRequired[Tensor]  # (characters,) int64 of what is said in it, with a labeller
     span: NotRequired[Tensor]  # (2,) int64 first sample and end of the stretch in which exactly that is said
-    said: NotRequired[
-        Tensor
-    ]  # (frames,) int64 number of the character that is said, -1 where that is unknown
+    said: NotRequired[Tensor]  # (frames,) int64 number of the character that is said, -1 for unknown
 
 
 class SegmentDataset(Dataset[Segment]):
@@ -51,7 +49,8 @@ class SegmentDataset(Dataset[Segment]):
     speaker_balance: 0 draws speakers as often as they speak in the corpus, 1 draws all equally often
     preload: decode everything into memory first
     labeller: finds what is said in a segment; without one, segments come without labels
-    frame_samples: length of the frames of which the labeller tells what is said in each; 0: of none
+    frame_samples: length of the frames of which the labeller tells what is said in each, instead of labels for the
+        segment; 0: labels
     augmentation: changes that are drawn for every segment
     reference_samples: length of a second stretch of the same recording, at the same level and with the same changes
         but noise; 0: there is none
@@ -136,17 +135,19 @@ class SegmentDataset(Dataset[Segment]):
             segment["reference"] = _padded(other, self.reference_samples)
             segment["reference_length"] = len(other)
         if self.labeller is not None:
-            total = int(self.waveforms.lengths[utterance])
-            said = self.labeller.label(self.waveforms.ids[utterance], start, read, total)
-            segment["labels"] = torch.from_numpy(said.characters)
+            identity = self.waveforms.ids[utterance]
             speed = 1.0 if drawn is None else drawn.speed
-            span = [min(len(audio), round(sample / speed)) for sample in (said.start, said.end)]
-            segment["span"] = torch.tensor(span)
             if self.frame_samples:
                 frames = np.arange(self.segment_samples // self.frame_samples)
                 centres = (frames + 0.5) * self.frame_samples * speed  # samples of the recording
-                found = self.labeller.said(self.waveforms.ids[utterance], start + centres)
+                found = self.labeller.said(identity, start + centres)
                 segment["said"] = torch.from_numpy(np.where(centres < read, found, -1))
+            else:
+                total = int(self.waveforms.lengths[utterance])
+                said = self.labeller.label(identity, start, read, total)
+                segment["labels"] = torch.from_numpy(said.characters)
+                span = [min(len(audio), round(sample / speed)) for sample in (said.start, said.end)]
+                segment["span"] = torch.tensor(span)
         return segment
 
     def _stretch(
