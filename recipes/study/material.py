@@ -75,11 +75,6 @@ def content_hash(corpus: Corpus) -> str:
     return digest.hexdigest()
 
 
-def part_of(corpus: Corpus, utterances: Sequence[Utterance]) -> Corpus:
-    """A corpus of some of its utterances."""
-    return corpus.part(utterances)
-
-
 # ---- tokenizers
 
 
@@ -108,7 +103,7 @@ def named_tokenizer(name: str, location: str, device: str) -> Tokenizer:
 def fitted_tokenizer(config: StudyConfig, baseline: KMeansBaseline, material: Material, device: str) -> Steps:
     """The k-means baseline: one stage, which fits it, then the codec. Raises UserError for a vocoder it cannot use."""
     source = load_codec(baseline.vocoder)
-    training = part_of(material.corpus, material.training)
+    training = material.corpus.part(material.training)
     inputs = {
         "baseline": {key: value for key, value in asdict(baseline).items() if key != "vocoder"},
         "vocoder": codec_hash(source),

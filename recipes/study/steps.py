@@ -22,7 +22,6 @@ from recipes.study.material import (
     content_hash,
     fitted_tokenizer,
     named_tokenizer,
-    part_of,
 )
 from slm.evaluation.ngrams import NgramModel
 
@@ -77,7 +76,7 @@ def steps(
         version=2,
     )
     evaluated = spread(material.held_out, config.reconstruction.utterances)
-    held_out = content_hash(part_of(material.corpus, evaluated))
+    held_out = content_hash(material.corpus.part(evaluated))
     reconstruction = yield Stage(
         "reconstruction",
         ready.name,
@@ -126,7 +125,7 @@ def steps(
             {
                 "language_model": model.path.name,
                 "codec": ready.hash,
-                "recordings": content_hash(part_of(material.corpus, material.held_out)),
+                "recordings": content_hash(material.corpus.part(material.held_out)),
                 "settings": asdict(speaking),
                 "sampling": asdict(config.sampling),
                 "gain": config.gain,
