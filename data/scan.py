@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from codec.foundation import Progress, UserError, rank, world_size
+from codec.foundation import Progress, UserError, rank
 from data.alignment.stored import WordTimes, with_alignment
 from data.audio import audio_info
 from data.config import CorpusSource
@@ -33,6 +33,7 @@ from data.corpora.scanned import (
 )
 from data.corpora.utterance import Corpus, Utterance
 from data.decoding import AudioError
+from data.sharded_directory import own_shards
 
 _LISTING = ".listing"  # touched while the corpus is being listed
 _THREADS = 16  # headers wait for the disk or for the network, not for the processor
@@ -127,10 +128,7 @@ def read_headers(manifest: Manifest) -> None:
     def missing() -> list[int]:
         return [number for number in shards if not manifest.headers_file(number).exists()]
 
-    left = missing()
-    own = [number for number in left if number % world_size() == rank()]
-    start = random.randrange(len(own)) if own else 0  # processes that were started by hand have all of them
-    done = len(manifest) - sum(sum(manifest.splits[number].values()) for number in left)
+    done = len(manifest) - sum(sum(manifest.splits[number].values()) for number in missing())
     with (
         Progress(len(manifest), unit="files", label="reading headers", done_before=done) as progress,
         ThreadPoolExecutor(_THREADS) as pool,
@@ -142,7 +140,7 @@ def read_headers(manifest: Manifest) -> None:
                 manifest.write_headers(number, list(pool.map(_header, utterances)))
                 progress.update(len(utterances))
 
-        for number in own[start:] + own[:start]:
+        for number in own_shards(shards):
             read(number)
         former, since, patient = missing(), time.monotonic(), True
         while left := missing():

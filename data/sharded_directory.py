@@ -9,10 +9,11 @@ import os
 import random
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -32,6 +33,7 @@ METADATA = "metadata.json"
 FAILURES = "failures.jsonl"
 FORMAT_VERSION = 1
 WORDS_TYPE = words_type(pa.float32())
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -155,11 +157,21 @@ class ShardedDirectory(ABC):
         with StopSignal() as stop:
             own = own_shards(shards)
             if not all(self.has(shard) for shard in own):
-                make(own, stop)
+                with self.until_whole():
+                    make(own, stop)
             whole = self.finish(shards)
         if whole:
             return self.result(stop.requested)
         return FillResult(False, stop.requested, sum(not self.has(shard) for shard in shards))
+
+    @contextmanager
+    def until_whole(self) -> Iterator[None]:
+        """Ends the work in it where files are gone because another process has finished the directory meanwhile."""
+        try:
+            yield
+        except FileNotFoundError:
+            if not self.is_whole():
+                raise
 
     def result(self, stopped: bool = False) -> FillResult:
         """That of a whole directory."""
@@ -204,16 +216,13 @@ class ShardedDirectory(ABC):
         if not self.is_whole():
             if not all(self.has(shard) for shard in shards):
                 return False
-            try:
+            with self.until_whole():
                 contents = self.contents(shards)
                 lines = (json.dumps(failure, ensure_ascii=False) + "\n" for failure in contents.failures)
                 write_text(self.path / FAILURES, "".join(lines))
                 for name, text in contents.texts.items():
                     write_text(self.path / name, text)
                 write_json(self.path / METADATA, contents.metadata)
-            except FileNotFoundError:
-                if not self.is_whole():
-                    raise
         self._clean()
         return True
 
@@ -227,7 +236,7 @@ class ShardedDirectory(ABC):
         remove_leftovers(self.path)
 
 
-def own_shards(shards: Sequence[Shard]) -> list[Shard]:
+def own_shards(shards: Sequence[T]) -> list[T]:
     """The shards r, r + w, ... of process r of w, beginning at a random one of them.
 
     So processes that are started by hand, each as the only one, share the work.

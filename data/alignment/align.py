@@ -101,10 +101,6 @@ def _make_shards(
                     progress.update(1)
                     if stop.requested:
                         return
-            except FileNotFoundError:
-                if not directory.is_whole():
-                    raise
-                return  # another process has made it meanwhile, and removed the listing
             except BrokenProcessPool:
                 if (
                     stop.requested

@@ -208,11 +208,7 @@ class WordTimes:
 
 def _first_and_last_id(file: Path) -> tuple[str, str]:
     """Of a shard, in the order of Unicode."""
-    try:
-        ids = pq.read_table(file, columns=["id"]).column("id")
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file.parent}: a shard cannot be read ({first_line(error)})") from None
-    found = pc.min_max(ids).as_py()
+    found = pc.min_max(_read_shards(file.parent, [file.name], ["id"]).column("id")).as_py()
     return found["min"] or "", found["max"] or ""
 
 

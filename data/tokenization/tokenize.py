@@ -55,20 +55,17 @@ def tokenize_corpus(
     if directory.prepare():
         return directory.result()
     directory.begin()
-    try:
+    with directory.until_whole():
         scanned = stored_below(directory.path, corpus)
         manifest = scanned.manifest
         read_headers(manifest)
         if announce is not None:
             announce(understood(scanned, manifest.seconds()))
         plan = Plan(manifest, list(scanned.splits), encoder.info, options)
-    except FileNotFoundError:
-        if not directory.is_whole():
-            raise
-        return directory.result()  # other processes have made it meanwhile, and cleaned up
-    reader = BatchReader(encoder.info.sampling_rate, options.gain)
-    work = _Work(encoder, reader, plan, directory, workers)
-    return directory.fill(plan.shards, work.make)
+        reader = BatchReader(encoder.info.sampling_rate, options.gain)
+        work = _Work(encoder, reader, plan, directory, workers)
+        return directory.fill(plan.shards, work.make)
+    return directory.result()
 
 
 @dataclass(frozen=True)
@@ -107,12 +104,7 @@ class _Work:
         for shard in shards:
             if self.directory.has(shard):
                 continue
-            try:
-                rows = self.plan.rows(shard)
-            except FileNotFoundError:
-                if not self.directory.is_whole():
-                    raise
-                return
+            rows = self.plan.rows(shard)
             self.drafts[shard] = _Draft(rows, self.plan.sampling_rate)
             yield from rows.requests(self.plan)
 
