@@ -67,20 +67,23 @@ class Augmentation:
 class CorpusOptions:
     """What to take from a corpus, where its own words do not say it or say it otherwise.
 
-    text_column, audio_column, id_column, speaker_column, split_column: instead of the usual names
-    encoding: of its text files; UTF-8, with or without a byte order mark, by default
-    channel: the one to read of recordings with several, from 0; by default their average
-
     Raises UserError for an unknown encoding, and a channel below 0.
     """
 
     text_column: str | None = None
+    """where a table keeps the text, if not under a usual name."""
     audio_column: str | None = None
+    """where it keeps the recording; where it has several."""
     id_column: str | None = None
+    """where it keeps the ids."""
     speaker_column: str | None = None
+    """where it keeps the speakers."""
     split_column: str | None = None
+    """where it keeps the split of each row."""
     encoding: str = "utf-8"
+    """of the corpus's text files (UTF-8 with or without a byte order mark)."""
     channel: int | None = None
+    """which channel of recordings with several, from 0; by default they are averaged."""
 
     def __post_init__(self) -> None:
         try:

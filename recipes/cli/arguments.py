@@ -33,7 +33,8 @@ from recipes.inputs import STANDARD
 # The string below a dataclass's field is its help.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-_CONFIG = "config"
+# Parameters whose fields are flags of the command, if their types are dataclasses.
+_FLAT = ("config", "reading")
 # Flags in all commands, whether required or not.
 _NEVER_POSITIONAL = ("codec", "model", "output", "text")
 
@@ -61,17 +62,15 @@ def call_with_arguments(
     except UnicodeError as error:
         raise UserError(f"the file of --config is not UTF-8 ({error})") from None
     values = parser.instantiate(parsed)
-    parameters = inspect.signature(function).parameters
-    config_type = _config_type(function)
     _prepare_process(values.get("threads"), values.get("offline"))
-    if config_type is None:
-        given = {name: values[name] for name in parameters}
-        check_output(given)
-        return function(**given)
-    fields = {field.name: values[field.name] for field in dataclasses.fields(config_type) if field.init}
-    others = {name: values[name] for name in parameters if name != _CONFIG}
-    check_output(fields | others)
-    return function(**{_CONFIG: config_type(**fields)}, **others)
+    flat = {
+        name: {field.name: values[field.name] for field in dataclasses.fields(kind) if field.init}
+        for name, kind in _flat(function).items()
+    }
+    given = {name: values[name] for name in inspect.signature(function).parameters if name not in flat}
+    check_output(given | {field: value for fields in flat.values() for field, value in fields.items()})
+    built = {name: kind(**flat[name]) for name, kind in _flat(function).items()}
+    return function(**given, **built)
 
 
 def _prepare_process(threads: int | None, offline: bool | None) -> None:
@@ -113,11 +112,12 @@ def build_parser(function: Callable[..., Any], program: str, examples: Sequence[
             help=about.get(positional, ""),
         )
         skipped.add(positional)
-    config_type = _config_type(function)
-    if config_type is not None:
-        parser.add_class_arguments(config_type, nested_key=None)
-        skipped.add(_CONFIG)
-    parser.add_function_arguments(function, skip=skipped, as_group=False)
+    flat = _flat(function)
+    if "config" in flat:  # the most of the command
+        parser.add_class_arguments(flat["config"], nested_key=None)
+    parser.add_function_arguments(function, skip=skipped | flat.keys(), as_group=False)
+    if "reading" in flat:
+        parser.add_class_arguments(flat["reading"], nested_key=None, as_group=False)
     flags = parser._option_string_actions
     if "--threads" not in flags:
         told = "threads of the CPU; by default 1 for a small model in use, else one a core."
@@ -182,9 +182,11 @@ def _is_list_of_words(hint: Any) -> bool:
     return element is str or typing.get_origin(element) is typing.Literal
 
 
-def _config_type(function: Callable[..., Any]) -> type | None:
-    hint = typing.get_type_hints(function).get(_CONFIG)
-    return hint if isinstance(hint, type) and dataclasses.is_dataclass(hint) else None
+def _flat(function: Callable[..., Any]) -> dict[str, type]:
+    """Those of the parameters in `_FLAT` that a function has, with their types."""
+    hints = typing.get_type_hints(function)
+    kinds = {name: hints[name] for name in _FLAT if name in hints}
+    return {n: kind for n, kind in kinds.items() if isinstance(kind, type) and dataclasses.is_dataclass(kind)}
 
 
 def _positional(function: Callable[..., Any], hints: dict[str, Any]) -> str | None:

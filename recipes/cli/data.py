@@ -11,7 +11,7 @@ from codec.foundation import UserError, duration, rank
 from data.config import CorpusFormat, CorpusOptions, CorpusSource
 from slm.documents.config import DocumentConfig
 
-_DOCUMENTS = DocumentConfig()
+_DOCUMENTS, _READING = DocumentConfig(), CorpusOptions()
 _PAUSE_SECONDS = 0.3  # between two stretches of a document's speech
 
 
@@ -35,13 +35,7 @@ def tokenize(
     max_failures: float = 0.01,
     source: str | None = None,
     licence: str | None = None,
-    text_column: str | None = None,
-    audio_column: str | None = None,
-    id_column: str | None = None,
-    speaker_column: str | None = None,
-    split_column: str | None = None,
-    encoding: str = "utf-8",
-    channel: int | None = None,
+    reading: CorpusOptions = _READING,
     device: str = "auto",
 ) -> int:
     """Encode a corpus into a token dataset: Parquet shards that any reader opens.
@@ -71,13 +65,7 @@ def tokenize(
         max_failures: the share of recordings that may be broken; above it the exit status is 1.
         source: where the recordings come from, for the dataset's card.
         licence: of the recordings, as Hugging Face spells it ("cc0-1.0"), for the dataset's card.
-        text_column: where a table keeps the text, if not under a usual name.
-        audio_column: where it keeps the recording; where it has several.
-        id_column: where it keeps the ids.
-        speaker_column: where it keeps the speakers.
-        split_column: where it keeps the split of each row.
-        encoding: of the corpus's text files.
-        channel: which channel of recordings with several, from 0; by default they are averaged.
+        reading: what to take from the corpus.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
     from data import Corpus, TokenizeOptions, tokenize_corpus
@@ -89,18 +77,15 @@ def tokenize(
     options = TokenizeOptions(
         shards, tuple(speeds), shifts, batch_seconds, long_seconds, precision, gain, source, licence
     )
-    columns = CorpusOptions(
-        text_column, audio_column, id_column, speaker_column, split_column, encoding, channel
-    )
-    asked = CorpusSource(corpus, format, speaker, language, columns)
+    asked = CorpusSource(corpus, format, speaker, language, reading)
     model = load_codec_on(codec, device, max_quantizers)
     first = rank() == 0
     known: list[Corpus] = []
 
     def listed(folder: Path) -> Corpus:
         known.append(listed_below(folder, asked, alignment))
-        if first and (warning := lost_texts(known[0])):
-            print(f"codec-slm: WARNING: {warning}", file=sys.stderr)
+        if first:
+            _warn(lost_texts(known[0]))
         return known[0]
 
     result = tokenize_corpus(model, listed, output, options, workers, print if first else None)
@@ -117,13 +102,7 @@ def scan(
     format: CorpusFormat = "auto",
     speaker: str | None = None,
     language: str | None = None,
-    text_column: str | None = None,
-    audio_column: str | None = None,
-    id_column: str | None = None,
-    speaker_column: str | None = None,
-    split_column: str | None = None,
-    encoding: str = "utf-8",
-    channel: int | None = None,
+    reading: CorpusOptions = _READING,
 ) -> None:
     """List a corpus and the lengths of its recordings in Parquet shards, which all commands then read as a corpus.
 
@@ -137,24 +116,14 @@ def scan(
         format: what kind of corpus it is; "auto" looks.
         speaker: who speaks, for corpora that do not say.
         language: what is spoken, for corpora that do not say; a code such as "en".
-        text_column: where a table keeps the text, if not under a usual name.
-        audio_column: where it keeps the recording; where it has several.
-        id_column: where it keeps the ids.
-        speaker_column: where it keeps the speakers.
-        split_column: where it keeps the split of each row.
-        encoding: of the corpus's text files.
-        channel: which channel of recordings with several, from 0; by default they are averaged.
+        reading: what to take from the corpus.
     """
     from data.scan import scan_corpus
     from data.tokenization import left_out, lost_texts, understood
 
-    columns = CorpusOptions(
-        text_column, audio_column, id_column, speaker_column, split_column, encoding, channel
-    )
-    scanned = scan_corpus(CorpusSource(corpus, format, speaker, language, columns), output)
+    scanned = scan_corpus(CorpusSource(corpus, format, speaker, language, reading), output)
     if rank() == 0:
-        if warning := lost_texts(scanned):
-            print(f"codec-slm: WARNING: {warning}", file=sys.stderr)
+        _warn(lost_texts(scanned))
         print(understood(scanned, scanned.manifest.seconds()))
         if told := left_out(scanned, Path(output, "failures.jsonl")):
             print(told)
@@ -369,6 +338,11 @@ def train_tokenizer(
         raise UserError(f"{corpus}: has no texts in its training split")
     model = train_text_tokenizer(spoken, output, vocab_size, kind)
     print(f"{model}: {kind} model of {len(spoken):,} texts")
+
+
+def _warn(warning: str | None) -> None:
+    if warning is not None:
+        print(f"codec-slm: WARNING: {warning}", file=sys.stderr)
 
 
 def _check(max_failures: float, workers: int | None) -> None:
