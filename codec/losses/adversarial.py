@@ -130,7 +130,7 @@ class AudioPair:
 
 
 def crop_pair(audio: AudioPair, samples: int | None, place: float) -> AudioPair:
-    """Cut a stretch of `samples` from each row's own audio; None keeps all of it.
+    """Cut a stretch of `samples` from each row's own audio, or of frames from its mel; None keeps all of it.
 
     `place` in [0, 1) is the position of the stretch. It is the same for all rows of an update, so the stretches do not
     depend on the number of processes.
@@ -141,6 +141,7 @@ def crop_pair(audio: AudioPair, samples: int | None, place: float) -> AudioPair:
     # the product may round up to `choices` in float32
     start = torch.minimum((place * choices).long(), choices - 1)
     index = (start[:, None] + torch.arange(samples, device=start.device))[:, None]  # (batch, 1, samples)
+    index = index.expand(-1, audio.real.shape[1], -1)
     lengths = audio.lengths.clamp(max=samples)
     return AudioPair(audio.real.gather(2, index), audio.fake.gather(2, index), lengths, audio.frames)
 

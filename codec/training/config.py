@@ -43,8 +43,8 @@ class Stage:
     discriminator_schedule: Schedule | None = None
     """Learning rate schedule of the discriminators; unset: as the codec's."""
     judged_seconds: float | None = None
-    """The discriminators get a stretch of this length of each segment, drawn anew each step; unset: all of
-    it."""
+    """The discriminators get a stretch of this length of each segment's audio and mel, drawn anew each step; unset:
+    all of it."""
     segment_seconds: float = 2.0
     """Length of a training segment."""
     batch_size: int = 16

@@ -39,8 +39,12 @@ class StepOutput:
     usage: Tensor | None
 
     def judged(self, hop: int, samples: int | None, place: float) -> dict[str, AudioPair]:
-        """What discriminators get, by what they judge: a stretch of `samples` of the audio, and the whole mel."""
-        pairs = {} if self.mels is None else {"mel": self.mels}
+        """What discriminators get, by what they judge: a stretch of `samples` of the audio, and of the mel."""
+        pairs = {}
+        if self.mels is not None:
+            frames = self.mels.real.shape[-1]
+            stretch = None if samples is None else samples * frames // self.recording.shape[-1]
+            pairs["mel"] = crop_pair(self.mels, stretch, place)
         if self.audio is not None:
             audio = self.audio.to(self.recording.dtype)
             whole = AudioPair(self.recording, audio, self.frames * hop, self.frames)

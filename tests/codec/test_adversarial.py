@@ -16,6 +16,7 @@ from codec.losses.adversarial import (
 )
 from codec.losses.config import DiscriminatorWeights
 from codec.losses.discriminators import DiscriminatorOutput, GANLoss, build_discriminators
+from codec.training.step import StepOutput
 from tests.codec.small_codecs import speech_like
 from tests.codec.training_runs import DISCRIMINATORS
 
@@ -155,8 +156,24 @@ def test_a_crop_lies_in_each_rows_own_audio() -> None:
         starts = crop.real[:, 0, 0].tolist()
         assert starts == [int(place * 3_001), int(place * 1_001), 0]
         assert torch.equal(crop.real[0, 0], torch.arange(2_000.0) + starts[0])
+    mels = torch.stack([recording[:, 0], recording[:, 0] + 0.5], dim=1)  # two bands
+    cropped = crop_pair(AudioPair(mels, -mels, whole.lengths, frames), 2_000, 0.37)
+    assert torch.equal(cropped.real[:, :1], crop_pair(whole, 2_000, 0.37).real)
+    assert torch.equal(cropped.real[:, 1], cropped.real[:, 0] + 0.5)
     uncropped = crop_pair(whole, None, 0.4)
     assert torch.equal(uncropped.real, recording) and uncropped.lengths.tolist() == [5_000, 3_000, 1_000]
+
+
+def test_mel_and_waveform_are_cut_to_the_same_stretch() -> None:
+    recording = torch.arange(8_000.0)[None, None]
+    frames = torch.tensor([8])
+    mel = recording[..., ::100]  # a hop of 100 samples
+    mels = AudioPair(mel, -mel, torch.tensor([80]), frames)
+    output = StepOutput({}, recording, -recording, frames, mels, usage=None)
+    pairs = output.judged(1_000, 2_000, 0.37)
+    assert pairs["mel"].real.shape[-1] == 20 and pairs["waveform"].real.shape[-1] == 2_000
+    assert abs(float(pairs["mel"].real[0, 0, 0] - pairs["waveform"].real[0, 0, 0])) < 100
+    assert output.judged(1_000, None, 0.37)["mel"].real.shape[-1] == 80
 
 
 def test_a_discriminator_of_mels_judges_mels() -> None:
