@@ -57,8 +57,9 @@ class DocumentConfig:
     formats: dict[str, float] = field(default_factory=lambda: {"tts": 0.75, "speech": 0.15, "asr": 0.1})
     """Weight of each format by name (`speech`, `text`, `tts`, `asr`, `aligned`, `interleaved`). They need
     not sum to 1. A row that lacks what its format needs takes the nearest that it can: `aligned` and
-    `interleaved` become `tts`, and without text `speech`; so does a row that is longer than a block. The first
-    lines of a run count them, and a format that no row can become is an error."""
+    `interleaved` become `tts`, and without text `speech`; so does a row that is longer than a block and has no
+    word times at which it could be cut into several. The first lines of a run count them, and a format that no
+    row can become is an error."""
     text_loss_weight: float = 0.1
     """Loss weight of the text that speech is conditioned on, in `tts` and `aligned`; 0: no loss on it."""
     speech_loss_weight: float = 0.1

@@ -19,6 +19,7 @@ from slm.documents.formats import (
     write_speech,
     write_tts,
 )
+from slm.documents.long_rows import fitting_rows
 from slm.documents.mixture import rows_of_epoch, rows_per_epoch
 from slm.documents.rows import Companions, Source, TextRows, TokenRows, measure
 from slm.documents.spans import Draws, below, numbers, uniform
@@ -78,8 +79,9 @@ class Documents:
     depends on the seed, the epoch and the number of rows.
 
     A document that is longer than `longest` is cut when it is packed. Text would be torn from its speech there, so no
-    such document has both: the row becomes `speech`, its text left out. A prompt that would make a document longer than
-    that is left out too.
+    such document has both. Long rows whose words have times are cut before, into rows that fit (`fitting_rows`). What
+    still does not fit becomes `tts`, whose marks are few, else `speech`, its text left out. A prompt that would make a
+    document longer than that is left out too.
     """
 
     def __init__(
@@ -108,12 +110,13 @@ class Documents:
             if not isinstance(source.dataset, TextRows):
                 name = f"the token dataset {source.dataset.name}"
                 vocabulary.codec.check_same(source.dataset.info, what=name, as_many=True)
+        self.sources = [fitting_rows(source, vocabulary, config, longest) for source in self.sources]
         self.vocabulary = vocabulary
         self.config = config
         self.seed = seed
         self.longest = longest
         self._formats = list(FORMATS.values())
-        self._paired = np.array([format.needs_text and format.needs_speech for format in self._formats])
+        self._paired = np.array([format.paired for format in self._formats])
         with_voices = config.prompt_probability or (config.voice_tag_probability and vocabulary.voices)
         self.table = measure(self.sources, vocabulary, texts_needed(config), bool(with_voices))
         sizes = self.table.text + self.table.speech
@@ -256,9 +259,9 @@ class Documents:
         voiced &= uniform(numbers(streams, _VOICE)) < self.config.voice_tag_probability
         tags = np.where(voiced, self._tags[self.table.voice[rows]], np.int32(-1))
         lengths = (tags >= 0) + self._body_lengths(formats, rows, keys, draws)
-        if self.longest is not None:
+        for shorter in ("tts", "speech") if self.longest is not None else ():
             torn = np.flatnonzero(self._paired[formats] & (lengths > self.longest))
-            formats[torn] = self._formats.index(FORMATS["speech"])
+            formats[torn] = self._formats.index(FORMATS[shorter])
             lengths[torn] = (tags[torn] >= 0) + self._body_lengths(
                 formats[torn], rows[torn], keys[torn], draws
             )

@@ -149,6 +149,11 @@ class Format:
     prompted: bool = False
     otherwise: tuple[str, ...] = ()
 
+    @property
+    def paired(self) -> bool:
+        """Whether it has text and speech."""
+        return self.needs_text and self.needs_speech
+
 
 # <|speech|> s… <|eos|>
 

@@ -120,8 +120,8 @@ def _nearest(seconds: np.ndarray, frames: int, frame_rate: float) -> np.ndarray:
 
 def _match(text: str, words: Sequence[TimedWord]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """First piece, start and end (NaN: unknown) of each unit; None where text and words do not spell the same."""
-    pieces = _spell(text.split())  # as many as `split_words` gives
-    spoken = _spell([word for word, _, _ in words])
+    pieces = spell(text.split())  # as many as `split_words` gives
+    spoken = spell([word for word, _, _ in words])
     if len(spoken) != len(words) or "".join(pieces) != "".join(spoken):
         return None
     positions: list[int] = []  # where each word begins in the letters
@@ -156,6 +156,6 @@ def _known(start: float | None, end: float | None) -> tuple[float, float]:
     return start, end
 
 
-def _spell(words: list[str]) -> list[str]:
+def spell(words: list[str]) -> list[str]:
     """What is spoken of each word, in one pass over them all."""
     return _UNSPOKEN.sub("", "\n".join(words).casefold()).split("\n") if words else []

@@ -15,7 +15,8 @@ from data.token_dataset import TokenStream
 from slm.documents.config import DocumentConfig
 from slm.documents.documents import Documents
 from slm.documents.formats import texts_needed
-from slm.documents.rows import Source, TextRows, read_sizes
+from slm.documents.long_rows import fitting_rows
+from slm.documents.rows import Source, read_sizes
 from slm.packing.blocks import PackedBlocks
 from slm.vocabulary import Vocabulary
 
@@ -51,7 +52,12 @@ class ShardWindows:
         """
         self.vocabulary, self.config, self.seed, self.longest = vocabulary, config, seed, longest
         # What is on the disk is measured once, not for every window.
-        self.sources = [_measured(source, vocabulary, config) for source in sources]
+        self.sources = [
+            source
+            if isinstance(source, StreamedSource)
+            else fitting_rows(source, vocabulary, config, longest)
+            for source in sources
+        ]
         first = next(source for source in sources if isinstance(source, StreamedSource))
         shards = min(shards, first.stream.shards("train"))
         tokens = 0.0 if first.weight is None else self._tokens(first) * shards / first.stream.shards("train")
@@ -62,7 +68,7 @@ class ShardWindows:
                 if source.weight is None or first.weight is None
                 else tokens * source.weight / (first.weight * max(self._tokens(source), 1))
             )
-            for source in sources
+            for source in self.sources
         ]
 
     def documents(self, window: int) -> Documents:
@@ -128,14 +134,6 @@ class BlocksAhead:
 
     def _make(self, window: int) -> PackedBlocks:
         return PackedBlocks(self._windows.documents(window), self._length, window)
-
-
-def _measured(
-    source: Source | StreamedSource, vocabulary: Vocabulary, config: DocumentConfig
-) -> Source | StreamedSource:
-    if isinstance(source, StreamedSource) or isinstance(source.dataset, TextRows):
-        return source
-    return replace(source, sizes=read_sizes(source.dataset, vocabulary, texts_needed(config)))
 
 
 def _size(source: Source | StreamedSource) -> int:

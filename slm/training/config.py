@@ -40,8 +40,8 @@ class BatchConfig:
     """Size of one update: `blocks` rows of `length` tokens."""
 
     length: int = 2048
-    """Tokens in a block. A document of text and speech that is longer is made of its speech alone; speech or
-    text alone is cut into pieces of this length."""
+    """Tokens in a block. A row of text and speech that is longer is cut before words into rows that fit; without
+    word times it is made of its speech alone. Speech or text alone is cut into pieces of this length."""
     blocks: int = 8
     """Blocks in an update, over all processes together."""
     blocks_per_forward: int = 8

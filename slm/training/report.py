@@ -10,6 +10,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from codec.foundation import UserError, plain_config
 from slm.documents.documents import DocumentCounts, Documents
 from slm.documents.formats import FORMATS
+from slm.documents.long_rows import RowParts
 from slm.packing.blocks import PackedBlocks
 
 
@@ -75,10 +76,18 @@ def report_epoch(
             + (f"; {became}" if became else "")
         )
         values |= {f"data/drawn/{name}": drawn, f"data/made/{name}": made, f"data/format_share/{name}": share}
+    parts = [source.dataset.parts for source in documents.sources if isinstance(source.dataset, RowParts)]
+    cut = sum(len({part.row for part in of_source}) for of_source in parts)
+    values |= {"data/cut_rows": cut, "data/row_parts": sum(map(len, parts))}
+    if cut:
+        lines.append(
+            f"{cut:,} rows of text and speech are longer than a block: cut before words into "
+            f"{sum(map(len, parts)):,} rows"
+        )
     if counts.too_long:
         lines.append(
-            f"{sum(counts.too_long.values()):,} documents of text and speech are longer than a block (batch.length "
-            f"{documents.longest}): their speech is trained on without its text"
+            f"{sum(counts.too_long.values()):,} documents are longer than a block (batch.length {documents.longest}) "
+            "and have no words to cut at: they became tts or, where that is too long, speech without its text"
         )
     return lines, values
 

@@ -481,8 +481,10 @@ def test_text_is_never_torn_from_its_speech(text_models, sizes):
         prompt_text_probability=0.5,
     )
     length = 200
-    documents = Documents([speech_rows(80, codec=codec)], vocabulary, config, seed=0, longest=length)
-    free = Documents([speech_rows(80, codec=codec)], vocabulary, config, seed=0)
+    rows = speech_rows(80, codec=codec)
+    rows.timed = [None] * 80  # nowhere to cut
+    documents = Documents([rows], vocabulary, config, seed=0, longest=length)
+    free = Documents([rows], vocabulary, config, seed=0)
     left = too_long = 0
     for epoch in range(3):
         plan, blocks = documents.plan(epoch), PackedBlocks(documents, length, epoch)
@@ -492,17 +494,14 @@ def test_text_is_never_torn_from_its_speech(text_models, sizes):
             paired = {TEXT, SPEECH} <= set(document.modality.tolist())
             if len(document) > length:
                 assert not paired  # its pieces may be anywhere
-            if plan.formats[index] != plan.drawn[index]:
+            if plan.formats[index] != free.plan(epoch).formats[index]:
                 assert documents.format_names[plan.formats[index]] == "speech" and len(whole) > length
                 too_long += 1
             elif len(whole) <= length:
                 assert equal(document, whole)  # a document that fits is what it was
             left += paired
         assert blocks.plan.cut_documents == (plan.lengths > length).sum()
-        assert sum(documents.counts(epoch).too_long.values()) == sum(
-            count for (drawn, made), count in documents.counts(epoch).became.items() if made == "speech"
-        )
-    assert left > 20 and too_long > 20 and not free.counts(0).too_long
+    assert left > 10 and too_long > 20 and not free.counts(0).too_long
 
 
 def test_a_format_that_no_row_can_become_is_an_error(vocabulary):
