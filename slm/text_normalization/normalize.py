@@ -6,7 +6,7 @@ need more context stand first: an address before a date, a date before a time, m
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from pathlib import Path
 from re import Match
@@ -24,9 +24,16 @@ _SPELLED_PARTS = ("uk", "us", "de", "at", "io", "ai", "eu")
 _ADDRESS = re.compile(
     rf"\b(?:https?://)?(?:[\w.+-]+(?P<at>@))?(?:[\w-]+\.)+(?:{_TOP_LEVEL})\b(?!\.\w)(?:/[\w./?=&%#~-]*\w)?/?"
 )
-_PHONE = re.compile(r"(?:\+\d{1,3}[ -]?)?(?:\(\d{3}\)|\b\d{3})[ -](?:\d{3}[ -])?\d{4}\b|\+\d[\d -]{6,}\d")
-_ROMAN = r"(?P<roman>X{0,2}(?:IX|IV|VI{0,3}|II|III)|X{1,2})\b(?P<dot>\.?)"
-_ROMAN_DIGITS = {"I": 1, "V": 5, "X": 10}
+# +1 555 123 4567, (555) 123-4567, 555-1234; with a nought for the trunk: 0170 1234567, 030/123456, 020 7946 0958.
+_PHONE = re.compile(
+    r"(?<![\w.,])\(?0\d{2,4}\)?[ /-]?\d{3,}(?:[ -]\d{2,})*\b"
+    r"|(?:\+?\b\d{1,3}[ .-]?)?(?:\(\d{3}\)|\b\d{3})(?:[ -](?:\d{3}[ -])?|\.\d{3}\.)\d{4}\b|\+\d[\d ()/-]{6,}\d"
+)
+_ROMAN = (
+    r"(?P<roman>(?=[MDCLXVI])M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3}))(?<=[MDCLXVI])"
+    r"\b(?P<dot>\.?)"
+)
+_ROMAN_DIGITS = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 _CAPITALS = re.compile(
     r"(?<![\w.'’])[^\W\d_a-zß-ÿ](?:[^\W_a-zß-ÿ]|\.(?=[A-Z]))*(?P<end>'?s)?(?![\w])(?P<dot>\.?)"
 )
@@ -86,50 +93,71 @@ class _Rules:
         self.language = language
         table = yaml.safe_load((Path(__file__).parent / f"{language}.yaml").read_text(encoding="utf-8"))
         self.table: dict[str, Any] = table
+        for name in ("titles", "labels", "abbreviations"):  # at the start of a sentence too
+            table[name] = {
+                k[0].upper() + k[1:]: v[0].upper() + v[1:] for k, v in table[name].items()
+            } | table[name]
         self.words: dict[str, str] = table["words"]
         self.spelled, self.said = table["spelled"].split(), table["said"].split()
         group, point = re.escape(table["thousands"]), re.escape(table["decimal"])
         number = rf"(?:\d{{1,3}}(?:{group}\d{{3}})+(?!\d)|\d+)(?:{point}\d+)?"
         amount = rf"(?P<minus>-)?(?P<first>{number})(?:[-–](?P<last>{number}))?"
         alone = rf"(?<![\w.,]){amount}"
+        per = r"(?:/(?P<per>[^\W\d]+[²³]?)(?!/))?"
         self.month_names = table["months"] + list(table["month_abbreviations"])
-        months = "|".join(sorted(self.month_names, key=len, reverse=True))
+        self.weekdays = table["weekdays"] | {name: name for name in table["weekdays"].values()}
+        months, days = _alternatives(self.month_names), _alternatives(self.weekdays)
+        shorts_of_months = _alternatives(table["month_abbreviations"])
         scales, money, units = (_alternatives(table[name]) for name in ("scales", "currencies", "units"))
+        titles, shorts, labels = (
+            _alternatives(table[name]) for name in ("titles", "abbreviations", "labels")
+        )
         scale = rf"(?:\s?(?P<scale>{scales})(?!\w))?"
         dates = zip(table["dates"], table["date"], strict=True)
-        year = rf"(?<![\w.,])(?P<year>\d{{4}})(?=(?P<range> {self.words['to']} \d{{4}}\b)?)(?![.,]\d|\w)"
+        year = rf"(?<![\w.,])(?P<year>\d{{4}})(?=(?P<range> {self.words['to']} \d{{2}}(?:\d\d)?\b)?)(?![.,]\d|\w)"
         rules: list[tuple[str, Callable[[Match[str]], str]]] = [
-            (r"(?<![\d-])(\d{4})[-–](?=\d{4}\b(?!-))|(?<=\d[ap]m)[-–](?=\d)", self._range),
+            *((pattern, partial(_expand, form)) for pattern, form in table["first"]),
             (r"\b[A-Z]{1,3}&[A-Z]{1,3}\b", self._joint_initials),
+            (rf"\b({days})(?:\.?\s?[-–]\s?({days})\b\.?|\.(?=,| \d| {{MONTH}}))", self._weekday),
             *((pattern, self._date(form)) for pattern, form in dates),
             (r"\b(?P<year>\d{4})-(?P<number>\d\d)-(?P<day>\d\d)\b", self._date(table["date"][-1])),
+            (rf"\b({shorts_of_months})(?:\.(?= [\da-zß-ÿ–-]|,)|(?= \d{{4}}\b))", self._month),
+            (r"(?<![\w-])\d+(?:-\d+){2,}(?![\w-])", self._phone),
             (table["decades"], self._decade),
             (table["ordinals"], self._ranked),
             *((pattern, self._time) for pattern in table["times"]),
-            (rf"(?P<sign>{money})\s?{amount}{scale}", self._money),
-            (rf"{alone}{scale}\s?(?P<sign>{money})(?!\w)", self._money),
-            (rf"{alone}{scale}\s?(?P<unit>{units})(?![\w²³/])", self._unit),
+            (rf"(?P<sign>{money})\s?{amount}{scale}{per}", self._money),
+            (rf"{alone}{scale}\s?(?P<sign>{money})(?!\w){per}", self._money),
+            (rf"(?<![\d/.,])((?P<whole>\d+ )?\d/(?:[2-9]|10))\s?(?P<unit>{units})(?!\w)", self._part_of_unit),
+            (rf"{alone}{scale}[\s-]?(?P<unit>{units})(?![\w²³]){per}", self._unit),
+            (rf"\b(?P<short>{titles})\. (?=[^\W\d_a-zß-ÿ])", self._short("titles", " ")),
+            (rf"\b(?P<short>{labels})(?:\.|(?<=\w{{3}})) ?(?=\d|[IVX]+\b)", self._short("labels", " ")),
             *((pattern, partial(_expand, form)) for pattern, form in table["rewrites"]),
+            (rf"\b(?P<short>{shorts})\.(?P<end>(?=\s*$))?", self._short("abbreviations", "")),
             (rf"\b(?P<name>{table['regnal_names']}) {_ROMAN}", self._regnal),
-            (rf"\b(?P<name>{table['numbered']}) {_ROMAN}", self._numbered),
-            (r"(?<![\d/])(?:(?P<whole>\d+) )?(?P<part>\d)/(?P<parts>[2-9]|10)(?![\d/])", self._fraction),
+            (
+                rf"\b(?P<name>{table['numbered']}|[A-Z]\w+(?= [IVX]{{2,}}\b)) (?![CDLM]\b){_ROMAN}",
+                self._numbered,
+            ),
+            (r"(?<![\d/.,])(?:(?P<whole>\d+) )?(?P<part>\d)/(?P<parts>[2-9]|10)(?![\d/])", self._fraction),
             (rf"\b(?P<before>{table['digits_after']} )(?P<digits>\d{{3,}})\b", self._digits),
             (rf"(?P<before>{table['year_before']})?{year}", self._year),
             (r"\b(?!\d{1,3}(?:\.\d{3})+\b)\d+(?:\.\d+){2,}\b", self._version),
             (r"(?<=[A-Za-z])-(?=\d)", lambda found: " "),
             (r"\b(?=\w*\d)(?=\w*[A-Z])[A-Z\d]+\b", self._mixed),
             (alone, self._amount),
-            (r"\d+", lambda found: f" {self._cardinal(found[0])} "),
+            (number, lambda found: f" {self._cardinal(found[0])} "),
         ]
+        self.endings = [(re.compile(pattern), ending) for pattern, ending in table.get("endings", [])]
         self.rules = [
             (re.compile(pattern.replace("{MONTH}", f"(?:{months})")), rule) for pattern, rule in rules
         ]
 
     def __call__(self, text: str) -> str:
         text = unicodedata.normalize("NFC", text).translate(_QUOTES)
-        text = re.sub(r"(?<=\d)[¼½¾⅓⅔]", r" \g<0>", text)
+        text = re.sub(r"(?<=\d)[¼½¾⅐-⅞]", r" \g<0>", text)
         text = re.sub(
-            "[¼½¾⅓⅔]", lambda found: unicodedata.normalize("NFKC", found[0]).replace("⁄", "/"), text
+            "[¼½¾⅐-⅞]", lambda found: unicodedata.normalize("NFKC", found[0]).replace("⁄", "/"), text
         )
         written = text
         text = _ADDRESS.sub(self._address, text)
@@ -154,9 +182,6 @@ class _Rules:
     def _spelled_digits(self, digits: str) -> str:
         return " ".join(num2words(int(digit), lang=self.language) for digit in digits)
 
-    def _range(self, found: Match[str]) -> str:
-        return f"{found[1] or ''} {self.words['to']} "
-
     def _joint_initials(self, found: Match[str]) -> str:
         return f" {self.words['and']} ".join(map(_spelled, found[0].split("&")))
 
@@ -171,18 +196,13 @@ class _Rules:
         said = self._cardinal(found["first"])
         if found["last"]:
             said += f" {self.words['to']} {self._cardinal(found['last'])}"
-        return (f"{self.words['minus']} " if found["minus"] else "") + said
+        glued = found.string[found.end() : found.end() + 1].isalpha()
+        return (f"{self.words['minus']} " if found["minus"] else "") + said + " " * glued
 
     def _ordinal(self, number: int, before: str = "") -> str:
+        """The ordinal; in German with the ending that the words around it, `before # after`, ask for."""
         said = num2words(number, lang=self.language, to="ordinal").replace(" and ", " ").replace(",", "")
-        if self.language != "de":
-            return said
-        before = before.strip().lower()
-        if before in ("am", "im", "vom", "zum", "beim", "dem", "den", "des", "seit", "ab"):
-            return f"{said}n"
-        if before in ("ihr", "sein", "mein", "dein", "unser"):
-            return f"{said}s"
-        return said if before in ("der", "die", "das") else f"{said}r"
+        return said + next((ending for around, ending in self.endings if around.search(before)), "")
 
     def _year_in_words(self, digits: str) -> str:
         said = num2words(int(digits), lang=self.language, to="year")
@@ -198,9 +218,10 @@ class _Rules:
             number = number or self.table["months"].index(name) + 1
             if not (1 <= number <= 12 and 1 <= day <= 31):
                 return found[0]
-            before = there.get("before") or ""
-            said = form.format(month=self.table["months"][number - 1], day=self._ordinal(day, before))
-            return before + said + (f" {self._year_in_words(found['year'])}" if found["year"] else "")
+            before, year = there.get("before") or "", there.get("year") or ""
+            month = self.table["months"][number - 1]
+            said = form.format(month=month, day=self._ordinal(day, f"{before}# {month}"))
+            return before + said + (f" {self._year_in_words(year)}" if year else "")
 
         return rule
 
@@ -235,6 +256,11 @@ class _Rules:
     def _is_one(self, found: Match[str]) -> bool:
         return found["first"] == "1" and not found["last"] and not found.groupdict().get("scale")
 
+    def _per(self, found: Match[str]) -> str:
+        """`/month`, `/s²`: what an amount is divided by."""
+        per = found["per"]
+        return f" {self.words['per']} {self.table['units'].get(per, [per])[0]}" if per else ""
+
     def _money(self, found: Match[str]) -> str:
         one, many, cent, cents = self.table["currencies"][found["sign"]]
         whole, point, part = found["first"].partition(self.table["decimal"])
@@ -243,31 +269,50 @@ class _Rules:
             said = [self._counted(pounds, one, many)] if pounds or not pence else []
             said += [self._counted(pence, cent, cents)] if pence else []
             joined = self.table["money"].format(whole=said[0], part=said[-1]) if len(said) > 1 else said[0]
-            return (f"{self.words['minus']} " if found["minus"] else "") + joined
+            return (f"{self.words['minus']} " if found["minus"] else "") + joined + self._per(found)
         if self._is_one(found):
-            return self._counted(1, one, many)
-        return f"{self._scaled(found)} {many}"
+            return self._counted(1, one, many) + self._per(found)
+        return f"{self._scaled(found)} {many}{self._per(found)}"
 
     def _unit(self, found: Match[str]) -> str:
         one, many, *article = self.table["units"][found["unit"]]
         if self._is_one(found):
-            return (f"{self.words['minus']} " if found["minus"] else "") + self._counted(
-                1, one, many, *article
-            )
-        return f"{self._scaled(found)} {many}"
+            said = self._counted(1, one, many, *article) + self._per(found)
+            return (f"{self.words['minus']} " if found["minus"] else "") + said
+        return f"{self._scaled(found)} {many}{self._per(found)}"
+
+    def _part_of_unit(self, found: Match[str]) -> str:
+        one, many, *_ = self.table["units"][found["unit"]]
+        return f"{found[1]} {many if found['whole'] else one}"
+
+    def _short(self, table: str, after: str) -> Callable[[Match[str]], str]:
+        """An abbreviation of that table in full; a full stop that also ends the text stays."""
+
+        def rule(found: Match[str]) -> str:
+            ends = found.groupdict().get("end") is not None
+            return self.table[table][found["short"]] + ("." if ends else after)
+
+        return rule
+
+    def _month(self, found: Match[str]) -> str:
+        return str(self.table["months"][self.table["month_abbreviations"][found[1]] - 1])
+
+    def _weekday(self, found: Match[str]) -> str:
+        return f" {self.words['to']} ".join(self.weekdays[name] for name in found.groups() if name)
 
     def _ranked(self, found: Match[str]) -> str:
-        before = found.groupdict().get("before") or ""
-        return before + self._ordinal(int(found["number"].replace(",", "")), before)
+        before, after = (found.groupdict().get(name) or "" for name in ("before", "after"))
+        return before + self._ordinal(int(found["number"].replace(",", "")), f"{before}# {after}")
 
     def _decade(self, found: Match[str]) -> str:
-        century, ten = found["century"], self._cardinal(found["ten"])
-        if found["ten"] == "00":
-            return found[0]
-        if self.language == "de":
-            return (self._year_in_words(century + "00") if century else "") + ten + "er"
-        plural = ten[:-1] + "ies" if ten.endswith("y") else ten + "s"
-        return (f"{self._cardinal(century)} " if century else "") + plural
+        century, ten = found["century"] or "", found["ten"]
+        if ten == "00":
+            said = self._year_in_words(century + ten)
+        elif self.language == "de":
+            said = (self._year_in_words(century + "00") if century else "") + self._cardinal(ten)
+        else:
+            said = (f"{self._cardinal(century)} " if century else "") + self._cardinal(ten)
+        return said + "er" if self.language == "de" else _plural(said)
 
     def _year(self, found: Match[str]) -> str:
         year, before = int(found["year"]), found["before"] or ""
@@ -278,7 +323,7 @@ class _Rules:
         part, parts = int(found["part"]), int(found["parts"])
         if self.language == "de":
             if (part, parts) == (1, 2):
-                return f"{self._cardinal(found['whole'])}einhalb" if found["whole"] else "ein halb"
+                return f"{self._one(int(found['whole']))}einhalb" if found["whole"] else "ein halb"
             said = f"{self._one(part)} {num2words(parts, lang='de', to='ordinal').capitalize()}l"
             return f"{self._cardinal(found['whole'])} {said}" if found["whole"] else said
         one, many = self.table["fractions"].get(parts) or (self._ordinal(parts), f"{self._ordinal(parts)}s")
@@ -288,7 +333,7 @@ class _Rules:
         return f"{self._cardinal(found['whole'])} and {said.replace('one ', 'a ', 1)}"
 
     def _regnal(self, found: Match[str]) -> str:
-        ordinal = self._ordinal(_roman(found["roman"]), "der")
+        ordinal = self._ordinal(_roman(found["roman"]), "der #")
         return f"{found['name']} " + self.table["regnal"].format(
             ordinal=ordinal.capitalize() if self.language == "de" else ordinal + found["dot"]
         )
@@ -322,7 +367,11 @@ class _Rules:
     def _mixed(self, found: Match[str]) -> str:
         """`MP3`, `H2O`: letters and digits."""
         pieces = re.findall(r"[A-Z]+|\d+", found[0])
-        return " ".join(_spelled(piece) if piece.isalpha() else self._cardinal(piece) for piece in pieces)
+        say = {True: self._year_in_words, False: self._cardinal}
+        return " ".join(
+            _spelled(piece) if piece.isalpha() else say[bool(re.fullmatch("(?:19|20)..", piece))](piece)
+            for piece in pieces
+        )
 
     def _capitals(self, found: Match[str]) -> str:
         """Initials are spelled, shouted words are said."""
@@ -347,7 +396,11 @@ def _expand(form: str, found: Match[str]) -> str:
     return found.expand(form)
 
 
-def _alternatives(table: dict[str, Any]) -> str:
+def _plural(word: str) -> str:
+    return word[:-1] + "ies" if word.endswith("y") else word + ("es" if word.endswith("x") else "s")
+
+
+def _alternatives(table: Iterable[str]) -> str:
     return "|".join(map(re.escape, sorted(table, key=len, reverse=True)))
 
 
