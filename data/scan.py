@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from codec.foundation import Progress, UserError, rank
+from codec.foundation import Progress, UserError, local_path, rank
 from data.alignment.stored import WordTimes, with_alignment
 from data.audio import audio_info
 from data.config import CorpusSource
@@ -47,7 +47,7 @@ def scan_corpus(source: CorpusSource, output: str | os.PathLike[str]) -> Scanned
     """
     if os.path.exists(source.path):  # its directory may be used from another working directory
         source = replace(source, path=os.path.abspath(source.path))
-    output, about = Path(output), json.loads(json.dumps(asdict(source)))
+    output, about = local_path(output), json.loads(json.dumps(asdict(source)))
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file; the output must be a directory")
     there = listed_source(output)

@@ -20,6 +20,7 @@ import pyarrow as pa
 from codec.foundation import (
     StopSignal,
     UserError,
+    local_path,
     rank,
     remove_leftovers,
     world_size,
@@ -97,7 +98,7 @@ class ShardedDirectory(ABC):
     temporary: tuple[str, ...] = ()  # patterns of what else a whole directory does not need
 
     def __init__(self, path: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
-        self.path = Path(path)
+        self.path = local_path(path)
         self.identity = json.loads(json.dumps(identity))  # as it comes back from a file: lists for tuples
 
     @abstractmethod

@@ -8,7 +8,7 @@ from typing import get_args
 
 import sentencepiece
 
-from codec.foundation import UserError, write_bytes
+from codec.foundation import UserError, local_path, write_bytes
 from data.config import TokenizerKind
 
 _BYTES = 256
@@ -72,7 +72,7 @@ def train_text_tokenizer(
             f"the text tokenizer cannot be trained ({reason}): {len(sentences):,} texts have {characters:,} "
             f"different characters; try another vocab_size than {vocab_size}, or kind char"
         ) from None
-    output = Path(output)
+    output = local_path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(output, model.getvalue())
     return output

@@ -41,7 +41,7 @@ def open_sources(corpora: Sequence[CodecCorpus], sampling_rate: int, preload: bo
         raise UserError("no corpora to train on: give some as --corpora or in the config file")
     sources = []
     for entry in corpora:
-        corpus = open_corpus(entry.path, format=entry.format)
+        corpus = open_corpus(entry.path, entry.format, options=entry.reading)
         if entry.alignment is not None:
             corpus = with_alignment(corpus, entry.alignment)
         train = [utterance for utterance in corpus.utterances if utterance.split == "train"]

@@ -1,10 +1,10 @@
 """What `codec-slm train-codec` and `train-recogniser` are told: a training run and its corpora."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from codec.foundation.errors import UserError
 from codec.training.config import CodecTrainingConfig
-from data.config import Augmentation, CorpusFormat
+from data.config import Augmentation, CorpusFormat, CorpusOptions
 
 
 @dataclass
@@ -17,6 +17,8 @@ class CodecCorpus:
     """Share of the training segments, relative to the other corpora's."""
     format: CorpusFormat = "auto"
     """Layout of the corpus."""
+    reading: CorpusOptions | None = None
+    """What to take from it; unset: as the flags of the command say."""
     alignment: str | None = None
     """Word times that `codec-slm align` made, for losses.ctc."""
     gain_db: tuple[float, float] | None = None
@@ -30,6 +32,13 @@ class CodecCorpus:
     """Most validation recordings."""
     speaker_balance: float = 1.0
     """0: speakers come as often as they speak; 1: all equally often."""
+
+
+def read_as(corpora: list[CodecCorpus], reading: CorpusOptions) -> list[CodecCorpus]:
+    """The corpora, with this for all that do not say how to read them."""
+    if reading == CorpusOptions():
+        return corpora
+    return [replace(corpus, reading=corpus.reading or reading) for corpus in corpora]
 
 
 @dataclass

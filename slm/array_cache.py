@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from codec.foundation import UserError, remove_directory, whole_directory, write_json
+from codec.foundation import UserError, local_path, remove_directory, whole_directory, write_json
 
 _FACTS = "facts.json"
 
@@ -28,7 +28,7 @@ class CachedArrays:
 def cache_root() -> Path:
     """`$CODEC_SLM_CACHE`, else `codec-slm` in the user's cache directory."""
     if named := os.environ.get("CODEC_SLM_CACHE"):
-        return Path(named)
+        return local_path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "codec-slm"
 
 

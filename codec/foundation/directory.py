@@ -24,6 +24,7 @@ import yaml
 
 from codec.foundation.errors import UserError
 from codec.foundation.files import (
+    local_path,
     remove_directory,
     remove_leftovers,
     whole_directory,
@@ -53,7 +54,7 @@ class RunDirectory:
     ) -> None:
         if keep_last < 1:
             raise UserError(f"keep_last is {keep_last}: a run keeps at least one checkpoint to go on from")
-        self.path = Path(path)
+        self.path = local_path(path)
         self.keep_last = keep_last
         self._writes = rank() == 0
         self._log_descriptor: int | None = None

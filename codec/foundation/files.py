@@ -18,6 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from codec.foundation.errors import UserError
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 # `.NAME.<hex>.new` is being written, `.NAME.<hex>.old` is being thrown away.
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{32}\.(?P<kind>new|old)")
 
@@ -25,6 +28,16 @@ _LONGEST_NAME = 255  # bytes, on nearly all file systems
 
 _AT_FDCWD = -100  # linux/fcntl.h: paths are relative to the working directory
 _RENAME_EXCHANGE = 2  # linux/fs.h
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """The path of something to write.
+
+    Raises UserError for an address such as s3://bucket/name, of which a path would make a folder called `s3:`.
+    """
+    if _ADDRESS.match(os.fspath(path)):
+        raise UserError(f"{os.fspath(path)}: an address: give a path on this machine")
+    return Path(path)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
@@ -67,7 +80,7 @@ def whole_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     system cannot do that, `path` is missing for the moment between two renames, and `remove_leftovers` puts
     the former directory back if the process died there.
     """
-    path = Path(path)
+    path = local_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_sibling(path, "new")
     temporary.mkdir()

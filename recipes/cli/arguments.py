@@ -26,7 +26,7 @@ from typing import Any
 import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from codec.foundation import UserError
+from codec.foundation import UserError, local_path
 from data.recordings import refuse_recording
 from recipes.inputs import STANDARD
 
@@ -224,20 +224,24 @@ def _user_error(error: ArgumentError, parser: ArgumentParser, program: str) -> E
 # ---- what a command must not write: one of its inputs, somebody's recording, an address that is no path
 
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _LONGEST = 4096  # characters of a path
 
 
 def check_output(values: Mapping[str, Any]) -> None:
     """Look at a command's arguments before it starts; `output` is what it writes.
 
-    Raises UserError when that is an address, or one of the inputs under whatever name.
+    Raises UserError when that, or another path, is an address, and when it is one of the inputs under whatever name.
     """
     output = values.get("output")
+    for name, value in values.items():
+        for path in _strings(value):
+            if isinstance(path, Path) or name == "output":
+                try:
+                    local_path(path)
+                except UserError as error:
+                    raise UserError(f"--{name} {error}") from None
     if not isinstance(output, str | Path) or str(output) in ("", STANDARD):
         return
-    if _ADDRESS.match(str(output)):
-        raise UserError(f"--output {output}: addresses cannot be written to: give a path on this machine")
     refuse_recording(output)
     written = _identity(output)
     if written is None:

@@ -161,11 +161,7 @@ def align(
     shards: int | None = None,
     workers: int | None = None,
     max_failures: float = 0.1,
-    text_column: str | None = None,
-    audio_column: str | None = None,
-    id_column: str | None = None,
-    encoding: str = "utf-8",
-    channel: int | None = None,
+    reading: CorpusOptions = _READING,
     device: str = "auto",
 ) -> int:
     """Find when each word of a corpus's transcripts is spoken, for `codec-slm tokenize --alignment OUTPUT`.
@@ -185,11 +181,7 @@ def align(
         shards: files of word times; by default one for 512 utterances, up to 1,024.
         workers: processes that align (of a CTC model: threads that read audio); by default one a core.
         max_failures: the share of utterances that may have no words; above it the exit status is 1.
-        text_column: where a table keeps the text, as for tokenize.
-        audio_column: where it keeps the recording.
-        id_column: where it keeps the ids.
-        encoding: of the corpus's text files.
-        channel: which channel of recordings with several, from 0; by default they are averaged.
+        reading: what to take from the corpus.
         device: "cpu", "cuda", "cuda:1" for a CTC model; "auto" takes a GPU if there is one.
     """
     from data import align_corpus
@@ -216,8 +208,7 @@ def align(
         except UserError as error:
             print(f"words that the dictionary lacks will not be placed ({error})")
             chosen = PocketSphinxAligner()
-    columns = CorpusOptions(text_column, audio_column, id_column, encoding=encoding, channel=channel)
-    asked = CorpusSource(corpus, format, language=language, options=columns)
+    asked = CorpusSource(corpus, format, language=language, options=reading)
     result = align_corpus(partial(listed_below, source=asked), chosen, output, workers, shards)
 
     def summary(made: dict[str, Any]) -> str:
@@ -233,7 +224,7 @@ def inspect(
     row: int = 0,
     split: str = "train",
     format: str | None = None,
-    audio: str | None = None,
+    audio: Path | None = None,
     codec: str = "hh-codec-tiny",
     text_model: str | None = None,
     documents: DocumentConfig = _DOCUMENTS,
@@ -291,9 +282,9 @@ def inspect(
     model = load_codec_on(codec, device)
     CodecInfo.of(model).check_same(opened.info, what=dataset)
     if speech is None:
-        decode_row(model, opened, row, Path(audio))
+        decode_row(model, opened, row, audio)
     else:
-        decode_streams(model, speech, opened.info, Path(audio), _PAUSE_SECONDS, opened.voice(row))
+        decode_streams(model, speech, opened.info, audio, _PAUSE_SECONDS, opened.voice(row))
     print(f"audio     {audio}")
 
 
@@ -303,9 +294,7 @@ def train_tokenizer(
     kind: Literal["char", "bpe", "unigram"] = "char",
     vocab_size: int | None = None,
     format: CorpusFormat = "auto",
-    text_column: str | None = None,
-    split_column: str | None = None,
-    encoding: str = "utf-8",
+    reading: CorpusOptions = _READING,
 ) -> None:
     """Train a SentencePiece model, which gives text back exactly, on a corpus's training texts.
 
@@ -315,24 +304,21 @@ def train_tokenizer(
         kind: "char" for small corpora; "bpe" or "unigram" pieces for large ones.
         vocab_size: pieces in all, 257 of them bytes and <unk>; a char model takes all characters unless it is given.
         format: what kind of corpus it is; "auto" looks.
-        text_column: where a table keeps the text, if not under a usual name.
-        split_column: where it keeps the split of each row.
-        encoding: of the corpus's text files, or of the .txt file.
+        reading: what to take from the corpus; of a .txt file its encoding.
     """
     from data import TokenDataset, open_corpus, train_text_tokenizer
     from data.corpora.reading import Reading
     from data.token_files import holds_tokens
 
-    columns = CorpusOptions(text_column, split_column=split_column, encoding=encoding)
     path = Path(corpus)
     texts: list[str | None]
     if path.suffix == ".txt" and path.is_file():
-        texts = [line.rstrip("\r\n") for _, line in Reading(options=columns).lines(path)]
+        texts = [line.rstrip("\r\n") for _, line in Reading(options=reading).lines(path)]
     elif holds_tokens(path):
         dataset = TokenDataset.open(path)
         texts = [dataset.text(row) for row in range(len(dataset))]
     else:
-        texts = [utterance.text for utterance in open_corpus(corpus, format, options=columns).split("train")]
+        texts = [utterance.text for utterance in open_corpus(corpus, format, options=reading).split("train")]
     spoken = [text for text in texts if text]
     if not spoken:
         raise UserError(f"{corpus}: has no texts in its training split")

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from codec.foundation import UserError
-from data.config import CorpusFormat
+from data.config import CorpusFormat, CorpusOptions
 from recipes.evaluation.config import ContinuationConfig, Paper
 from slm.generation.config import SamplingConfig
 
-_SAMPLING, _CONTINUATION = SamplingConfig(), ContinuationConfig()
+_SAMPLING, _CONTINUATION, _READING = SamplingConfig(), ContinuationConfig(), CorpusOptions()
 
 Split = Literal["train", "validation", "test"]
 
@@ -33,6 +33,7 @@ def evaluate_codec(
     alignment: Path | None = None,
     limit: int | None = None,
     processes: int = 2,
+    reading: CorpusOptions = _READING,
     device: str = "auto",
 ) -> int:
     """How well codecs keep speech: every recording beside what comes back, in numbers, pictures and audio.
@@ -65,6 +66,7 @@ def evaluate_codec(
         alignment: word times for the probes that codec-slm align made, where the corpus has none of its own.
         limit: only so many utterances, evenly spread over the split.
         processes: workers that compute metrics and recognise speech.
+        reading: what to take from the corpus.
         device: for the codecs and the Hugging Face models; auto takes a GPU where there is one.
     """
     from codec import CodecInfo
@@ -88,7 +90,7 @@ def evaluate_codec(
     if stability < 0 or probes < 0:
         raise UserError(f"stability is {stability}, probes {probes}: a number of recordings, or 0 for none")
     where = resolve_device(device)
-    listing = open_corpus(corpus, format=format)
+    listing = open_corpus(corpus, format, options=reading)
     utterances = spread(of_split(listing, corpus, split, "--split"), limit)
     whole = named_codecs({location: load_codec_on(location, where) for location in codec}, len(codec))
     codecs, locations = with_prefixes(whole, codec, quantizers or [], where)
@@ -135,6 +137,7 @@ def reproduce(
     utmos: Path | None = None,
     limit: int | None = None,
     processes: int = 2,
+    reading: CorpusOptions = _READING,
     device: str = "auto",
 ) -> int:
     """A paper's own table, filled by a checkpoint: the paper's rows, marked as such, beside ours.
@@ -155,6 +158,7 @@ def reproduce(
         utmos: as for evaluate-codec.
         limit: only so many utterances of each test set, evenly spread.
         processes: workers that compute metrics and recognise speech.
+        reading: what to take from the corpora.
         device: for the codec and the models; auto takes a GPU where there is one.
     """
     from codec.foundation import write_text
@@ -200,6 +204,7 @@ def reproduce(
             stability=0,
             limit=limit,
             processes=processes,
+            reading=reading,
             device=device,
         )
     page = f"{table.source}\n\n{paper_table(table, results)}\n"
@@ -232,6 +237,7 @@ def evaluate_slm(
     retrieval_candidates: int = 10,
     limit: int | None = None,
     processes: int = 2,
+    reading: CorpusOptions = _READING,
     device: str = "auto",
     seed: int = 0,
 ) -> int:
@@ -277,6 +283,7 @@ def evaluate_slm(
             of a text.
         limit: only so many sentences, prompts, rows of each dataset, and pairs of each test, evenly spread over each.
         processes: workers that compute metrics and recognise speech.
+        reading: what to take from the corpora of continuations and references.
         device: for the model and the Hugging Face models; auto takes a GPU where there is one.
         seed: of the sampling.
     """
@@ -325,14 +332,14 @@ def evaluate_slm(
     prompts = []
     too_short: dict[str, str] = {}
     if continuations is not None:
-        listing = open_corpus(continuations, format=format)
+        listing = open_corpus(continuations, format, options=reading)
         held_out = of_split(listing, continuations, continuation.split, "--continuation.split")
         fitting = fitting_prompts(held_out, continuation)
         prompts, too_short = spread(fitting.utterances, limit), fitting.failures
     where = resolve_device(device)
     spoken = None
     if references is not None:
-        listing = open_corpus(references, format=format)
+        listing = open_corpus(references, format, options=reading)
         spoken = References((listing if alignment is None else with_alignment(listing, alignment)).utterances)
     language_model = SpeechLM.from_pretrained(model, device=where)
     chosen: list[str | None] = [*(voices or language_model.vocabulary.voices)] or [None]

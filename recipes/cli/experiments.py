@@ -4,8 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from codec.foundation import UserError
+from data.config import CorpusOptions
 from recipes.benchmark.config import FULL, PARTS, QUICK, Part
 from recipes.study.config import StudyConfig
+
+_READING = CorpusOptions()
 
 
 def quickstart_command(
@@ -28,7 +31,7 @@ def quickstart_command(
     quickstart(output, text, train_seconds)
 
 
-def study_command(config: StudyConfig, dry_run: bool = False) -> int:
+def study_command(config: StudyConfig, dry_run: bool = False, reading: CorpusOptions = _READING) -> int:
     """Several tokenizers, one corpus, one language model, one budget, one report.
 
     Each tokenizer is measured as a codec; the corpus becomes its tokens; a language model learns them, and is measured
@@ -39,12 +42,13 @@ def study_command(config: StudyConfig, dry_run: bool = False) -> int:
     Args:
         config: the study; see recipes/study/ for an example.
         dry_run: only say what there is to do.
+        reading: what to take from the corpus.
     """
     from recipes.loading import resolve_device
     from recipes.study.cells import Stopped
     from recipes.study.run import Study
 
-    study = Study(config, resolve_device("auto"))
+    study = Study(config, resolve_device("auto"), reading)
     print(study.plan(), flush=True)
     if dry_run:
         return 0

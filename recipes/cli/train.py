@@ -4,11 +4,14 @@ import io
 from pathlib import Path
 from typing import Literal
 
-from recipes.codec_recipe import CodecRecipe, RecogniserRecipe
+from data.config import CorpusOptions
+from recipes.codec_recipe import CodecRecipe, RecogniserRecipe, read_as
 from slm.training.config import SLMTrainingConfig
 
+_READING = CorpusOptions()
 
-def train_codec_command(config: CodecRecipe) -> int:
+
+def train_codec_command(config: CodecRecipe, reading: CorpusOptions = _READING) -> int:
     """Train a codec: waveform -> codes -> waveform.
 
     Started again with the same arguments, it goes on where it was stopped. Under `accelerate launch -m recipes` it runs
@@ -16,27 +19,31 @@ def train_codec_command(config: CodecRecipe) -> int:
 
     Args:
         config: the run; see recipes/hh_codec/ and recipes/hybrid_codec/ for examples.
+        reading: what to take from corpora that do not say it themselves.
     """
     from codec.foundation import rank
     from codec.training.loop import train_codec
     from recipes.codec_data import training_data
 
+    config.corpora = read_as(config.corpora, reading)
     result = train_codec(config, training_data(config))
     if result.final is not None and rank() == 0:
         print(f"trained {result.step} steps: {result.final}")
     return 0
 
 
-def train_recogniser_command(config: RecogniserRecipe) -> None:
+def train_recogniser_command(config: RecogniserRecipe, reading: CorpusOptions = _READING) -> None:
     """Train a small recogniser that listens while codecs train: their `recogniser`, for losses.recogniser.
 
     Started again with the same arguments, it goes on from its last checkpoint.
 
     Args:
         config: the run.
+        reading: what to take from corpora that do not say it themselves.
     """
     from recipes.recogniser import train_recogniser
 
+    config.corpora = read_as(config.corpora, reading)
     trained = train_recogniser(config)
     print(
         f"{trained.directory}: it hears the right character in {trained.accuracy:.1%} of the frames of "

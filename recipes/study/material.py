@@ -13,6 +13,8 @@ from codec import Codec, CodecInfo, load_codec, save_codec
 from codec.foundation import UserError
 from codec.kmeans_codec.fitting import fit_kmeans, kmeans_codec, patches
 from data import AudioError, Corpus, Utterance, audio_info, open_corpus, read_audio
+from data.config import CorpusOptions
+from data.decoding import AudioPart
 from recipes.evaluation.inputs import spread
 from recipes.study.cells import Cell, Stage, codec_hash, computed_by
 from recipes.study.config import KMeansBaseline, StudyConfig
@@ -40,9 +42,9 @@ class Material:
         return [utterance.text for utterance in self.training if utterance.text]
 
 
-def open_material(config: StudyConfig) -> Material:
+def open_material(config: StudyConfig, reading: CorpusOptions | None = None) -> Material:
     """Read the corpus. Raises UserError where it lacks a split."""
-    listing = open_corpus(config.corpus, format=config.format)
+    listing = open_corpus(config.corpus, config.format, options=reading)
     training, held_out = listing.split("train"), listing.split("validation")
     if not training or not held_out:
         there = ", ".join(f"{name} ({count})" for name, count in listing.splits.items())
@@ -64,10 +66,11 @@ def open_material(config: StudyConfig) -> Material:
 def content_hash(corpus: Corpus) -> str:
     """16 hex digits over what a corpus lists and over the bytes of its files."""
     digest = hashlib.blake2b(corpus.content_hash().encode(), digest_size=8)
-    for utterance in corpus.utterances:
-        if isinstance(utterance.path, str | os.PathLike):
+    paths = (u.path.source if isinstance(u.path, AudioPart) else u.path for u in corpus.utterances)
+    for source in dict.fromkeys(paths):
+        if isinstance(source, str | os.PathLike):
             try:
-                with open(utterance.path, "rb") as file:
+                with open(source, "rb") as file:
                     while part := file.read(_READ_AT_ONCE):
                         digest.update(part)
             except OSError:

@@ -14,6 +14,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from codec.foundation import StopSignal, UserError, plain_config, world_size, write_text
+from data.config import CorpusOptions
 from recipes.evaluation.inputs import metrics_of_speech_alone
 from recipes.study.cells import Cell, Cells, Stage, Stopped
 from recipes.study.config import StudyConfig
@@ -27,7 +28,7 @@ _LOOKS_EVERY = 0.5  # seconds: whether somebody asks to stop
 class Study:
     """A study at its output directory. Raises UserError for a corpus that cannot be studied."""
 
-    def __init__(self, config: StudyConfig, device: str):
+    def __init__(self, config: StudyConfig, device: str, reading: CorpusOptions | None = None):
         """Looks at the corpus; writes nothing."""
         if world_size() > 1:
             raise UserError("a study starts processes itself: run it without a launcher, with --processes")
@@ -35,7 +36,7 @@ class Study:
         self.config = config
         self.output = Path(config.output)
         self.device = device
-        self.material = open_material(config)
+        self.material = open_material(config, reading)
         self.cells = Cells(self.output / "cells")
 
     def plan(self) -> str:

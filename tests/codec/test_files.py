@@ -10,8 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from codec.foundation import (
+    RunDirectory,
+    UserError,
+    local_path,
+    remove_directory,
+    remove_leftovers,
+    whole_directory,
+    write_json,
+    write_text,
+)
 from codec.foundation import files as files_module
-from codec.foundation import remove_directory, remove_leftovers, whole_directory, write_json, write_text
 
 
 def _write_for_ever(root: Path) -> None:
@@ -130,3 +139,14 @@ def test_a_full_disk_is_named_with_the_path_whatever_a_library_says(tmp_path: Pa
     with pytest.raises(OSError, match="No space left") as caught, whole_directory(tmp_path / "directory"):
         raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
     assert caught.value.filename == str(tmp_path / "directory")
+
+
+def test_an_address_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for address in ("s3://bucket/x", Path("s3://bucket/x"), "GS://b", "abfs+x://b/c"):
+        with pytest.raises(UserError, match="an address: give a path on this machine"):
+            RunDirectory(address)
+        with pytest.raises(UserError, match="an address"), whole_directory(address):
+            pass
+    assert not any(tmp_path.iterdir())
+    assert local_path("a:b/c") == Path("a:b/c") and local_path("C:/x") == Path("C:/x")

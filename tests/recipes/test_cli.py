@@ -1,5 +1,6 @@
 """The command line: arguments from signatures, one line for a mistake, statuses that scripts can rely on."""
 
+import dataclasses
 import errno
 import os
 import re
@@ -19,6 +20,7 @@ import codec
 import slm
 from codec import bundled_codecs
 from codec.foundation import RunDirectory, UserError
+from data.config import CorpusOptions
 from recipes.cli import main as cli
 from recipes.cli.arguments import build_parser, call_with_arguments
 from recipes.loading import use_few_threads
@@ -345,6 +347,50 @@ def test_every_command_explains_itself_and_all_its_flags(name: str) -> None:
     assert parser.description
     silent = {action.dest for action in parser._actions if not (action.help or "").strip()}
     assert silent == set()
+
+
+def test_every_command_that_reads_a_corpus_can_be_told_how() -> None:
+    reading = {f"--{field.name}" for field in dataclasses.fields(CorpusOptions)}
+    parsers = {name: build_parser(command.load(), name) for name, command in _COMMANDS.items()}
+    told = {name for name, parser in parsers.items() if reading <= parser._option_string_actions.keys()}
+    asked = {
+        name
+        for name, parser in parsers.items()
+        if any(action.dest == "format" and "ljspeech" in str(action._typehint) for action in parser._actions)
+    }
+    assert told == asked | {"train-codec", "train-recogniser", "reproduce"} and len(asked) == 7
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_no_address_becomes_a_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "COMMANDS", _COMMANDS)
+    monkeypatch.chdir(tmp_path)
+    function = _COMMANDS[name].load()
+    parser = build_parser(function, name)
+    needed = {
+        "datasets": '[{"path": "a"}]',
+        "corpora": '[{"path": "a"}]',
+        "paper": "hh-codec",
+        "shell": "bash",
+    }
+    required = {action.dest: needed.get(action.dest, "a") for action in parser._actions if action.required}
+    positional = [action.dest for action in parser._actions if not action.option_strings]
+    written = [
+        action.dest
+        for action in parser._actions
+        if action.dest == "output" or "Path" in str(getattr(action, "_typehint", getattr(action, "type", "")))
+    ]
+    assert "output" in written or not {"output"} & {action.dest for action in parser._actions}
+    for argument in written:
+        for address in ("s3://bucket/x", "gs://bucket/a/b.wav", "file:///x/y", "hdfs://host:8020/x"):
+            given = required | {argument: address}
+            words = [given[place] for place in positional if place in given]
+            words += [f"--{flag}={value}" for flag, value in given.items() if flag not in positional]
+            assert cli.main([name, *words]) == 2
+            assert f"--{argument} {address.partition('://')[0]}:/" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 def test_settings_that_are_not_utf_8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,10 @@ import torch
 import yaml
 
 from codec import load_codec
+from codec.foundation import UserError
+from data.config import CorpusOptions
 from recipes.cli import main as cli
+from recipes.codec_recipe import CodecCorpus, CodecRecipe, read_as
 from tests.codec.small_codecs import small_config, speech_like
 from tests.codec.training_runs import forget_accelerator, log_of
 
@@ -37,7 +40,7 @@ def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             soundfile.write(path, speech_like(1, samples, seed=samples)[0].numpy(), 24_000)
         (directory / "speech" / split / "broken.wav").write_text("no audio")
     rows = [
-        {"id": path.stem + path.parent.name, "audio": str(path), "split": path.parent.name}
+        {"id": path.stem + path.parent.name, "audio": str(path), "fold": path.parent.name}
         for path in sorted((directory / "speech").glob("*/*.wav"))
     ]
     (directory / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -45,7 +48,10 @@ def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = {
         "model": str(directory / "small"),
         "stages": [STAGE],
-        "corpora": [{"path": str(directory / "manifest.jsonl"), "weight": 0.7}] * 2,
+        "corpora": [
+            {"path": str(directory / "manifest.jsonl"), "weight": 0.7, "reading": {"split_column": "fold"}}
+        ]
+        * 2,
         "evaluate_every": 1,
         "log_every": 1,
         "checkpoint_every": 2,
@@ -95,6 +101,27 @@ def test_a_codec_is_trained_and_exported(
     assert cli.main(["export", str(run), "--output", str(tmp_path / "best"), "--checkpoint", "best"]) == 0
     kept = load_codec(run / "checkpoints" / f"step-{lowest:08d}")
     assert load_codec(tmp_path / "best").config.fingerprint == kept.config.fingerprint
+
+
+def test_how_to_read_corpora_is_told_once_or_by_each(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def open_nothing(config: CodecRecipe) -> None:
+        asked.extend(config.corpora)
+        raise UserError("enough")
+
+    monkeypatch.setattr("recipes.codec_data.training_data", open_nothing)
+    paths = '[{"path": "a"}, {"path": "b", "reading": {"encoding": "cp1252"}}]'
+    words = ["train-codec", "--corpora", paths, "--output", str(tmp_path / "x"), "--text_column", "said"]
+    assert cli.main([*words, "--channel", "1"]) == 2
+    assert [corpus.reading for corpus in asked] == [
+        CorpusOptions(text_column="said", channel=1),
+        CorpusOptions(encoding="cp1252"),
+    ]
+    (alone,) = read_as([CodecCorpus("a")], CorpusOptions())
+    assert alone.reading is None  # as older runs have it
 
 
 def test_wrong_input_is_said_in_one_line(

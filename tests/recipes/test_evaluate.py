@@ -218,8 +218,13 @@ def test_the_command_leaves_tables_pictures_and_audio(
 
 @pytest.mark.usefixtures("undrawn")
 def test_codes_alone_need_no_decoding(corpus: Path, codec_directory: Path, tmp_path: Path) -> None:
-    arguments = ["evaluate-codec", str(corpus), "--codec", str(codec_directory), "--output", str(tmp_path)]
-    assert main([*arguments, "--split", "train", "--metrics=[]", "--asr", "none"]) == 0
+    arguments = ["evaluate-codec", "--codec", str(codec_directory), "--output", str(tmp_path)]
+    arguments += ["--split", "train", "--metrics=[]", "--asr", "none"]
+    manifest = tmp_path / "m.csv"
+    rows = "".join(f"{corpus}/wavs/u{n}.wav;{fold}\n" for n, fold in enumerate(["dev", "test", "train"]))
+    manifest.write_text(f"sound;fold\n{rows}", encoding="utf-16")
+    columns = ["--audio_column", "sound", "--split_column", "fold", "--encoding", "utf-16"]
+    assert main([*arguments, str(manifest), *columns]) == 0
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["codecs"]["hh-codec-tiny"]["frames"] == 24
     assert results["systems"] == {"hh-codec-tiny": {}}

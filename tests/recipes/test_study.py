@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from filelock import FileLock
 from codec import save_codec
 from codec.foundation import UserError
 from data import write_audio
+from data.config import CorpusOptions
 from recipes.cli.main import main
 from recipes.evaluation.inputs import metrics_of_speech_alone
 from recipes.study.cells import Cells, Stage
@@ -278,6 +280,13 @@ def test_the_corpus_is_known_by_its_audio(folder: Path, tmp_path: Path) -> None:
     assert open_material(config).hash == material.hash
     limited = open_material(StudyConfig(**settings(folder, tmp_path) | {"baselines": [], "limit": 2}))
     assert [u.id for u in limited.training] == ["r0", "r3"] and len(limited.held_out) == 3
+    renamed = (folder / "manifest.jsonl").read_text()
+    for name in ("id", "audio", "text", "speaker", "split"):
+        renamed = renamed.replace(f'"{name}":', f'"my {name}":')
+    (folder / "renamed.jsonl").write_text(renamed, encoding="utf-16")
+    columns = {f"{name}_column": f"my {name}" for name in ("id", "audio", "text", "speaker", "split")}
+    as_told = replace(config, corpus=str(folder / "renamed.jsonl"))
+    assert open_material(as_told, CorpusOptions(**columns, encoding="utf-16")).hash == material.hash
     lines = (folder / "manifest.jsonl").read_text().replace("validation", "train")
     (folder / "unsplit.jsonl").write_text(lines)
     config.corpus = str(folder / "unsplit.jsonl")
