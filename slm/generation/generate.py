@@ -18,6 +18,7 @@ from slm.generation.decoders import Decoder, Reading, TransformersDecoder
 from slm.generation.grammar import Row, TokenSets
 
 _UNIFORMS = 256  # steps of random numbers made at a time
+_LIKELIEST = 128  # tokens that are looked at first for the nucleus
 _NOTHING = np.zeros(2)
 
 
@@ -164,12 +165,25 @@ def warp(logits: Tensor, config: SamplingConfig) -> Tensor:
         least = torch.topk(logits, config.top_k).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     if config.top_p < 1:
-        ordered, order = torch.sort(logits, descending=False)
-        # From the least likely upwards, what together stays within 1 - top_p goes.
-        cut = ordered.softmax(-1).cumsum(-1) <= 1 - config.top_p
-        cut[:, -1] = False
-        logits = logits.masked_fill(torch.zeros_like(cut).scatter(1, order, cut), -torch.inf)
+        logits = logits.masked_fill(~_nucleus(logits, config.top_p), -torch.inf)
     return logits
+
+
+def _nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """Which tokens are the likeliest that together have a probability of `top_p`: (batch, vocabulary) bool.
+
+    Those are nearly always among a few, so that the vocabulary need not be sorted. From the least likely upwards, what
+    together stays within 1 - top_p goes.
+    """
+    probabilities = logits.softmax(-1)
+    for count in (_LIKELIEST, logits.shape[-1]):
+        likeliest, order = probabilities.topk(min(count, logits.shape[-1]))
+        rest = probabilities.scatter(1, order, 0).sum(-1, keepdim=True)
+        if bool((rest <= 1 - top_p).all()):
+            break
+    stays = rest + likeliest.flip(-1).cumsum(-1).flip(-1) > 1 - top_p
+    stays[:, 0] = True
+    return torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, stays)
 
 
 def draw(logits: Tensor, uniform: Tensor) -> Tensor:

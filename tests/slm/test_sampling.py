@@ -17,9 +17,14 @@ from slm.generation.generate import draw, sample, warp
     st.integers(0, 60),
     st.floats(0.01, 1.0),
     st.sampled_from([1.0, 8.0]),
+    st.sampled_from([50, 600]),
 )
-def test_warping_equals_that_of_transformers(seed, temperature, top_k, top_p, spread):
-    logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * spread
+def test_warping_equals_that_of_transformers(seed, temperature, top_k, top_p, spread, vocabulary):
+    # Of 600 tokens the nucleus is looked for among a part first, and needs more of them where the spread is small.
+    logits = (
+        torch.randn(4, vocabulary, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        * spread
+    )
     logits[:, ::7] = -torch.inf
     expected = TemperatureLogitsWarper(temperature)(None, logits)
     if top_k:
