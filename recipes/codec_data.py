@@ -27,6 +27,7 @@ class Source:
     entry: CodecCorpus
     name: str
     ids: list[str]  # of all its utterances
+    hash: str  # over what it lists, wherever it lies
     train: list[Utterance]
     held_out: list[Utterance]  # for validation
     waveforms: Waveforms  # of `train`
@@ -51,7 +52,7 @@ def open_sources(corpora: Sequence[CodecCorpus], sampling_rate: int, preload: bo
         waveforms = (MemoryWaveforms.preload if preload else FileWaveforms)(train, sampling_rate)
         _say_what_is_broken(entry.path, waveforms.failures)
         ids = [utterance.id for utterance in corpus.utterances]
-        sources.append(Source(entry, corpus.name, ids, train, held_out, waveforms))
+        sources.append(Source(entry, corpus.name, ids, corpus.content_hash(), train, held_out, waveforms))
     return sources
 
 
@@ -124,9 +125,14 @@ def training_data(config: CodecRecipe) -> TrainingData:
             _REFERENCE_SECONDS if codec.voice_dim else 0.0,
         ),
         validation=validation,
-        digest=hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16],
+        digest=_digest([source.hash for source in sources]),
+        older_digest=_digest(names),
         alphabet=alphabet,
     )
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def _validation_waveforms(

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from codec.foundation import UserError, seed_globals
+from codec.foundation import RunDirectory, UserError, seed_globals
 from codec.losses.recogniser import MelRecogniser, RecogniserConfig
 from codec.training.batches import collate
 from codec.training.initialization import model_config
@@ -20,6 +20,9 @@ from data import read_audio
 from data.segments import Labeller, MixedSegments, Segment
 from recipes.codec_data import known_alphabet, mixed_segments, open_sources
 from recipes.codec_recipe import CodecRecipe, RecogniserRecipe
+
+# The optimizer's state holds the learning rate.
+_MAY_CHANGE = ("output", "steps", "checkpoint_every", "workers")
 
 
 @dataclass
@@ -56,8 +59,18 @@ def _batch(segments: list[Segment]) -> dict[str, Tensor]:
 def train_recogniser(config: RecogniserRecipe) -> TrainedRecogniser:
     """Train as the config says; the same call goes on from the last checkpoint.
 
-    Raises UserError for corpora that cannot be opened or say nothing.
+    Raises UserError for corpora that cannot be opened or say nothing, and when the directory holds another run.
     """
+    run = RunDirectory(config.output)
+    try:
+        run.changed_fields(config, _MAY_CHANGE)
+        run.lock()
+        return _train(config, run)
+    finally:
+        run.close()
+
+
+def _train(config: RecogniserRecipe, run: RunDirectory) -> TrainedRecogniser:
     codec = model_config(CodecRecipe(model=config.model))
     mel = codec.vocoder_config.mel
     sources = open_sources(config.corpora, mel.sampling_rate, config.preload)
@@ -76,7 +89,8 @@ def train_recogniser(config: RecogniserRecipe) -> TrainedRecogniser:
         alphabet,
         frame_samples=mel.hop_length,
     )
-    output = Path(config.output)
+    output = run.path
+    run.write_config(config, _MAY_CHANGE)
     trainer = Trainer(
         model,
         TrainingArguments(

@@ -12,6 +12,7 @@ from .files import write_json as write_json
 from .files import write_text as write_text
 from .optimization import AdamWConfig as AdamWConfig
 from .optimization import Schedule as Schedule
+from .optimization import check_skips as check_skips
 from .process import Progress as Progress
 from .process import StopSignal as StopSignal
 from .process import duration as duration

@@ -16,6 +16,7 @@ import math
 import os
 import re
 import socket
+import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,10 @@ class RunDirectory:
         Raises UserError naming the other fields that differ, where a checkpoint or a result depends on them.
         """
         plain = plain_config(config)
-        if not self.config_path.exists() or not (self.latest() or self.final.exists()):
+        has_begun = (
+            self.latest() or self.final.exists() or any(self.path.glob("checkpoint-*"))
+        )  # transformers'
+        if not (has_begun and self.config_path.exists()):
             return {}  # a run without a checkpoint begins again, whatever it was
         there = yaml.safe_load(self.config_path.read_text(encoding="utf-8")) or {}
         changed = dict(_differences(there, plain))
@@ -112,6 +116,40 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.config_path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
         return changed
+
+    def reopen(self, config: Any, may_change: Collection[str]) -> tuple[Path | None, dict[str, str]]:
+        """The checkpoint to go on from, None for a fresh start; and `changed_fields`, whose errors it raises too.
+
+        It is the latest, unless `skip_data` ({step: steps whose data are left out}) of the config has a new step: then
+        the last one at or before that. Raises UserError where there is none. Nothing is written.
+        """
+        changed = self.changed_fields(config, may_change)
+        again = min(
+            (int(name.split(".")[1]) for name in changed if name.startswith("skip_data.")), default=None
+        )
+        checkpoint = self.latest(again)
+        if again is not None and checkpoint is None:
+            raise UserError(
+                f"skip_data: {self.path} has no checkpoint at step {again} or before it to go on from"
+            )
+        return checkpoint, changed
+
+    def go_on(
+        self, label: str, step: int, config: Any, may_change: Collection[str], changed: Mapping[str, str]
+    ) -> None:
+        """Begin to write after `step` updates: `resume`, `write_config`, and what has changed, in the log and in words.
+
+        label: of the command, before the words. changed: of `reopen`.
+        """
+        removed = self.resume(step)
+        self.write_config(config, may_change)
+        told = [f"changed: {text}" for text in changed.values()]
+        if removed:
+            names = ", ".join(path.name for path in removed)
+            told.append(f"going back to step {step}; later checkpoints are removed: {names}")
+        if told and self._writes:
+            self.log(step, {"changed": "; ".join(told)})
+            print(*(f"{label}: {line}" for line in told), sep="\n", file=sys.stderr)
 
     # ---- lock
 

@@ -1,10 +1,17 @@
 """Settings of the optimizer, and learning-rate schedules as pure functions of the step."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from codec.foundation.errors import UserError
+
+
+def check_skips(skip_data: Mapping[int, int]) -> None:
+    """Raises UserError unless it maps steps to numbers of steps whose data are left out."""
+    if any(step < 0 or steps < 1 for step, steps in skip_data.items()):
+        raise UserError(f"skip_data is {skip_data}: steps from 0 on, and how many to leave out, 1 or more")
 
 
 @dataclass(frozen=True)

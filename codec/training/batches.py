@@ -1,6 +1,6 @@
 """The batches of one process. Segment numbers alone decide them, so a run resumes by counting."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -34,6 +34,7 @@ class TrainingData:
     segments: Callable[[float], Segments]  # segment length in seconds -> examples
     validation: Sequence[ValidationSet] = field(default_factory=list)
     digest: str = ""  # identifies the data: a run resumes on the same data only
+    older_digest: str = ""  # what checkpoints of older versions have in its place
     alphabet: str = ""  # the characters of labels; empty: segments have none
 
 
@@ -42,14 +43,13 @@ class SegmentNumbers:
     """Batch sampler of one process: the segments of each of its batches."""
 
     stage: int
-    done: int  # batches of each process that are done
-    total: int  # batches of each process in the whole stage
+    batches: Iterable[int]  # those that are left, by their number in the stage
     batch_size: int
     process: int
     processes: int
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in range(self.done, self.total):
+        for batch in self.batches:
             first = self.stage * STAGE_STRIDE + (batch * self.processes + self.process) * self.batch_size
             yield list(range(first, first + self.batch_size))
 

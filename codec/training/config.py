@@ -1,11 +1,11 @@
 """Settings of a codec training run."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from codec.foundation import AdamWConfig, Schedule, UserError
+from codec.foundation import AdamWConfig, Schedule, UserError, check_skips
 from codec.losses.config import DISCRIMINATOR_CONFIGS, LossWeights
 from codec.presets import PARTS
 
@@ -165,6 +165,10 @@ class CodecTrainingConfig:
     """Stop with a checkpoint after this much wall-clock time; the same command goes on from it."""
     workers: int = 0
     """Processes that read segments; 0: the training process reads them."""
+    skip_data: dict[int, int] = field(default_factory=dict)
+    """After these steps of the run, the data of so many steps are left out: {1000: 50}. A run that has gone
+    further goes back to its last checkpoint at or before the step, keeps the optimizer state, and drops later
+    checkpoints."""
     seed: int = 0
     """Seed of the first weights, the segments and dropout."""
 
@@ -176,6 +180,7 @@ class CodecTrainingConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"{name} is {value}: it must be above 0")
+        check_skips(self.skip_data)
         if self.workers < 0:
             raise UserError(f"workers is {self.workers}: 0 or more")
         if not 0 <= self.least_perplexity <= 1:
@@ -217,6 +222,13 @@ class CodecTrainingConfig:
     def total_steps(self) -> int:
         """Steps of all stages together."""
         return sum(stage.steps for stage in self.stages)
+
+    def batches_of(self, index: int, done: int) -> Iterator[int]:
+        """Numbers of the batches of a stage after `done` updates of it; those of `skip_data` are not there."""
+        begin = sum(stage.steps for stage in self.stages[:index])
+        for step in range(done, self.stages[index].steps):
+            first = step + sum(count for at, count in self.skip_data.items() if begin <= at <= begin + step)
+            yield from range(first * self.accumulation_steps, (first + 1) * self.accumulation_steps)
 
     def stage_of(self, step: int) -> tuple[int, int]:
         """(index of the stage that does step `step`, steps done in it before)."""

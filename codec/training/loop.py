@@ -39,10 +39,13 @@ from codec.training.step import CodecTrainingStep, SemanticObjectives
 from codec.training.update import StageUpdate
 from codec.training.validation import log_samples, perplexity, validate
 
-# Fields that a resumed run may change, because they do not affect the weights.
+# Fields that a resumed run may change: how fast it goes on learning, with what arithmetic, and what is watched. Corpora
+# are known by what they list, wherever they lie.
 _MAY_CHANGE = (
     "output", "max_seconds", "log_every", "evaluate_every", "checkpoint_every", "keep_last", "workers",
-    "least_perplexity",
+    "least_perplexity", "precision", "compile", "gradient_checkpointing", "skip_data", "stages.*.optimizer",
+    "stages.*.schedule", "stages.*.discriminator_optimizer", "stages.*.discriminator_schedule", "corpora.*.path",
+    "corpora.*.format", "corpora.*.alignment", "corpora.*.reading",
 )  # fmt: skip
 _CALIBRATION_SEGMENTS, _CALIBRATION_SECONDS = 16, 2.0
 _MEASURED_SEGMENTS = 128  # for the statistics of the teacher's features
@@ -104,6 +107,7 @@ class CodecTrainer:
             compile_networks(self.step_module, self.adversary)
         # after everything that may refuse the config: a run that never began must not claim the directory
         self.directory = RunDirectory(config.output, config.keep_last, SummaryWriter)
+        self.checkpoint: Checkpoint | None = None  # to go on from
         self._open_directory()
         self.step = 0
         self.seconds_before = 0.0  # wall clock of earlier starts of this run
@@ -211,11 +215,9 @@ class CodecTrainer:
 
     def _batches(self, stage: Stage) -> Iterator[dict[str, Tensor]]:
         """This process's batches of the stage from the present step on."""
-        _, done = self.config.stage_of(self.step)
         numbers = SegmentNumbers(
             stage=self.stage_index,
-            done=done * self.config.accumulation_steps,
-            total=stage.steps * self.config.accumulation_steps,
+            batches=self.config.batches_of(*self.config.stage_of(self.step)),
             batch_size=stage.batch_size,
             process=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
@@ -342,20 +344,15 @@ class CodecTrainer:
         )
 
     def _resume(self) -> bool:
-        """Restore the latest checkpoint; False without one."""
-        latest = self.directory.latest()
-        self.accelerator.wait_for_everyone()
-        self.directory.resume(0 if latest is None else checkpoint_step(latest))
-        if latest is None:
+        """Restore the checkpoint to go on from; False without one."""
+        if (checkpoint := self.checkpoint) is None:
             return False
-        checkpoint = Checkpoint(latest)
-        if checkpoint.counters["data"] != self.data.digest:
-            raise UserError(f"{latest} was trained on other data: give this run another output directory")
+        self.checkpoint = None  # it is large
         self._enter_stage(checkpoint.counters["stage"])
         checkpoint.restore(self._state())
         self.step = self.saved_step = checkpoint.counters["step"]
         self.seconds_before = checkpoint.counters["seconds"]
-        self.accelerator.print(f"going on from {latest}")
+        self.accelerator.print(f"going on from step {self.step}")
         return True
 
     def _finish(self) -> None:
@@ -368,16 +365,21 @@ class CodecTrainer:
     def _open_directory(self) -> None:
         """Claim the run directory: a new one, or the one of this run, whose last stage may have another length."""
         config, directory = self.config, self.directory
-        done = 0 if (latest := directory.latest()) is None else checkpoint_step(latest)
+        may_change = (*_MAY_CHANGE, f"stages.{len(config.stages) - 1}.steps")
+        begun, changed = directory.reopen(config, may_change)
+        done = 0 if begun is None else checkpoint_step(begun)
         if done > config.total_steps:
             raise UserError(
                 f"{config.output} has gone {done} steps already, the stages ask for {config.total_steps}: "
                 "give them more steps, or the run another output directory"
             )
-        may_change = (*_MAY_CHANGE, f"stages.{len(config.stages) - 1}.steps")
-        directory.changed_fields(config, may_change)
+        if begun is not None and not (directory.final.exists() and done == config.total_steps):
+            self.checkpoint = Checkpoint(begun)
+            if self.checkpoint.counters["data"] not in (self.data.digest, self.data.older_digest):
+                raise UserError(f"{begun} was trained on other data: give this run another output directory")
         directory.lock()
-        directory.write_config(config, may_change)
+        self.accelerator.wait_for_everyone()
+        directory.go_on("train-codec", done, config, may_change, changed)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process and directory.final.exists() and 0 < done < config.total_steps:
             remove_directory(directory.final)  # the result of the shorter run

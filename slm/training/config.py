@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from codec.foundation import AdamWConfig, Schedule, UserError
+from codec.foundation import AdamWConfig, Schedule, UserError, check_skips
 from slm.documents.config import DocumentConfig, TextDatasetConfig, ValidationConfig
 from slm.models.config import ModelConfig, StartConfig, TuningConfig
 
@@ -247,10 +247,7 @@ class SLMTrainingConfig:
             raise UserError(
                 "max_epochs of a dataset needs max_steps or max_tokens: how often rows come depends on a run's length"
             )
-        if any(step < 0 or steps < 1 for step, steps in self.skip_data.items()):
-            raise UserError(
-                f"skip_data is {self.skip_data}: steps from 0 on, and how many to leave out, 1 or more"
-            )
+        check_skips(self.skip_data)
         if self.window_shards < 1:
             raise UserError(f"window_shards is {self.window_shards}: at least 1")
         if self.streams and any(entry.max_epochs is not None for entry in self.sources):

@@ -96,9 +96,9 @@ def train_slm(config: SLMTrainingConfig, data: TrainingData | None = None) -> Tr
     with StopSignal() as stop:
         try:
             run.lock()
-            changed = run.changed_fields(config, _MAY_CHANGE)  # before anything that takes long
+            checkpoint, changed = run.reopen(config, _MAY_CHANGE)  # before anything that takes long
             data = data or open_training_data(config)
-            trainer = _Trainer(config, accelerator, run, data, stop, changed)
+            trainer = _Trainer(config, accelerator, run, data, stop, checkpoint, changed)
             start_trackers(accelerator, config, config.tracker_options)
             return trainer.train()
         finally:
@@ -114,17 +114,12 @@ class _Trainer:
         run: RunDirectory,
         data: TrainingData,
         stop: StopSignal,
+        checkpoint: Path | None,
         changed: dict[str, str],
     ) -> None:
-        """`changed`: the fields that differ from those of the run that is there."""
+        """`checkpoint` to go on from, and the fields that have `changed` since: see `RunDirectory.reopen`."""
         self.config, self.accelerator, self.run, self.data, self.stop = config, accelerator, run, data, stop
         self.counters = _Counters()
-        again = [int(name.split(".")[1]) for name in changed if name.startswith("skip_data.")]
-        checkpoint = run.latest(min(again, default=None))
-        if again and checkpoint is None:
-            raise UserError(
-                f"skip_data: {config.output} has no checkpoint at step {min(again)} or before it to go on from"
-            )
         tensors: dict[str, torch.Tensor] = {}
         is_new_qwen = checkpoint is None and config.start_from is None and config.model.family == "qwen3"
         if is_new_qwen and data.vocabulary.is_sentencepiece:
@@ -141,10 +136,8 @@ class _Trainer:
         self.learner.optimizer.skipped = self.counters.skipped
         # Nothing before this line has changed a file, and nothing after it may refuse the config.
         accelerator.wait_for_everyone()
-        removed = run.resume(self.counters.step)
-        run.write_config(config, _MAY_CHANGE)
+        run.go_on("train-slm", self.counters.step, config, _MAY_CHANGE, changed)
         accelerator.wait_for_everyone()
-        self._say_what_changed(changed, removed)
         self.length = config.run_length
         if accelerator.is_main_process and run.final.exists() and not self._is_over():
             remove_directory(run.final)  # the result of the shorter run
@@ -394,17 +387,6 @@ class _Trainer:
             snapshot.close()
         self.accelerator.wait_for_everyone()
         return TrainingResult(self.counters.step, True, self.run.final, self.validation_loss)
-
-    def _say_what_changed(self, changed: dict[str, str], removed: list[Path]) -> None:
-        told = [f"changed: {text}" for text in changed.values()]
-        if removed:
-            names = ", ".join(path.name for path in removed)
-            told.append(f"going back to step {self.counters.step}; later checkpoints are removed: {names}")
-        if told:
-            self.run.log(self.counters.step, {"changed": "; ".join(told)})
-        if self.accelerator.is_main_process:
-            for line in told:
-                print(f"train-slm: {line}", file=sys.stderr)
 
     def _say_what_trains(self) -> None:
         config, learner = self.config, self.learner

@@ -170,3 +170,5 @@ def test_a_recogniser_is_trained_and_goes_on(tmp_path: Path, capsys: pytest.Capt
     assert float(said.split(" in ")[1].split("%")[0]) > 85.0  # a third is silence
     assert cli.main(command) == 0  # it is finished: nothing is trained, the same is said
     assert capsys.readouterr().out.splitlines()[-1] == said
+    assert cli.main([*command, "--dim", "48"]) == 2
+    assert "holds a run with another config (dim was 32, is now 48)" in capsys.readouterr().err

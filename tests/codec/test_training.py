@@ -167,11 +167,62 @@ def test_a_finished_run_is_left_alone_or_made_longer(
 def test_another_config_or_other_data_is_refused(tmp_path: Path) -> None:
     config = run_config(tmp_path / "run", CODES, max_seconds=1e-9)
     train_codec(config, speech_data())
-    faster = dataclasses.replace(CODES, optimizer=OptimizerConfig(learning_rate=0.5))
-    with pytest.raises(UserError, match=r"stages\.0\.optimizer\.learning_rate was 0\.001, is now 0\.5"):
-        train_codec(run_config(tmp_path / "run", faster), speech_data())
+    larger = dataclasses.replace(CODES, batch_size=3)
+    with pytest.raises(UserError, match=r"stages\.0\.batch_size was 2, is now 3"):
+        train_codec(run_config(tmp_path / "run", larger), speech_data())
     with pytest.raises(UserError, match="was trained on other data"):
         train_codec(config, speech_data(digest="music"))
+    assert not (tmp_path / "run" / ".lock").exists()
+    moved = dataclasses.replace(speech_data(digest="as newer versions say it"), older_digest="speech")
+    train_codec(config, moved)
+
+
+def test_a_run_goes_on_with_another_rate_schedule_and_arithmetic_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    train_codec(run_config(run, CODES, max_seconds=1e-9), speech_data())
+    slower = dataclasses.replace(
+        CODES,
+        optimizer=OptimizerConfig(learning_rate=1e-5, weight_decay=0.01),
+        schedule=Schedule(warmup_steps=9),
+    )
+    changes = {"precision": "bf16", "evaluate_every": 3}
+    capsys.readouterr()
+    train_codec(run_config(run, slower, **changes), speech_data())
+    (line,) = [line for line in log_of(run) if "changed" in line]
+    said = capsys.readouterr().err
+    for what in (
+        "stages.0.optimizer.learning_rate was 0.001, is now 1e-05", 'stages.0.schedule.kind was "constant"',
+        'precision was "no", is now "bf16"', "evaluate_every was 1000, is now 3",
+    ):  # fmt: skip
+        assert what in line["changed"] and f"train-codec: changed: {what}" in said
+    assert line["step"] == 1
+    rates = [entry["learning_rate"] for entry in log_of(run) if "learning_rate" in entry]
+    assert rates[-2:] == pytest.approx([1e-5 * 5 / 9, 1e-5 * 6 / 9])
+
+
+def test_a_run_goes_back_and_leaves_out_the_data_of_a_spike(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"checkpoint_every": 2, "keep_last": 9}
+    stages = (dataclasses.replace(CODES, steps=2), dataclasses.replace(CODES, steps=5))
+    skipping = changes | {"skip_data": {4: 3}, "accumulation_steps": 2}
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    train_codec(run_config(whole, *stages, **skipping), speech_data())
+    train_codec(run_config(run, *stages, **skipping | {"skip_data": {}}), speech_data())
+    assert weights_of(run) != weights_of(whole)
+    before = load_file(run / "checkpoints/step-00000004/state.safetensors")
+    assert train_codec(run_config(run, *stages, **skipping), speech_data()).finished
+    said = capsys.readouterr().err
+    assert "going back to step 4; later checkpoints are removed: step-00000006, step-00000007" in said
+    assert same(before, load_file(run / "checkpoints/step-00000004/state.safetensors"))
+    assert weights_of(run) == weights_of(whole)
+    with pytest.raises(UserError, match="no checkpoint at step 1 or before"):
+        train_codec(run_config(run, *stages, **skipping | {"skip_data": {1: 1}}), speech_data())
+    numbers = run_config(run, *stages, **skipping)
+    assert [*numbers.batches_of(0, 1)] == [2, 3]
+    assert [*numbers.batches_of(1, 1)] == [2, 3, *range(10, 16)]  # step 4 of the run is step 2 of the stage
 
 
 # ---- processes
