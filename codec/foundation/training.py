@@ -65,7 +65,11 @@ def sum_over_processes(values: Tensor, accelerator: Accelerator) -> Tensor:
 
 
 class ClippedAdamW(torch.optim.AdamW):
-    """AdamW that clips the gradient, and skips an update whose gradient is not finite."""
+    """AdamW that clips the gradient, and skips an update whose gradient is not finite.
+
+    Parameters given as `muon` are moved by Muon instead, with updates as large as AdamW's (arXiv 2502.16982, section
+    2.2), so that one learning rate is right for both.
+    """
 
     def __init__(
         self,
@@ -74,16 +78,19 @@ class ClippedAdamW(torch.optim.AdamW):
         eps: float = 1e-8,
         only_matrices_decay: bool = False,
         name: str = "optimizer",
+        muon: Iterable[nn.Parameter] = (),
     ):
         """name: of the settings, for the error message."""
         self.clipped = [parameter for parameter in parameters if parameter.requires_grad]
         self.clip_norm, self.name = config.clip_norm or math.inf, name
         self.skipped = 0  # updates in a row
-        groups: list[dict[str, Any]] = [{"params": self.clipped}]
+        orthogonal = {parameter for parameter in muon if parameter.requires_grad}
+        others = [parameter for parameter in self.clipped if parameter not in orthogonal]
+        groups: list[dict[str, Any]] = [{"params": others}]
         if only_matrices_decay:
             groups = [
-                {"params": [p for p in self.clipped if p.ndim >= 2]},
-                {"params": [p for p in self.clipped if p.ndim < 2], "weight_decay": 0.0},
+                {"params": [p for p in others if p.ndim >= 2]},
+                {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
             ]
         super().__init__(
             groups,
@@ -93,6 +100,14 @@ class ClippedAdamW(torch.optim.AdamW):
             weight_decay=config.weight_decay,
             fused=all(parameter.device.type in ("cpu", "cuda") for parameter in self.clipped),
         )
+        self.parts: dict[str, torch.optim.Optimizer] = {"optimizer": self}
+        if orthogonal:
+            self.parts["muon"] = torch.optim.Muon(
+                [parameter for parameter in self.clipped if parameter in orthogonal],
+                lr=config.learning_rate,
+                weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
 
     def clip(self) -> Tensor:
         """Clip the gradient of all parameters together; returns its norm before, a scalar on the device."""
@@ -104,10 +119,11 @@ class ClippedAdamW(torch.optim.AdamW):
 
         step: of the run, for the error message. Raises UserError after too many skipped updates in a row.
         """
-        for group in self.param_groups:
-            group["lr"] = learning_rate
         if is_finite:
-            self.step()
+            for part in self.parts.values():
+                for group in part.param_groups:
+                    group["lr"] = learning_rate
+                part.step()
             self.skipped = 0
         else:
             self.skipped += 1
@@ -116,7 +132,12 @@ class ClippedAdamW(torch.optim.AdamW):
                     f"the gradient has not been finite for {_MOST_SKIPPED_UPDATES} steps, the last of them step "
                     f"{step}: lower {self.name}.learning_rate and start from an earlier checkpoint"
                 )
-        self.zero_grad(set_to_none=True)
+        self.drop_gradients()
+
+    def drop_gradients(self) -> None:
+        """Leave the weights as they are."""
+        for part in self.parts.values():
+            part.zero_grad(set_to_none=True)
 
 
 class WeightAverage:

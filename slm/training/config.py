@@ -57,7 +57,7 @@ class BatchConfig:
 
 @dataclass
 class OptimizerConfig(AdamWConfig):
-    """AdamW. Weight decay is for matrices only, never for norms."""
+    """AdamW, or Muon with AdamW. Weight decay is for matrices only, never for norms."""
 
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.95)
@@ -65,6 +65,17 @@ class OptimizerConfig(AdamWConfig):
     clip_norm: float = 1.0
     eps: float = 1e-8
     """Added to the denominator."""
+    muon: bool = False
+    """The matrices of the decoder's layers are learnt by Muon (torch.optim.Muon), all else by AdamW. Muon
+    multiplies in bfloat16, so runs on another number of processes agree to its rounding only."""
+    skip_spikes: float = 0.0
+    """Skip an update whose gradient norm is more than this many times the median of the last 100 norms; 0: skip
+    none. 5 to 10 is usual."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.skip_spikes and self.skip_spikes <= 1:
+            raise UserError(f"optimizer.skip_spikes is {self.skip_spikes}: 0 (never), or above 1")
 
 
 @dataclass
@@ -185,6 +196,9 @@ class SLMTrainingConfig:
     """Compute the decoder's forward pass twice rather than keep it."""
     logits_mib: float = 512.0
     """Logits that would take more memory are made and used in chunks; for large vocabularies."""
+    z_loss: float = 0.0
+    """Weight of the squared logarithm of the softmax's denominator in the training loss (PaLM, arXiv 2204.02311,
+    section 5: 1e-4); it keeps logits small. `train/loss` has it, validation has not."""
     compile: bool = False
     """Compile the model with torch.compile."""
     ema: float = 0.0

@@ -1,6 +1,7 @@
 """The model of a training run with what changes it: one update, its state on disk, and back."""
 
 import math
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from peft import PeftModel
 from safetensors.torch import load_model
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
@@ -23,7 +24,7 @@ from codec.foundation import (
     seed_globals,
 )
 from slm.models.adapters import attach_adapter, load_adapter_weights, save_adapter
-from slm.models.build import add_dropout, build_model
+from slm.models.build import add_dropout, build_model, decoder_layers
 from slm.models.checkpoint import MODEL_FILE, SpeechCapabilities, save_checkpoint, save_vocabulary
 from slm.models.warm_start import Start, start_model
 from slm.packing.blocks import Block, stack
@@ -32,6 +33,8 @@ from slm.training.data import TrainingData
 from slm.training.loss import PER_DOCUMENT, LossSums, PackedLanguageModel
 from slm.training.sharding import fill, gathered, gradients_wait, launcher_shards, let_go, shard
 
+_LAST_NORMS, _FEWEST_NORMS = 100, 20  # gradient norms that tell what is usual
+
 
 @dataclass(frozen=True)
 class Update:
@@ -39,7 +42,7 @@ class Update:
 
     sums: Tensor  # a `LossSums.vector` of this process's blocks
     gradient_norm: float  # of all processes together, before clipping
-    was_finite: bool  # otherwise the weights stayed as they were
+    was_made: bool  # otherwise the gradient was not finite or a spike, and the weights stayed as they were
 
 
 class Learner:
@@ -55,6 +58,7 @@ class Learner:
     ) -> None:
         """checkpoint: where to resume; `state`: its tensors beside the model."""
         self.config, self.data, self.accelerator = config, data, accelerator
+        self.norms: list[float] = []  # the last gradients', for `skip_spikes`
         model, self.adapted = _initial_model(config, data, attention_for(config, accelerator.device))
         if checkpoint is not None:  # before sharding
             if self.adapted is not None:
@@ -65,13 +69,17 @@ class Learner:
         if config.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         text_bytes = torch.as_tensor(data.vocabulary.text_bytes.astype("int64"))
-        self.packed = PackedLanguageModel(model, text_bytes, config.logits_mib)
+        self.packed = PackedLanguageModel(model, text_bytes, config.logits_mib, config.z_loss)
         self.is_sharded = config.sharding == "full" or (config.sharding == "auto" and launcher_shards())
         if self.is_sharded:
             shard(self.packed, accelerator)
         self.packed.to(accelerator.device)
         self.optimizer = ClippedAdamW(
-            self.packed.parameters(), config.optimizer, eps=config.optimizer.eps, only_matrices_decay=True
+            self.packed.parameters(),
+            config.optimizer,
+            eps=config.optimizer.eps,
+            only_matrices_decay=True,
+            muon=_layer_matrices(model) if config.optimizer.muon else (),
         )
         learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.average = WeightAverage(learning, config.ema) if config.ema else None
@@ -80,7 +88,8 @@ class Learner:
             state = {
                 n: t.to(model.dtype) if t.ndim and t.is_floating_point() else t for n, t in state.items()
             }
-            restore_optimizer(self.optimizer, _under("optimizer/", state))
+            for name, part in self.optimizer.parts.items():
+                restore_optimizer(part, _under(f"{name}/", state))
             if self.average is not None:
                 self._restore_average(_under("weights/", state))
         if config.compile:
@@ -119,10 +128,23 @@ class Learner:
         # The sums go to the CPU first: not every accelerator has float64.
         together = sum((vector.double() for vector in torch.stack(sums).cpu()), torch.zeros(()).double())
         is_finite = math.isfinite(norm := gradient_norm.item())
-        self.optimizer.update(learning_rate, is_finite, step)
-        if is_finite and self.average is not None:
+        is_spike = is_finite and self._is_spike(norm)
+        if is_spike:
+            self.optimizer.drop_gradients()
+        else:
+            self.optimizer.update(learning_rate, is_finite, step)
+        was_made = is_finite and not is_spike
+        if was_made and self.average is not None:
             self.average.update(step)
-        return Update(together, norm, is_finite)
+        return Update(together, norm, was_made)
+
+    def _is_spike(self, norm: float) -> bool:
+        """Whether a finite gradient norm is far above the last ones. They include spikes: a lasting rise is not one."""
+        if not (factor := self.config.optimizer.skip_spikes):
+            return False
+        is_spike = len(self.norms) >= _FEWEST_NORMS and norm > factor * statistics.median(self.norms)
+        self.norms = [*self.norms, norm][-_LAST_NORMS:]
+        return is_spike
 
     def swap_average(self) -> None:
         """Exchange weights and their average, if there is one: once to use it, once more to go on training."""
@@ -145,8 +167,9 @@ class Learner:
             weights = gathered({name: p for name, p in named.items() if p.requires_grad}, keep)
         tensors: dict[str, Tensor] = {}
         if training_state:
-            entries = optimizer_tensors(self.optimizer, keep=keep)
-            tensors = {f"optimizer/{name}": tensor for name, tensor in entries.items()}
+            for part_name, part in self.optimizer.parts.items():
+                entries = optimizer_tensors(part, keep=keep)
+                tensors |= {f"{part_name}/{name}": tensor for name, tensor in entries.items()}
             if self.average is not None:
                 held = {
                     f"weights/{index}": tensor for index, tensor in enumerate(self.average.averages.values())
@@ -199,6 +222,11 @@ def attention_for(config: SLMTrainingConfig, device: torch.device) -> str:
         return "sdpa" if config.compile else PER_DOCUMENT
     halves = config.precision in ("auto", "bfloat16")
     return "flash_attention_2" if halves and is_flash_attn_2_available() else "sdpa"
+
+
+def _layer_matrices(model: PreTrainedModel) -> list[nn.Parameter]:
+    """Matrices inside the decoder's layers: neither embeddings nor head, which Muon is not for."""
+    return [p for layer in decoder_layers(model) for p in layer.parameters() if p.ndim == 2]
 
 
 def _initial_model(

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -47,7 +47,9 @@ _MAY_CHANGE = (
     "output", "max_steps", "max_tokens", "max_seconds", "batch.blocks_per_forward", "workers", "log_every",
     "validate_every", "validation", "validation_blocks", "checkpoint_every", "keep_last", "sharding",
     "activation_checkpointing", "logits_mib", "trackers", "tracker_options", "peak_tflops", "samples",
-    "optimizer", "schedule", "attention", "precision", "compile", "datasets.*.path", "texts.*.path", "skip_data",
+    "optimizer.learning_rate", "optimizer.betas", "optimizer.weight_decay", "optimizer.clip_norm", "optimizer.eps",
+    "optimizer.skip_spikes", "z_loss", "schedule", "attention", "precision", "compile", "datasets.*.path",
+    "texts.*.path", "skip_data",
 )  # fmt: skip
 
 
@@ -72,6 +74,7 @@ class _Counters:
     seconds: float = 0.0  # of training, validation and saving
     tokens: int = 0
     skipped: int = 0  # updates in a row whose gradient was not finite
+    norms: list[float] = field(default_factory=list)  # the last gradients', where spikes are skipped
 
 
 def train_slm(config: SLMTrainingConfig, data: TrainingData | None = None) -> TrainingResult:
@@ -133,7 +136,7 @@ class _Trainer:
             _check_datasets(saved.pop("datasets"), data, checkpoint)
             self.counters, tensors = _Counters(**saved), state.tensors
         self.learner = Learner(config, data, accelerator, checkpoint, tensors)
-        self.learner.optimizer.skipped = self.counters.skipped
+        self.learner.optimizer.skipped, self.learner.norms = self.counters.skipped, self.counters.norms
         # Nothing before this line has changed a file, and nothing after it may refuse the config.
         accelerator.wait_for_everyone()
         run.go_on("train-slm", self.counters.step, config, _MAY_CHANGE, changed)
@@ -199,12 +202,13 @@ class _Trainer:
             weight, stopped, seconds = self._agree(blocks, time.monotonic() - started)
             learning_rate = config.optimizer.learning_rate * config.schedule.factor(counters.step, total)
             update = self.learner.update(blocks, weight, counters.step, learning_rate)
-            if update.was_finite:
+            if update.was_made:
                 sums += update.sums
                 gradient_norm = update.gradient_norm
             else:
                 skipped += 1
             counters.skipped = self.learner.optimizer.skipped
+            counters.norms = self.learner.norms
             work += work_of(blocks, self.data.vocabulary.speech_start, self.data.vocabulary.speech_end)
             before = counters.seconds
             counters.step += 1

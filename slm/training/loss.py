@@ -97,14 +97,16 @@ class PackedLanguageModel(nn.Module):
     logits are made only where a token is to be predicted.
     """
 
-    def __init__(self, model: PreTrainedModel, text_bytes: Tensor, logits_mib: float = 512.0) -> None:
+    def __init__(
+        self, model: PreTrainedModel, text_bytes: Tensor, logits_mib: float = 512.0, z_loss: float = 0.0
+    ) -> None:
         """text_bytes: (vocabulary,) UTF-8 bytes that each token stands for, 0 for all but text.
 
-        logits_mib: logits that would take more than this are computed in chunks.
+        logits_mib: logits that would take more than this are computed in chunks. z_loss: its weight while training.
         """
         super().__init__()
         self.model = model
-        self.logits_mib = logits_mib
+        self.logits_mib, self.z_loss = logits_mib, z_loss
         # What runs: the decoder itself, or its compiled form, which shares its parameters.
         self._decoder: list[Callable[..., Any]] = [model.base_model]
         self.text_bytes: Tensor
@@ -157,12 +159,14 @@ class PackedLanguageModel(nn.Module):
         head = self.model.get_output_embeddings()
         chunk = places_at_once(len(targets), len(self.text_bytes), hidden.dtype, self.logits_mib)
         matrix = head_weight(head) if chunk < len(targets) else None
+        z_loss = self.z_loss if self.training else 0.0
         if matrix is not None:
-            return weighted_cross_entropy(hidden, matrix, head_bias(head), targets, weights, chunk)
+            return weighted_cross_entropy(hidden, matrix, head_bias(head), targets, weights, chunk, z_loss)
         logits = head(hidden)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         nats = F.cross_entropy(logits, targets, reduction="none")  # (predicted,)
-        return (nats * weights.to(nats.dtype)).sum(), nats
+        losses = nats + z_loss * logits.logsumexp(-1).square() if z_loss else nats
+        return (losses * weights.to(nats.dtype)).sum(), nats
 
 
 def flash_boundaries(position_ids: Tensor) -> dict[str, Any]:
@@ -195,8 +199,11 @@ def weighted_cross_entropy(
     targets: Tensor,
     loss_weights: Tensor,
     chunk: int,
+    z_loss: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """The weighted sum of cross-entropies at (places, dim) hidden states, and each of them in nats, (places,).
+
+    `z_loss` times the squared logarithm of the softmax's denominator is added to each in the sum.
 
     weight (vocabulary, dim) and bias (vocabulary,) are the head's; targets and loss_weights are (places,). The sum
     has a gradient towards hidden, weight and bias, the single losses have none.
@@ -205,7 +212,7 @@ def weighted_cross_entropy(
     as much again. `chunk` places at a time go through head, softmax and both gradients, and only sums are kept. The
     result is the same up to the order of additions.
     """
-    return _Chunked.apply(hidden, weight, bias, targets, loss_weights, chunk)  # type: ignore[return-value]
+    return _Chunked.apply(hidden, weight, bias, targets, loss_weights, chunk, z_loss)  # type: ignore[return-value]
 
 
 class _Chunked(torch.autograd.Function):
@@ -220,6 +227,7 @@ class _Chunked(torch.autograd.Function):
         targets: Tensor,
         loss_weights: Tensor,
         chunk: int,
+        z_loss: float,
     ) -> tuple[Tensor, Tensor]:
         # As under autocast, the head multiplies in the decoder's precision.
         device = hidden.device.type
@@ -240,11 +248,16 @@ class _Chunked(torch.autograd.Function):
                 logits = F.linear(inputs, matrix, None if bias is None else bias.to(dtype)).to(wide)
                 nats[places] = F.cross_entropy(logits, labels, reduction="none")
                 weights = loss_weights[places].to(wide)
-                loss += (nats[places] * weights).sum()
+                normalizers = (
+                    logits.logsumexp(-1) if z_loss else torch.zeros((), dtype=wide, device=hidden.device)
+                )
+                loss += ((nats[places] + z_loss * normalizers.square()) * weights).sum()
                 if not (needs_hidden or needs_weight or needs_bias):
                     continue
-                # d loss / d logits = w (softmax - one hot), in the logits' own memory
+                # d loss / d logits = w (softmax (1 + 2 z log Z) - one hot), in the logits' own memory
                 gradient = torch.softmax(logits, dim=-1, out=logits)
+                if z_loss:
+                    gradient *= 1 + 2 * z_loss * normalizers[:, None]
                 gradient[torch.arange(len(labels), device=labels.device), labels] -= 1.0
                 gradient *= weights[:, None]
                 if grad_bias is not None:
@@ -265,7 +278,7 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         scaled = [None if gradient is None else gradient.mul_(grad_loss) for gradient in ctx.gradients]
         del ctx.gradients
-        return (*scaled, None, None, None)
+        return (*scaled, None, None, None, None)
 
 
 def _loss_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -61,6 +61,25 @@ def test_only_matrices_decay_where_it_is_asked_for() -> None:
     ] == [0.3]
 
 
+def test_muon_moves_matrices_along_their_gradients_singular_vectors() -> None:
+    layer = small_layer()
+    assert layer.weight.grad is not None and layer.bias.grad is not None
+    u, _, v = torch.linalg.svd(layer.weight.grad, full_matrices=False)
+    bias_gradient = layer.bias.grad.clone()
+    before = [parameter.detach().clone() for parameter in layer.parameters()]
+    optimizer = ClippedAdamW(layer.parameters(), config_of(0.0), muon=[layer.weight])
+    optimizer.update(0.01, is_finite=True, step=0)
+    moved = before[0] * (1 - 0.01 * 0.3) - layer.weight.detach()  # weight decay first
+    # 0.2 sqrt(larger side) makes it as large as an update of AdamW; Muon's five iterations are near 1, not at it
+    sizes = u.T @ moved @ v.T / (0.01 * 0.2 * 3**0.5)
+    assert ((sizes.diagonal() > 0.6) & (sizes.diagonal() < 1.3)).all()
+    assert (sizes - sizes.diagonal().diag()).abs().max() < 0.02
+    # AdamW's first step is the rate, whatever the gradient's size
+    expected = before[1] * (1 - 0.01 * 0.3) - 0.01 * bias_gradient.sign()
+    torch.testing.assert_close(layer.bias.detach(), expected)
+    assert layer.weight.grad is None and set(optimizer.parts) == {"optimizer", "muon"}
+
+
 def test_the_average_follows_its_formula() -> None:
     torch.manual_seed(0)
     module = torch.nn.Linear(3, 2).double()

@@ -16,14 +16,15 @@ def example(dtype: torch.dtype, bias: bool, places: int = 23, vocabulary: int = 
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 23, 100])
-@pytest.mark.parametrize("bias", [False, True])
-def test_it_equals_plain_cross_entropy_and_so_do_its_gradients(chunk, bias):
+@pytest.mark.parametrize(("bias", "z_loss"), [(False, 0.0), (True, 0.0), (True, 0.3)])
+def test_it_equals_plain_cross_entropy_and_so_do_its_gradients(chunk, bias, z_loss):
     hidden, weight, shift, targets, loss_weights = example(torch.float64, bias)
     parameters = [hidden, weight, *([shift] if bias else [])]
-    plain = F.cross_entropy(F.linear(hidden, weight, shift), targets, reduction="none")
-    expected = (plain * loss_weights).sum()
+    logits = F.linear(hidden, weight, shift)
+    plain = F.cross_entropy(logits, targets, reduction="none")
+    expected = ((plain + z_loss * logits.exp().sum(-1).log() ** 2) * loss_weights).sum()
     wanted = torch.autograd.grad(3.0 * expected, parameters)
-    loss, nats = weighted_cross_entropy(hidden, weight, shift, targets, loss_weights, chunk)
+    loss, nats = weighted_cross_entropy(hidden, weight, shift, targets, loss_weights, chunk, z_loss)
     torch.testing.assert_close(nats, plain.detach(), rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(loss, expected, rtol=1e-13, atol=1e-13)
     for one, other in zip(torch.autograd.grad(3.0 * loss, parameters), wanted, strict=True):

@@ -153,8 +153,21 @@ def test_reports_are_in_bits_per_byte_token_and_second():
     assert LossSums.together([sums, sums]).report(24.0, 2) == pytest.approx(sums.report(24.0, 2))
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_logits_in_chunks_train_as_logits_at_once(tied):
+def test_the_z_loss_is_for_training_alone():
+    data, model = blocks(3), model_of(LlamaConfig, PER_DOCUMENT)
+    plain = PackedLanguageModel(model, torch.arange(SIZE)).train()(**data)
+    packed = PackedLanguageModel(model, torch.arange(SIZE), z_loss=0.5)
+    assert packed.eval()(**data)["loss"] == plain["loss"]
+    output = packed.train()(**data)
+    logits = model(data["input_ids"], position_ids=data["position_ids"], use_cache=False).logits[:, :-1]
+    log_z = logits.exp().sum(-1).log()
+    extra = 0.5 * (data["loss_weights"][:, 1:] * log_z**2).sum()
+    torch.testing.assert_close(output["loss"], plain["loss"] + extra, rtol=1e-12, atol=0)
+    assert torch.equal(output["nats"], plain["nats"])
+
+
+@pytest.mark.parametrize(("tied", "z_loss"), [(False, 0.0), (True, 0.0), (True, 0.1)])
+def test_logits_in_chunks_train_as_logits_at_once(tied, z_loss):
     data = blocks(3)
     gradients, losses = [], []
     for mib in (512.0, 3 * SIZE * 8 / 2**20):  # all at once; three places at a time
@@ -162,7 +175,7 @@ def test_logits_in_chunks_train_as_logits_at_once(tied):
         if tied:
             model.config.tie_word_embeddings = True
             model.lm_head.weight = model.model.embed_tokens.weight
-        output = PackedLanguageModel(model, torch.arange(SIZE), logits_mib=mib)(**data)
+        output = PackedLanguageModel(model, torch.arange(SIZE), mib, z_loss).train()(**data)
         output["loss"].backward()
         losses.append(output)
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))

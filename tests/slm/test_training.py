@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from slm.documents.config import DocumentConfig
 from slm.models.build import build_model, transformers_config
 from slm.models.checkpoint import SpeechCapabilities
 from slm.models.config import ModelConfig
+from slm.training import learner
 from slm.training.config import DatasetConfig, OptimizerConfig, Schedule
 from slm.training.loop import train_slm
 from slm.training.loss import PackedLanguageModel
@@ -108,8 +110,10 @@ def test_a_stopped_run_ends_with_the_weights_it_would_have_had(undisturbed, tmp_
     ]
 
 
-def test_a_stopped_run_keeps_its_average(tmp_path):
-    changes = {"ema": 0.9, "max_steps": 6}
+@pytest.mark.parametrize("optimizer", [OptimizerConfig(), OptimizerConfig(muon=True, skip_spikes=1.01)])
+def test_a_stopped_run_keeps_its_average_and_the_optimizers_state(tmp_path, monkeypatch, optimizer):
+    monkeypatch.setattr(learner, "_FEWEST_NORMS", 2)  # so that some updates are skipped
+    changes = {"ema": 0.9, "max_steps": 6, "optimizer": optimizer}
     toy_run(tmp_path / "whole", **changes)
     rows = speech_rows(24, seed=0, codec=CODEC)
     interrupting = InterruptingRows(
@@ -274,8 +278,8 @@ def test_the_gradient_is_clipped(tmp_path):
     assert norm == pytest.approx(0.1 * 0.01, rel=1e-3)
 
 
-def break_losses(monkeypatch, first, last=10**6):
-    """The forward passes from number `first` to `last` of training give NaN."""
+def break_losses(monkeypatch, first, last=10**6, factor=math.nan):
+    """The losses of training's forward passes from number `first` to `last` are `factor` times what they are."""
     calls = []
     forward = PackedLanguageModel.forward
 
@@ -284,7 +288,7 @@ def break_losses(monkeypatch, first, last=10**6):
         if self.training:
             calls.append(1)
             if first <= len(calls) <= last:
-                output["loss"] = output["loss"] * math.nan
+                output["loss"] = output["loss"] * factor
         return output
 
     monkeypatch.setattr(PackedLanguageModel, "forward", broken)
@@ -309,6 +313,18 @@ def test_an_update_without_a_finite_gradient_is_skipped_and_not_in_the_losses(tm
     lines = [line for line in log_of(run) if "train/loss" in line]
     assert [line.get("skipped_updates") for line in lines] == [None, 1]
     assert all(line["train/loss"] > 0 and line["gradient_norm"] > 0 for line in lines if "train/loss" in line)
+
+
+def test_a_spike_of_the_gradient_is_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(learner, "_FEWEST_NORMS", 2)
+    break_losses(monkeypatch, first=5, last=6, factor=100.0)  # the third update
+    optimizer = OptimizerConfig(skip_spikes=20.0)
+    run = tmp_path / "run"
+    toy_run(run, optimizer=optimizer, max_steps=4, checkpoint_every=1, keep_last=9, validate_every=100)
+    weights = [weights_of(run, f"checkpoints/step-{step:08d}") for step in (1, 2, 3, 4)]
+    assert [same_weights(one, other) for one, other in itertools.pairwise(weights)] == [False, True, False]
+    norms = json.loads((run / "checkpoints/step-00000004/state.json").read_text())["norms"]
+    assert len(norms) == 4 and norms[2] > 20 * max(norms[0], norms[1], norms[3])
 
 
 def test_skipped_updates_in_a_row_end_a_run_also_across_a_restart(tmp_path, monkeypatch):

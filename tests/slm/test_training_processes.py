@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from codec.foundation import Schedule
 from slm.models.config import StartConfig, TuningConfig
+from slm.training.config import OptimizerConfig
 from tests.codec.training_runs import in_process
 from tests.slm.text_lm import save_text_lm
 from tests.slm.toy_training import toy_config, toy_data, toy_run
@@ -198,3 +199,16 @@ def test_sharded_adapters_are_those_of_one_process(tmp_path):
 def test_a_sharded_run_from_the_first_step_on(alone, tmp_path):
     train_together(tmp_path / "run", EXACT | {"sharding": "full"}, 2)
     same_losses(alone, losses_of(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_muon_on_sharded_matrices_is_muon(tmp_path):
+    """It multiplies in bfloat16, so the weights agree to its rounding."""
+    settings = EXACT | {"optimizer": OptimizerConfig(learning_rate=3e-3, muon=True), "checkpoint_every": 4}
+    toy_run(tmp_path / "plain", **settings)
+    train_together(tmp_path / "run", settings | {"sharding": "full", "max_steps": 4}, 2)
+    train_together(tmp_path / "run", settings | {"sharding": "full"}, 2)
+    folders = ("plain/checkpoints/step-00000004", "plain/final", "run/final")
+    halfway, one, other = (load_file(tmp_path / folder / "model.safetensors") for folder in folders)
+    for name in one:
+        assert (one[name] - other[name]).norm() < 0.1 * (one[name] - halfway[name]).norm()
