@@ -53,3 +53,8 @@ class DemoLimits:
             raise UserError("limits are numbers above 0")
         if self.waiting < 1:
             raise UserError("limits.waiting is 1 or more")
+
+    @property
+    def bytes(self) -> int:
+        """Largest body of a request."""
+        return int(self.megabytes * 2**20)

@@ -1,7 +1,6 @@
 """Recordings from the network, read in bounded memory whatever their headers say. Errors name no files."""
 
 import io
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,19 +64,15 @@ def read_recording(source: AudioSource, sampling_rate: int, most_seconds: float)
     return Recording(torch.cat(blocks)[:most], held <= most)
 
 
-def read_upload(path: str | None, sampling_rate: int, limits: DemoLimits) -> tuple[Tensor, str]:
+def read_upload(content: bytes, sampling_rate: int, limits: DemoLimits) -> tuple[Tensor, str]:
     """(samples,) of an upload or a microphone's recording, and a remark if only its beginning was taken, else "".
 
     Raises UserError.
     """
-    if path is None:
+    if not content:
         raise UserError("upload or record something first")
-    if os.path.getsize(path) > limits.megabytes * 2**20:
-        raise UserError(f"the file is larger than {limits.megabytes:g} MB")
-    with open(path, "rb") as file:
-        upload = Upload(file.read())
     try:
-        recording = read_recording(upload, sampling_rate, limits.seconds)
+        recording = read_recording(Upload(content), sampling_rate, limits.seconds)
     except AudioError as error:
         raise UserError(f"{error}. WAV, FLAC, OGG and MP3 files can be read.") from None
     remark = "" if recording.is_whole else f"Of the recording, the first {limits.seconds:g} s were taken."

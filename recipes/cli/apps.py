@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -34,18 +33,13 @@ def demo_command(
         language: by whose rules: en or de; the model's own unless set.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    _check_installed("demo", ["gradio", "uvicorn"])
+    _check_installed("demo", ["fastapi", "uvicorn", "prometheus_client", "python_multipart"])
+    from recipes.apps.demo.page import create_app
     from recipes.apps.server import run_application
     from recipes.loading import load_slm_on
 
-    with tempfile.TemporaryDirectory(prefix="codec-slm-demo-") as folder:
-        # Before gradio is imported: uploads and results lie here, nothing else is served, and all goes at the end.
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        from recipes.apps.demo.page import create_app
-
-        load = partial(load_slm_on, model, device, normalize, language)
-        run_application(create_app, load, limits, host, port, patience_seconds=10)
+    load = partial(load_slm_on, model, device, normalize, language)
+    run_application(create_app, load, limits, host, port, patience_seconds=10)
 
 
 def serve_command(

@@ -68,3 +68,16 @@ def text_log_probability(
     documents = [np.array([vocabulary.speech_id, *ids.tolist(), *said]) for ids in speech_ids]
     told = token_log_probabilities(model, documents, vocabulary.pad_id)
     return [float(nats[1 - len(said) :].mean()) for nats in told]
+
+
+def likeliest_voice(model: PreTrainedModel, vocabulary: Vocabulary, speech_ids: np.ndarray) -> str | None:
+    """The one of the model's voices in which it expects a recording most; None for a model without voices.
+
+    speech_ids: token ids, (tokens,), which with two more the model can read.
+    """
+    if not vocabulary.voices:
+        return None
+    names, tags = zip(*vocabulary.voices.items(), strict=True)
+    documents = [np.array([tag, vocabulary.speech_id, *speech_ids.tolist()]) for tag in tags]
+    told = token_log_probabilities(model, documents, vocabulary.pad_id)
+    return names[int(np.argmax([nats[1:].sum() for nats in told]))]
