@@ -67,7 +67,8 @@ def read_emilia(path: Path, reading: Reading) -> Iterator[Utterance]:
         )
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(archives), _THREADS):
-            for found in pool.map(_read_archive, archives[start : start + _THREADS]):
+            for found, lonely in pool.map(_read_archive, archives[start : start + _THREADS]):
+                reading.left_out["JSON files without a recording of the same name"] += lonely
                 yield from found
     for batch in batches:
         yield from _read_batch(batch, reading)
@@ -92,8 +93,8 @@ def _files(path: Path) -> tuple[list[Path], list[Path], list[Path]]:  # archives
     return archives, batches, singles
 
 
-def _read_archive(path: Path) -> list[Utterance]:
-    """The pairs of one tar file; they need not lie beside each other."""
+def _read_archive(path: Path) -> tuple[list[Utterance], int]:
+    """The pairs of one tar file, which need not lie beside each other; and how many JSON files have no recording."""
     audio: dict[str, AudioSource] = {}
     about: dict[str, bytes] = {}
     for file in archived_files(path, read_suffix=".json"):
@@ -109,7 +110,7 @@ def _read_archive(path: Path) -> list[Utterance]:
             found.append(_utterance(_parsed(about.get(stem, b"{}"), f"{path}, {stem}.json"), source, name))
         except UserError as error:
             found.append(bad_utterance(name, str(error)))
-    return found
+    return found, len(about.keys() - audio.keys())
 
 
 def _read_batch(path: Path, reading: Reading) -> Iterator[Utterance]:

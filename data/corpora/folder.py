@@ -27,7 +27,8 @@ def read_folder(root: Path, reading: Reading) -> list[Utterance]:
         relative = path.relative_to(root)
         identity = printable(relative.with_suffix("").as_posix())
         split = (split_name(relative.parts[0]) if by_folder else None) or "train"
-        beside = next((file for suffix in _TRANSCRIPTS if (file := path.with_suffix(suffix)) in texts), None)
+        names = (path.with_suffix(case(suffix)) for suffix in _TRANSCRIPTS for case in (str.lower, str.upper))
+        beside = next((file for file in names if file in texts), None)
         try:
             text = reading.transcript(beside) if beside is not None else None
         except AudioError as error:
@@ -35,9 +36,14 @@ def read_folder(root: Path, reading: Reading) -> list[Utterance]:
             continue
         if beside is not None:
             texts.discard(beside)
-            reading.used.setdefault("text", {})[f"{beside.suffix} files"] = None
+            reading.used.setdefault("text", {})[f"{beside.suffix.lower()} files"] = None
         utterances.append(Utterance(identity, str(path), text, split=split))
-    reading.text_files.update(path.suffix.lower() for path in texts)
+    reading.text_files.update(path.suffix.lower() or path.name for path in texts)
+    reading.left_out.update(
+        f"{path.suffix.lower()} files without a recording of the same name"
+        for path in texts
+        if path.suffix.lower() in _TRANSCRIPTS
+    )
     return utterances
 
 

@@ -43,10 +43,11 @@ def read_librispeech(root: Path, reading: Reading) -> list[Utterance]:
         for chapter in sorted(subset.glob("*/*/")):
             texts = _chapter_texts(chapter, reading)
             utterances += [
-                Utterance(path.stem, str(path), texts.get(path.stem), chapter.parent.name, "en", split)
+                Utterance(path.stem, str(path), texts.pop(path.stem, None), chapter.parent.name, "en", split)
                 for path in chapter.iterdir()
                 if path.suffix.lower() in AUDIO_EXTENSIONS and not path.name.startswith(".")
             ]
+            reading.left_out["transcripts without a recording"] += len(texts)
     return utterances
 
 
@@ -57,10 +58,12 @@ def _chapter_texts(chapter: Path, reading: Reading) -> dict[str, str]:
             identity, _, text = line.strip().partition(" ")
             if text:
                 texts[identity] = text
+                reading.used.setdefault("text", {})["*.trans.txt"] = None
     for suffix in _TEXTS:
         for path in chapter.glob(f"*{suffix}"):
             if text := " ".join(reading.text(path).split()):
                 texts[path.name.removesuffix(suffix)] = text
+                reading.used.setdefault("text", {})[f"*{suffix}"] = None
     return texts
 
 

@@ -53,9 +53,12 @@ def read_ljspeech(root: Path, reading: Reading) -> list[Utterance]:
             continue
         normalised = columns[2].strip() if len(columns) > 2 else ""
         texts[identity] = normalised or columns[1].strip() or None
+        reading.used.setdefault("text", {})["the third" if normalised else "the second"] = None
     folder = ljspeech_audio(root) or root / "wavs"
     files = _audio_by_stem(folder)
     splits = _splits(root, texts, reading)
+    reading.left_out["rows of metadata.csv that no split file lists"] += len(texts.keys() - splits.keys())
+    reading.left_out["recordings that metadata.csv does not list"] += len(files.keys() - texts.keys())
     return bad + [
         # A row without a recording keeps its place: reading it is a failure that gets counted.
         Utterance(identity, files.get(identity, str(folder / f"{identity}.wav")), text, split=split)

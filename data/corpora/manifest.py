@@ -171,7 +171,10 @@ class _Base:
         if self._found is None and self._tries < _TRIES and not os.path.isabs(audio):
             self._tries += 1
             self._found = next((f for f in self._folders if _exists(f / audio)), None)
-        return str((self._found or self._folders[0]) / audio)
+        found = (self._found or self._folders[0]) / audio
+        if "\\" in audio and not _exists(found):  # as Windows writes it
+            return self.path(audio.replace("\\", "/"))
+        return str(found)
 
 
 def _exists(path: Path) -> bool:

@@ -30,8 +30,10 @@ NOT_FOR_TRAINING = ("invalidated", "other", "reported", "unvalidated")
 _NEWLINE = b"\n"
 _TEXT_SUFFIXES = frozenset(
     {".txt", ".lab", ".csv", ".tsv", ".json", ".jsonl", ".trn", ".srt", ".vtt", ".textgrid", ".eaf", ".stm"}
+    | {".scp", ".ctm", ".mlf"}
 )
-
+# Files of Kaldi's data folders, which have no extension.
+_TEXT_NAMES = frozenset({"text", "transcript", "transcripts", "trans"})
 _DOCUMENTS = ("readme", "license", "licence", "copying", "changelog", "requirements")
 
 Field = Literal["audio", "text", "id", "speaker", "language", "split"]
@@ -127,7 +129,7 @@ class Reading(Noticed):
             if known is None:
                 raise ValueError(f"unknown split {named!r}: expected train, validation or test")
             source: str | AudioObject | AudioPart = audio
-            start, seconds = self._stretch(row)
+            start, seconds = self._stretch(row, is_cut=is_numbered)
             if seconds is not None:
                 source = AudioPart(audio, start, seconds, channel)
             elif channel is not None:
@@ -156,12 +158,22 @@ class Reading(Noticed):
         except ValueError as error:
             return bad_utterance(identity, f"{place}: {error}", known or "train")
 
-    def _stretch(self, row: Mapping[str, Any]) -> tuple[float, float | None]:
-        """Start and length in seconds of the stretch that a row is; no length for the whole recording."""
+    def _stretch(self, row: Mapping[str, Any], is_cut: bool) -> tuple[float, float | None]:
+        """Start and length in seconds of the stretch that a row is; no length for the whole recording.
+
+        is_cut: whether one time alone may be that of a longer recording, from which the row's was cut
+        """
         start = next((row[name] for name in _STARTS if not _is_empty(row.get(name))), None)
         end = next((row[name] for name in _ENDS if not _is_empty(row.get(name))), None)
         length = row.get("duration")
         if start is None or (end is None and _is_empty(length)):
+            lone = end if start is None else start
+            if lone is not None and not is_cut and _is_more_than_0(lone):
+                raise ValueError(
+                    f"it {'ends' if start is None else 'starts'} at {lone} s, the other end is missing"
+                )
+            if any(_is_nan(row.get(name)) for name in _TIMES) and not (lone is None and _is_empty(length)):
+                raise ValueError("one of its times is NaN")
             return 0.0, None
         try:
             begin = float(start)
@@ -236,8 +248,8 @@ def parse_words(words: Any) -> tuple[Word, ...] | None:
 
 def is_text_file(name: str) -> bool:
     """Whether a file may hold transcripts, by its extension."""
-    path = Path(name)
-    return path.suffix.lower() in _TEXT_SUFFIXES and path.stem.lower() not in _DOCUMENTS
+    path = Path(name.lower())
+    return path.name in _TEXT_NAMES or (path.suffix in _TEXT_SUFFIXES and path.stem not in _DOCUMENTS)
 
 
 def bad_utterance(identity: str, reason: str, split: str = "train") -> Utterance:
@@ -248,7 +260,18 @@ def bad_utterance(identity: str, reason: str, split: str = "train") -> Utterance
 def _is_empty(value: Any) -> bool:
     if isinstance(value, str):
         return not value.strip()
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    return value is None or _is_nan(value)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _is_more_than_0(value: Any) -> bool:
+    try:
+        return float(value) > 0
+    except (TypeError, ValueError):
+        return False  # a column of this name that means something else
 
 
 def _plain(kind: str, value: Any) -> str | None:

@@ -57,6 +57,8 @@ def read_vctk(path: Path, reading: Reading) -> list[Utterance]:
             except AudioError as error:
                 utterances.append(bad_utterance(identity, str(error), split))
                 continue
+            if text:
+                reading.used["text"] = {"txt/": None}
             utterances.append(Utterance(identity, str(folder / name), text or None, folder.name, "en", split))
     return utterances
 

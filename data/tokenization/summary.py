@@ -55,8 +55,7 @@ def lost_texts(corpus: Corpus) -> str | None:
 def left_out(corpus: Corpus, failures: Path) -> str | None:
     """A line about what is not in the dataset, and a line of the first reasons of failures; None if nothing is."""
     lines = []
-    if corpus.noticed.left_out:
-        parts = (f"{count:,} {what}" for what, count in corpus.noticed.left_out.most_common())
+    if parts := [f"{count:,} {what}" for what, count in corpus.noticed.left_out.most_common() if count]:
         lines.append(f"left out: {'; '.join(parts)}")
     reasons = list(_reasons(failures))
     if reasons:

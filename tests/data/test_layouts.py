@@ -75,6 +75,71 @@ def test_a_row_is_its_stretch(tmp_path: Path, times: dict[str, float]) -> None:
     assert failures(corpus) == [f"{tmp_path / 'm.jsonl'}, line 1: it lasts from 3 to 2 s"]
 
 
+@pytest.mark.parametrize(
+    ("times", "why"),
+    [
+        ({"offset": 0.5}, "it starts at 0.5 s, the other end is missing"),
+        ({"end": 0.5}, "it ends at 0.5 s, the other end is missing"),
+        ({"offset": 0.0, "duration": float("nan")}, "one of its times is NaN"),
+        ({"offset": float("nan"), "duration": 0.5}, "one of its times is NaN"),
+        ({"offset": "nan", "duration": 0.5}, "lasts from nan"),
+        ({"start": 0.5, "end": 0.2}, "lasts from 0.5 to 0.2 s"),
+        ({"offset": 0.9, "duration": 0.5}, "0.9 s to 1.4 s: the recording lasts 1.00 s"),
+        ({"offset": 5, "duration": 0.5}, "the recording lasts 1.00 s"),
+        ({"offset": 0, "duration": None}, None),
+        ({"offset": None, "duration": 0.5}, None),
+        ({"end": "of file"}, None),
+        (dict.fromkeys(("start", "end", "duration"), float("nan")), None),
+    ],
+)
+def test_times_that_say_no_stretch(tmp_path: Path, times: dict[str, object], why: str | None) -> None:
+    wav(tmp_path / "a.wav")
+    lines(tmp_path / "m.jsonl", {"audio": "a.wav", **times}, {"audio": "a.wav", "id": "whole"})
+    corpus = open_corpus(tmp_path / "m.jsonl")
+    found = failures(corpus)
+    assert len(found) == (why is not None) and (why is None or why in found[0])
+    assert len(read_audio(corpus.utterances[-1 if why else 0].path, RATE)) == RATE
+
+
+def test_what_has_no_partner_is_counted(tmp_path: Path) -> None:
+    wav(tmp_path / "f" / "a.WAV")
+    for name in ("a.TXT", "b.txt", "c.lab"):
+        (tmp_path / "f" / name).write_text(name)
+    folder = open_corpus(tmp_path / "f")
+    assert facts(folder) == [("a", "a.TXT", "train")]
+    assert folder.noticed.left_out == {
+        ".txt files without a recording of the same name": 1,
+        ".lab files without a recording of the same name": 1,
+    }
+    lj = tmp_path / "lj"
+    for name in "abd":
+        wav(lj / "wavs" / f"{name}.wav")
+    lines(lj / "metadata.csv", "a|A|a!", "b|B", "c|C")
+    lines(lj / "train.txt", "a", "c")
+    speech = open_corpus(lj)
+    assert facts(speech) == [("a", "a!", "train"), ("c", "C", "train")] and len(failures(speech)) == 1
+    assert dict(speech.noticed.left_out) == {
+        "rows of metadata.csv that no split file lists": 1,
+        "recordings that metadata.csv does not list": 1,
+    }
+    assert "the third/the second (text)" in understood(speech, {"train": 0.0})
+    chapter = tmp_path / "ls" / "train-clean-100" / "1" / "2"
+    wav(chapter / "1-2-0.wav")
+    lines(chapter / "1-2.trans.txt", "1-2-0 ZERO", "1-2-1 ONE")
+    assert open_corpus(tmp_path / "ls").noticed.left_out == {"transcripts without a recording": 1}
+    kaldi = tmp_path / "kaldi"
+    wav(kaldi / "wav" / "u.wav")
+    lines(kaldi / "wav.scp", "u wav/u.wav")
+    lines(kaldi / "text", "u HELLO")
+    assert "1 text files; 1 .scp files" in (lost_texts(open_corpus(kaldi)) or "")
+
+
+def test_a_path_as_windows_writes_it(tmp_path: Path) -> None:
+    wav(tmp_path / "wavs" / "a.wav")
+    lines(tmp_path / "m.csv", "file_name,text", "wavs\\a.wav,hello")
+    assert failures(open_corpus(tmp_path / "m.csv")) == []
+
+
 def test_lhotse_cuts(tmp_path: Path) -> None:
     wav(tmp_path / "download" / "a.wav", 2.0)
     recording = {"id": "r", "sources": [{"type": "file", "channels": [0], "source": "download/a.wav"}]}
