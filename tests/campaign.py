@@ -1,12 +1,14 @@
 """Damaged and hostile input by the thousand: `python -m tests.campaign --seed 0 --count 10000`.
 
-A case is an audio file, a corpus, a file of tokens or a command line, drawn from (seed, number) alone, in whole or with
-damage. Whatever is done to it, it ends in one of two ways: it is read, or a UserError of one line says what is wrong.
+A case is an audio file, a corpus, a file of tokens, a command line, or commands that run on a small corpus and on what
+they made of it, drawn from (seed, number) alone, in whole or with damage. Whatever is done to it, it ends in one of two
+ways: it is read, or a UserError of one line says what is wrong.
 Cases run in forked processes, so that a crash or a hang of a library is an outcome too. Prints a table of outcomes, and
 the first cases of each bad one; `--only NUMBER` repeats a case with its traceback.
 """
 
 import argparse
+import contextlib
 import csv
 import inspect
 import io
@@ -35,6 +37,7 @@ from data.tokenization import TokenRow, parquet_bytes
 from data.tokenization.summary import lost_texts, understood
 from recipes.cli.arguments import build_parser, call_with_arguments
 from recipes.cli.main import COMMANDS
+from recipes.cli.main import main as cli_main
 from tests.slm.token_rows import codec_info
 
 RATE = 24_000
@@ -412,8 +415,77 @@ def mistyped(random: np.random.Generator, word: str) -> str:
     return word[:place] + str(random.choice(list(string.ascii_lowercase))) + word[place:]
 
 
-CASES = {"audio": audio_case, "corpus": corpus_case, "tokens": tokens_case, "command": command_case}
-SHARES = (0.45, 0.40, 0.08, 0.07)
+# Flags of `tokenize` that change what it makes of a corpus, or are wrong.
+TOKENIZE: tuple[tuple[str, ...], ...] = (
+    *[()] * 12, ("--channel", "0"), ("--channel", "7"), ("--text_column", "sentence"), ("--encoding", "utf-16"),
+    ("--audio_column", "path"), ("--shards", "2"), ("--batch_seconds", "0.01"), ("--long_seconds", "0.01"),
+    ("--gain", "nan"), ("--precision", "bfloat16"), ("--shifts", "2"), ("--speeds", "[1.0, 1.1]"),
+    ("--max_quantizers", "2"), ("--alignment", "nowhere"), ("--language", "en"), ("--speaker", "x"),
+    ("--format", "folder"), ("--format", "manifest"), ("--format", "webdataset"), ("--max_failures", "2"),
+)  # fmt: skip
+
+
+def run_case(random: np.random.Generator, folder: Path) -> str:
+    """`tokenize` on a corpus of any layout, then a command on what it made: every row is there, failed or left out."""
+    root = folder / "corpus"
+    root.mkdir()
+    for number in range(3):
+        soundfile.write(root / f"{number}.wav", 0.1 * random.standard_normal(1_200), 16_000)
+    path, _ = CORPORA[str(random.choice(sorted(CORPORA)))](random, root)
+    tokens, flags = folder / "tokens", TOKENIZE[random.integers(len(TOKENIZE))]
+    if random.random() < 0.2:
+        run("scan", path, "--output", folder / "scanned")
+        path = folder / "scanned"
+    run("tokenize", path, "--output", tokens, "--workers", "0", "--max_failures", "1", *flags)
+    made = json.loads((tokens / "metadata.json").read_text())
+    if not {"--speeds", "--shifts"} & {*flags}:
+        reading = {flags[0][2:]: flags[1]} if flags and flags[0].endswith(("_column", "encoding")) else {}
+        format = flags[1] if flags and flags[0] == "--format" else "auto"
+        listed = len(open_corpus(path, format, options=CorpusOptions(**reading)).utterances)  # type: ignore[arg-type]
+        if made["rows"] + made["failures"] != listed:
+            raise Lost(f"{listed} utterances, {made['rows']} rows, {made['failures']} failures")
+    split = str(random.choice(["train", "train", "validation", "nowhere"]))
+    row, where = (
+        str(random.integers(-1, 5)),
+        str(random.choice(["seconds > 0.05", "text ==", "x", "id.isna()"])),
+    )
+    then: tuple[tuple[Any, ...], ...] = (
+        ("inspect", tokens, "--split", split, "--row", row, "--audio", folder / "a.wav"),
+        ("inspect", tokens, "--split", split, "--row", row, "--format", str(random.choice(["tts", "interleaved"]))),
+        ("decode", tokens, "--split", split, "--output", folder / "audio"),
+        ("combine", tokens, "--output", folder / "combined", "--where", where),
+        ("combine", tokens, tokens, "--output", folder / "combined"),
+        ("train-tokenizer", tokens, "--output", folder / "text.model"),
+        ("encode", root, "--output", folder / "codes.parquet"),
+        ("evaluate-codec", path, "--codec", "hh-codec-tiny", "--split", split, "--metrics=[]", "--asr", "none",
+         "--limit", "1", "--stability", "0", "--processes", "1", "--output", folder / "results"),
+    )  # fmt: skip
+    run(*then[random.integers(len(then))])
+    return "read in part" if made["failures"] else "read"
+
+
+def run(name: str, *words: object) -> None:
+    """A command as it is typed. Raises UserError with what it says in its one line."""
+    told = io.StringIO()
+    with contextlib.redirect_stderr(told):
+        status = cli_main([name, *map(str, words)])
+    if status not in (0, 1, 2):
+        raise AssertionError(f"{name} ended with {status}: {told.getvalue()[-300:]}")
+    if status == 2:
+        said = [line for line in told.getvalue().splitlines() if line.startswith("codec-slm: error: ")]
+        if len(said) != 1:
+            raise AssertionError(f"{name} ended with 2 and said {told.getvalue()[-300:]!r}")
+        raise UserError(said[0])
+
+
+CASES = {
+    "audio": audio_case,
+    "corpus": corpus_case,
+    "tokens": tokens_case,
+    "command": command_case,
+    "run": run_case,
+}
+SHARES = (0.44, 0.39, 0.08, 0.07, 0.02)
 
 
 def one_line(error: Exception) -> None:
@@ -421,7 +493,7 @@ def one_line(error: Exception) -> None:
         raise AssertionError(f"several lines: {str(error)[:300]!r}")
 
 
-def run_case(seed: int, number: int) -> tuple[str, str, str]:
+def outcome_of(seed: int, number: int) -> tuple[str, str, str]:
     """Kind, outcome and what there is to say of it."""
     random = np.random.default_rng((seed, number))
     kind = str(random.choice(list(CASES), p=SHARES))
@@ -486,7 +558,7 @@ def _answer(seed: int, numbers: range, pipe: int) -> None:
         os.dup2(nowhere, 2)
         torch.set_num_threads(1)  # the threads that the parent may have started do not exist here
         for number in numbers:
-            os.write(pipe, json.dumps(run_case(seed, number)).encode() + b"\n")
+            os.write(pipe, json.dumps(outcome_of(seed, number)).encode() + b"\n")
     finally:
         os._exit(0)
 
