@@ -35,6 +35,7 @@ from slm.packing.blocks import Block, StreamPosition
 from slm.training.config import BatchConfig, DatasetConfig, SLMTrainingConfig
 from slm.training.data import TrainingData
 from slm.training.learner import Learner
+from slm.training.throughput import FlopCounter, Work, peak_flops, work_of
 from slm.vocabulary import Vocabulary
 
 OURS, TRANSFORMERS = "codec-slm", "transformers.Trainer"
@@ -91,6 +92,35 @@ def time_training(length: int, blocks: int, rounds: int, device: str) -> Trainin
     )
 
 
+@dataclass(frozen=True)
+class PackedTiming:
+    """Training steps on packed blocks alone."""
+
+    parameters: int
+    attention: str  # implementation, as transformers calls it
+    pace: Pace  # in real tokens: padding does not count
+    mfu: float  # share of the device's peak
+
+
+def time_packed(length: int, blocks: int, rounds: int, device: str, **settings: Any) -> PackedTiming:
+    """Train a model on `blocks` packed blocks of `length` tokens a step; settings are the training run's."""
+    where = torch.device(device)
+    with tempfile.TemporaryDirectory() as folder:
+        data = _open_data(Path(folder), length, blocks, device, **settings)
+        packed = _Packed(data, _accelerator(data.config, where))
+        pace = race([Runner(OURS, packed.turn)], rounds, where, "training")[OURS]
+    model = packed.learner.model
+    operations = sum(map(FlopCounter(model, model.get_output_embeddings()), packed.work[-rounds:]))
+    seconds = sum(stretch.seconds for stretch in pace.stretches)
+    dtype = torch.bfloat16 if data.config.precision == "bfloat16" else torch.float32
+    return PackedTiming(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        attention=model.config._attn_implementation or "",
+        pace=pace,
+        mfu=operations / seconds / peak_flops(where, dtype).flops,
+    )
+
+
 class _Packed:
     """This project's training step on its blocks, without what a run writes down."""
 
@@ -102,6 +132,7 @@ class _Packed:
         self.documents: Documents = stream.blocks_of(0).documents
         self.steps: Iterator[list[Block]] = iter(stream)
         self.step = self.places = self.real = 0
+        self.work: list[Work] = []  # turn by turn
 
     def turn(self) -> Stretch:
         learning_rate = self.data.config.optimizer.learning_rate
@@ -124,6 +155,7 @@ class _Packed:
         real = sum(int((block["input_ids"] != vocabulary.pad_id).sum()) for block in blocks)
         self.real += real
         self.places += sum(block["input_ids"].numel() for block in blocks)
+        self.work.append(Work.of(work_of(blocks, vocabulary.speech_start, vocabulary.speech_end)))
         return real
 
 
@@ -233,7 +265,7 @@ class _Examples(torch.utils.data.Dataset[dict[str, Any]]):
         return dict(self.examples[index])
 
 
-def _open_data(folder: Path, length: int, blocks: int, device: str) -> TrainingData:
+def _open_data(folder: Path, length: int, blocks: int, device: str, **settings: Any) -> TrainingData:
     """A token dataset of random codes and texts, written and opened as any other."""
     vocabulary = Vocabulary.from_pretrained(find_slm(_BUNDLED))
     path = folder / "tokens.parquet"
@@ -243,12 +275,12 @@ def _open_data(folder: Path, length: int, blocks: int, device: str) -> TrainingD
         datasets=[DatasetConfig(str(path))],
         output=str(folder / "run"),
         text_model=str(find_slm(_BUNDLED)),
-        model=ModelConfig(size="nano", speech_embeddings="random"),
         documents=DocumentConfig(corruption=0.0),
         batch=BatchConfig(length=length, blocks=blocks, blocks_per_forward=blocks),
         max_steps=1_000_000,
         precision="bfloat16" if device.startswith("cuda") else "float32",
         seed=_SEED,
+        **{"model": ModelConfig(size="nano", speech_embeddings="random")} | settings,
     )
     opened = TokenDataset.open(path)
     return TrainingData(config, [opened], [opened.content_hash], {}, vocabulary)
