@@ -223,6 +223,7 @@ def test_everything_fits_and_can_be_read(users: Any, size: tuple[int, int], sche
     user.fits()
     user.press("Have you seen my blue umbrella?")
     user.done("s of speech in")
+    assert user.panel.locator(".error").bounding_box()["height"] == 0
     user.panel.get_by_text("Sampling").click()
     user.fits()
     user.tab("Codec")

@@ -104,7 +104,7 @@ export class Player {
     this.from = this.queued = from >= this.seconds - 0.01 && !this.growing ? 0 : from;
     this.origin = context.currentTime - this.queued; // the time at which second 0 would have been heard
     this.sources = [];
-    this.playing = true;
+    this.playing = this.begins = true;
     this.feed();
     this.find(".play").textContent = "❚❚";
     this.find(".play").ariaLabel = "Pause";
@@ -262,10 +262,12 @@ export class Player {
       const [, start, end] = this.track.words[number];
       item.firstChild.classList.toggle("now", start <= place && place < end && (this.playing || place > 0));
     });
-    const x = place * SECOND, view = this.scroll.clientWidth;
-    if (this.playing && (x < this.scroll.scrollLeft || x > this.scroll.scrollLeft + 0.9 * view)) {
-      this.scroll.scrollLeft = x - 0.1 * view;
-    }
+    const x = place * SECOND, left = this.scroll.scrollLeft, view = this.scroll.clientWidth;
+    const within = (line) => line >= left && line <= left + 0.9 * view;
+    // the picture follows the line, unless somebody looks elsewhere meanwhile
+    if (this.playing && !within(x) && (this.begins || within(this.line))) this.scroll.scrollLeft = x - 0.1 * view;
+    this.begins = false;
+    this.line = x;
     this.find(".line").style.translate = `${x - 1}px`;
   }
 
