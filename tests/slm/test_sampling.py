@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
@@ -10,6 +10,9 @@ from slm.generation.config import SamplingConfig
 from slm.generation.generate import draw, sample, warp
 
 
+# a flat distribution, whose nucleus is most of the vocabulary, and a steep one
+@example(0, 3.0, 0, 0.95, 1.0, 600)
+@example(0, 0.5, 0, 0.9, 8.0, 600)
 @settings(max_examples=25)
 @given(
     st.integers(0, 2**31),
@@ -20,7 +23,6 @@ from slm.generation.generate import draw, sample, warp
     st.sampled_from([50, 600]),
 )
 def test_warping_equals_that_of_transformers(seed, temperature, top_k, top_p, spread, vocabulary):
-    # Of 600 tokens the nucleus is looked for among a part first, and needs more of them where the spread is small.
     logits = (
         torch.randn(4, vocabulary, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         * spread
