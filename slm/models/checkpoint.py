@@ -145,8 +145,16 @@ def load_checkpoint(
 def merge(adapter: str | Path, output: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write an adapter's model with the adapter in its weights, as a plain SLM checkpoint.
 
-    adapter: its directory or run. Raises UserError when that is no adapter, or its model is not to be found.
+    adapter: its directory or run. A checkpoint at `output` is replaced. Raises UserError when something else is there,
+    when that is no adapter, or its model is not to be found.
     """
+    output = Path(output)
+    if (
+        output.exists()
+        and not (output / SPEECH_FILE).is_file()
+        and (output.is_file() or any(output.iterdir()))
+    ):
+        raise UserError(f"{output} exists and is no speech language model: give another output directory")
     directory = find_slm(adapter)
     if not (directory / ADAPTER_CONFIG).is_file():
         raise UserError(f"{adapter} is no adapter but a model by itself: there is nothing to merge")

@@ -94,6 +94,11 @@ def test_merged_logits_equal_the_adapters(adapter, tmp_path, capsys):
     assert ours.capabilities.speak_format == "aligned" and ours.vocabulary.codec == CODEC
     assert main(["merge", str(tmp_path / "merged"), "--output", str(tmp_path / "again")]) == 2
     assert "no adapter" in capsys.readouterr().err
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "a.wav").write_text("somebody's")
+    assert main(["merge", str(run), "--output", str(tmp_path / "music")]) == 2
+    assert "exists and is no speech language model" in capsys.readouterr().err
+    assert (tmp_path / "music" / "a.wav").read_text() == "somebody's"
 
 
 def test_it_goes_on_bit_for_bit(adapter, tmp_path):
