@@ -36,4 +36,8 @@ def on_files(files, config):
 
 def on_page_content(html, **_):
     """Players in place of links to sounds."""
-    return re.sub(r'<a href="([^"]+\.opus)">(.*?)</a>', r'\2<br><audio controls src="\1"></audio>', html)
+    return re.sub(
+        r'<a href="([^"]+\.opus)">(.*?)</a>',
+        r'\2<br><audio controls style="width: 10rem" src="\1"></audio>',
+        html,
+    )
