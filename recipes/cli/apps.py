@@ -21,6 +21,7 @@ def demo_command(
     normalize: bool = True,
     language: str | None = None,
     device: str = "auto",
+    codec: str | None = None,
 ) -> None:
     """A web page: a recording through the codec, text to speech, a recording continued. Until Ctrl-C or SIGTERM.
 
@@ -32,14 +33,18 @@ def demo_command(
         normalize: put numbers, dates, money and the like in texts into spoken words first.
         language: by whose rules: en or de; the model's own unless set.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
+        codec: what the tab Codec shows; unset: the model's own, and beside slm-tiny hh-codec-any-voice.
     """
     _check_installed("demo", ["fastapi", "uvicorn", "prometheus_client", "python_multipart"])
     from recipes.apps.demo.page import create_app
     from recipes.apps.server import run_application
-    from recipes.loading import load_slm_on
+    from recipes.loading import load_codec_on, load_slm_on
 
+    if codec is None and model == "slm-tiny":
+        codec = "hh-codec-any-voice"  # slm-tiny's own knows four voices, and recordings are of anybody
+    create = partial(create_app, codec=None if codec is None else load_codec_on(codec, device))
     load = partial(load_slm_on, model, device, normalize, language)
-    run_application(create_app, load, limits, host, port, patience_seconds=10)
+    run_application(create, load, limits, host, port, patience_seconds=10)
 
 
 def serve_command(

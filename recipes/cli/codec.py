@@ -10,7 +10,7 @@ from recipes.inputs import STANDARD, check_folder_output
 
 
 def encode(
-    audio: list[str], output: str, codec: str = "hh-codec-tiny", json: bool = False, device: str = "auto"
+    audio: list[str], output: str, codec: str = "hh-codec-any-voice", json: bool = False, device: str = "auto"
 ) -> None:
     """Encode audio files into one Parquet file of codes.
 
@@ -46,7 +46,7 @@ def encode(
 
 
 def decode(
-    tokens: str, output: str, split: str = "train", codec: str = "hh-codec-tiny", device: str = "auto"
+    tokens: str, output: str, split: str = "train", codec: str = "hh-codec-any-voice", device: str = "auto"
 ) -> None:
     """Decode codes into WAV files, one a row.
 
@@ -71,7 +71,7 @@ def decode(
 
 
 def reconstruct(
-    audio: list[str], output: str, codec: str = "hh-codec-tiny", json: bool = False, device: str = "auto"
+    audio: list[str], output: str, codec: str = "hh-codec-any-voice", json: bool = False, device: str = "auto"
 ) -> None:
     """Send audio through the codec: to codes and back, each file to a WAV of the same length.
 

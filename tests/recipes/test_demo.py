@@ -237,3 +237,13 @@ def test_what_a_model_says_of_itself_is_text_on_the_page(
 @pytest.mark.parametrize("name", ["hh-codec-tiny", "hybrid-codec-tiny"])
 def test_bundled_codecs_say_whose_voices_they_know(name: str) -> None:
     assert "kathleen" in str(heard_voices(load_codec(name)))
+
+
+def test_the_codec_tab_may_show_another_codec(speaker: SpeechLM) -> None:
+    codec = load_codec("hh-codec-any-voice")
+    with TestClient(create_app(speaker, LIMITS, codec)) as client:
+        text = client.get("/").text
+        assert "tokens of hh-codec-any-voice" in text and "231 of them of LibriSpeech" in text
+        events = ask(client, "/codec", hum(1.0, codec.config.sampling_rate))
+    facts = dict(next(event["facts"] for event in events if "facts" in event))
+    assert facts["Bitrate"] == "312 bit/s"  # 24 frames of 13 bits

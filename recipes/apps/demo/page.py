@@ -41,12 +41,16 @@ _HEADERS = {
 }
 
 
-def create_app(speaker: SpeechLM, limits: DemoLimits) -> FastAPI:
-    """The page, and the three requests that it sends, which are answered by events in lines of JSON."""
+def create_app(speaker: SpeechLM, limits: DemoLimits, codec: Codec | None = None) -> FastAPI:
+    """The page, and the three requests that it sends, which are answered by events in lines of JSON.
+
+    codec: what the tab Codec shows; by default the model's own.
+    """
+    codec = speaker.codec if codec is None else codec
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     rate = speaker.vocabulary.codec.sampling_rate
-    colors, line = TokenColors(speaker.codec), WaitingLine(limits)
-    page = _written(speaker, limits)
+    colors, codec_colors, line = TokenColors(speaker.codec), TokenColors(codec), WaitingLine(limits)
+    page = _written(speaker, limits, codec)
 
     def answer(begin: Callable[[], Iterator[Event]]) -> StreamingResponse:
         events = line.serve(_told(begin))
@@ -91,7 +95,8 @@ def create_app(speaker: SpeechLM, limits: DemoLimits) -> FastAPI:
 
     @app.post("/codec")
     async def encode(recording: Recording = b"") -> StreamingResponse:
-        return answer(lambda: through_codec(speaker.codec, colors, *read_upload(recording, rate, limits)))
+        codec_rate = codec.config.sampling_rate
+        return answer(lambda: through_codec(codec, codec_colors, *read_upload(recording, codec_rate, limits)))
 
     @app.post("/continue")
     async def go_on(
@@ -165,7 +170,7 @@ def _told(begin: Callable[[], Iterator[Event]]) -> Iterator[Event]:
         yield {"error": "something went wrong here"}
 
 
-def _written(speaker: SpeechLM, limits: DemoLimits) -> str:
+def _written(speaker: SpeechLM, limits: DemoLimits, codec: Codec) -> str:
     templates = Environment(
         loader=FileSystemLoader(_HERE), undefined=StrictUndefined, autoescape=True, trim_blocks=True
     )
@@ -174,6 +179,8 @@ def _written(speaker: SpeechLM, limits: DemoLimits) -> str:
         codec_size=_millions(speaker.codec),
         model_size=_millions(speaker.model),
         heard=heard_voices(speaker.codec),
+        other_codec=None if codec is speaker.codec else codec.config.name,
+        other_heard=heard_voices(codec),
         voices=list(speaker.vocabulary.voices),
         clones=speaker.capabilities.prompts,
         sentences=[sentence for sentence in _SENTENCES if len(sentence) <= limits.characters],
