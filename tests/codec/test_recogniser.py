@@ -95,6 +95,7 @@ def test_a_codec_learns_by_what_is_heard(directory: str, tmp_path: Path) -> None
         model=str(tmp_path / "small"),
         stages=[stage],
         recogniser=directory,
+        discriminators={"mel": {"channels": 4}},
         log_every=5,
     )
     small_config("hh-codec-tiny").save_pretrained(tmp_path / "small")

@@ -107,7 +107,8 @@ def test_a_codec_that_halves_the_level_costs_ln_2(corpus: Path) -> None:
 
 
 def test_workers_change_nothing_and_keep_the_order() -> None:
-    names = [metric.name for metric in usable_metrics().metrics if metric.name != "dnsmos"]  # which is slow
+    slow = {"dnsmos", "distillmos"}
+    names = [metric.name for metric in usable_metrics().metrics if metric.name not in slow]
     rng = np.random.default_rng(0)
     tasks = []
     for i in range(6):
@@ -119,8 +120,15 @@ def test_workers_change_nothing_and_keep_the_order() -> None:
     for processes in (1, 2):
         with Scorer(names, asr="pocketsphinx", processes=processes) as scorer:
             results.append(list(scorer.run(iter(tasks))))
-    assert results[0] == results[1]
-    assert [key for key, _ in results[0]] == list(range(6))
+    # sums depend on the number of threads in their last digits
+    for (_, one), (_, other) in zip(*results, strict=True):
+        assert one.values == pytest.approx(other.values, rel=1e-9)
+        assert (one.transcript, one.words, one.characters) == (
+            other.transcript,
+            other.words,
+            other.characters,
+        )
+    assert [[key for key, _ in result] for result in results] == 2 * [list(range(6))]
     assert all(scores.values["stoi"] > 0 for _, scores in results[0])
     assert [scores.words is not None for _, scores in results[0]] == [i == 3 for i in range(6)]
 
@@ -231,6 +239,7 @@ def test_codes_alone_need_no_decoding(corpus: Path, codec_directory: Path, tmp_p
     assert not (tmp_path / "examples").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_codecs_of_several_rates_stand_side_by_side(corpus: Path, tmp_path: Path) -> None:
     """What they say is that of each alone, but for the reference: the recording at 24 kHz for all."""
