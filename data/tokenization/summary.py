@@ -1,6 +1,7 @@
 """What `tokenize` says of a corpus: before it starts what it understood, after it what was left out and why."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def lost_texts(corpus: Corpus) -> str | None:
     tally, total = corpus.tally(), len(corpus.utterances)
     if not tally.bare:
         return None
-    signs = [f"{count:,} {suffix} files" for suffix, count in corpus.noticed.text_files.most_common(4)]
+    signs = [f"{count:,} {suffix} files" for suffix, count in _ranked(corpus.noticed.text_files)[:4]]
     if tally.beside and not signs:
         at_least = "at least " if tally.bare > LOOKED_AT else ""
         signs.append(f"files beside {at_least}{tally.beside:,} recordings")
@@ -52,10 +53,15 @@ def lost_texts(corpus: Corpus) -> str | None:
     )
 
 
+def _ranked(counts: Counter[str]) -> list[tuple[str, int]]:
+    """The most frequent first; of equals not the first that the directory listed, which is by chance."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
 def left_out(corpus: Corpus, failures: Path) -> str | None:
     """A line about what is not in the dataset, and a line of the first reasons of failures; None if nothing is."""
     lines = []
-    if parts := [f"{count:,} {what}" for what, count in corpus.noticed.left_out.most_common() if count]:
+    if parts := [f"{count:,} {what}" for what, count in _ranked(corpus.noticed.left_out) if count]:
         lines.append(f"left out: {'; '.join(parts)}")
     reasons = list(_reasons(failures))
     if reasons:

@@ -131,7 +131,7 @@ def test_what_has_no_partner_is_counted(tmp_path: Path) -> None:
     wav(kaldi / "wav" / "u.wav")
     lines(kaldi / "wav.scp", "u wav/u.wav")
     lines(kaldi / "text", "u HELLO")
-    assert "1 text files; 1 .scp files" in (lost_texts(open_corpus(kaldi)) or "")
+    assert "1 .scp files; 1 text files" in (lost_texts(open_corpus(kaldi)) or "")
 
 
 def test_a_path_as_windows_writes_it(tmp_path: Path) -> None:
