@@ -10,7 +10,7 @@ from torch import nn
 
 from codec.base import CodecModel, Vocoder
 from codec.configuration import fingerprint
-from codec.foundation import UserError, whole_directory
+from codec.foundation import UserError, check_replaceable, whole_directory
 from codec.foundation.quiet import quiet_transformers
 from codec.nn.blocks import fit_weight_norm, fold_weight_norm
 from codec.nn.mel import MelConfig
@@ -77,7 +77,7 @@ def save_codec(
     a codec that is there is replaced. Raises UserError when something else is there.
     """
     directory = Path(directory)
-    _check_replaceable(directory)
+    check_replaceable(directory, _is_exported(directory), "is not an exported codec")
     exported = export_codec(model, dtype)
     stored = type(exported)(exported.config)
     stored.load_state_dict(exported.state_dict())
@@ -101,16 +101,13 @@ def save_trainable(model: CodecModel, directory: str | Path) -> None:
         model.save_pretrained(temporary)
 
 
-def _check_replaceable(directory: Path) -> None:
-    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
-        return
+def _is_exported(directory: Path) -> bool:
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        exported_codec = config["exported"] and config["fingerprint"] is not None
+        exported = config["exported"] and config["fingerprint"] is not None
     except (OSError, ValueError, KeyError, TypeError):
-        exported_codec = False
-    if not exported_codec or (directory / "state.json").exists():  # the latter: a training run's checkpoint
-        raise UserError(f"{directory} exists and is not an exported codec: give another output directory")
+        return False
+    return bool(exported) and not (directory / "state.json").exists()  # a training run's checkpoint has one
 
 
 def save_vocoder(vocoder: Vocoder, directory: str | Path) -> None:
@@ -119,12 +116,7 @@ def save_vocoder(vocoder: Vocoder, directory: str | Path) -> None:
     Raises UserError when something other than a vocoder is there.
     """
     directory = Path(directory)
-    if (
-        directory.exists()
-        and not holds_vocoder(directory)
-        and (directory.is_file() or any(directory.iterdir()))
-    ):
-        raise UserError(f"{directory} exists and is not a vocoder: give another output directory")
+    check_replaceable(directory, holds_vocoder(directory), "is not a vocoder")
     weights = fold_weight_norm({name: value.detach().cpu() for name, value in vocoder.state_dict().items()})
     config = {"model_type": VOCODER_TYPE, "vocoder": asdict(vocoder.config)}
     with whole_directory(directory) as temporary:

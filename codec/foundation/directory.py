@@ -92,9 +92,8 @@ class RunDirectory:
         Raises UserError naming the other fields that differ, where a checkpoint or a result depends on them.
         """
         plain = plain_config(config)
-        has_begun = (
-            self.latest() or self.final.exists() or any(self.path.glob("checkpoint-*"))
-        )  # transformers'
+        of_transformers = self.path.glob("checkpoint-*")
+        has_begun = self.latest() or self.final.exists() or any(of_transformers)
         if not (has_begun and self.config_path.exists()):
             return {}  # a run without a checkpoint begins again, whatever it was
         there = yaml.safe_load(self.config_path.read_text(encoding="utf-8")) or {}

@@ -40,6 +40,15 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def check_replaceable(directory: Path, is_known: bool, otherwise: str) -> None:
+    """Raises UserError where something is there that is not known to be of the kind that replaces it.
+
+    otherwise: what it is then, for the message: "is not a vocoder". An empty directory may always be replaced.
+    """
+    if not is_known and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(f"{directory} exists and {otherwise}: give another output directory")
+
+
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file atomically: readers see the old content or all of the new one, never a part.
 

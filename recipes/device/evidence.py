@@ -37,24 +37,19 @@ def plan(output: Path, device: str, rehearse: bool) -> list[Stage]:
         if name == "codecs":
             codecs = ["hh-codec-tiny"] if rehearse else CODECS
             parts = "[codecs]" if rehearse else "[codecs, hybrid, generation]"
+            settings = {
+                "output": output / "bench",
+                "device": device,
+                "parts": parts,
+                "codecs": json.dumps(codecs),
+            }
             bench = [
                 "recipes",
                 "bench",
-                "--output",
-                str(output / "bench"),
-                "--device",
-                device,
-                "--parts",
-                parts,
+                "--rounds=3",
+                *(f"--{name}={value}" for name, value in settings.items()),
             ]
-            return [
-                *bench,
-                "--codecs",
-                json.dumps(codecs),
-                "--rounds",
-                "3",
-                *(["--quick"] if rehearse else []),
-            ]
+            return [*bench, *(["--quick"] if rehearse else [])]
         if name == "tests":
             return ["pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests"]
         measure = ["recipes.device.measure", name, str(output / f"{name}.json"), "--device", device]
@@ -108,10 +103,13 @@ def main() -> None:
     facts = provenance(device) | {"command": f"python -m {__spec__.name}", "rehearsal": asked.rehearse}
     output = asked.output.resolve()
     outcomes: list[Outcome] = []
+    text = ""
     for stage in plan(output, device, asked.rehearse):
         outcomes.append(run_stage(stage, output / "logs"))
-        report(output, outcomes, facts)  # after every stage: what is there stays, should the machine go
-    print(report(output, outcomes, facts))
+        text = report(
+            output, outcomes, facts
+        )  # after every stage: what is there stays, should the machine go
+    print(text)
     if not any(one.ended == "done" for one in outcomes):
         raise SystemExit(1)
 

@@ -1,6 +1,5 @@
 """Checkpoints of runs that are still training, as models for use in files that are small enough to be carried."""
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -8,7 +7,7 @@ from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file
 
 from codec import save_codec
-from codec.foundation.directory import RunDirectory
+from codec.foundation import RunDirectory, whole_directory
 from codec.loading import load_trained
 from slm.models.checkpoint import MODEL_FILE, SpeechCapabilities, load_checkpoint, save_checkpoint
 from slm.vocabulary import Vocabulary
@@ -18,22 +17,24 @@ LARGEST_FILE = 15_000_000  # bytes; what carries them takes less than 16 MiB
 
 def export_latest_codec(run: Path, output: Path) -> Path:
     """The result of a codec's run, or its latest checkpoint, in bfloat16 at `output/codec`. Raises UserError."""
-    new = _emptied(output / "codec.new")
-    save_codec(load_trained(run), new, "bfloat16")
-    return _in_place(new)
+    target, model = output / "codec", load_trained(run)
+    with whole_directory(target) as directory:
+        save_codec(model, directory, "bfloat16")
+        split_weights(directory)
+    return target
 
 
 def export_latest_slm(run: Path, output: Path) -> Path:
     """The same of a language model, at `output/slm`. Raises UserError, and FileNotFoundError before a checkpoint."""
-    directory = RunDirectory(run)
-    source = directory.final if directory.final.is_dir() else directory.latest()
+    trained = RunDirectory(run)
+    source = trained.final if trained.final.is_dir() else trained.latest()
     if source is None:
         raise FileNotFoundError(f"{run} has no checkpoint yet")
-    new = _emptied(output / "slm.new")
-    new.mkdir(parents=True)
-    model = load_checkpoint(source, dtype=torch.bfloat16)
-    save_checkpoint(new, model, Vocabulary.from_pretrained(source), SpeechCapabilities.read(source))
-    return _in_place(new)
+    target, model = output / "slm", load_checkpoint(source, dtype=torch.bfloat16)
+    with whole_directory(target) as directory:
+        save_checkpoint(directory, model, Vocabulary.from_pretrained(source), SpeechCapabilities.read(source))
+        split_weights(directory)
+    return target
 
 
 def split_weights(directory: Path) -> None:
@@ -46,16 +47,3 @@ def split_weights(directory: Path) -> None:
     save_torch_state_dict(
         weights, directory, max_shard_size=LARGEST_FILE - 100_000, metadata={"format": "pt"}
     )
-
-
-def _emptied(directory: Path) -> Path:
-    shutil.rmtree(directory, ignore_errors=True)
-    return directory
-
-
-def _in_place(new: Path) -> Path:
-    """Split the weights, and let the directory take the place of the one before."""
-    split_weights(new)
-    final = new.with_suffix("")
-    _emptied(final)
-    return new.rename(final)

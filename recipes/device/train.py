@@ -169,18 +169,8 @@ class Session:
         """Speech of Flite's voices; what is made when the time is up counts."""
         texts = self.work / "texts.jsonl"
         count = self.budget.sentences
-        self.run(
-            "texts",
-            self.budget.tokenize,
-            "recipes.bundled.texts",
-            texts,
-            "--everyday",
-            count,
-            "--novels",
-            0,
-            "--bible",
-            0,
-        )
+        kinds = (f"--{kind}={many}" for kind, many in {"everyday": count, "novels": 0, "bible": 0}.items())
+        self.run("texts", self.budget.tokenize, "recipes.bundled.texts", texts, *kinds)
         for place, voice in enumerate(VOICES):
             start = place * count // len(VOICES)
             folder = self.work / f"speech-{voice}"
@@ -194,12 +184,8 @@ class Session:
 
     def codec(self, corpora: list[Path]) -> str:
         """A codec, trained as long as there is time for; where it is. Nothing trained: the bundled one."""
-        budget, pace, run, models = (
-            self.budget,
-            self.work / "pace",
-            self.work / "codec",
-            self.output / "models",
-        )
+        budget, models = self.budget, self.output / "models"
+        pace, run = self.work / "pace", self.work / "codec"
         few, seconds = (4, 5.0) if self.device == "cpu" else (_PACE_STEPS, 0.7 * budget.codec)
         short = codec_recipe(budget, corpora, pace, [few] * 3)
         self._train("pace", budget.pace, "train-codec", short)

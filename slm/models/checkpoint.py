@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from codec.foundation import UserError, first_line, whole_directory, write_json
+from codec.foundation import UserError, check_replaceable, first_line, whole_directory, write_json
 from codec.foundation.errors import not_found
 from codec.foundation.quiet import without_progress_bars
 from slm.bundled import SPEECH_FILE, bundled_slms, local_slm
@@ -149,12 +149,7 @@ def merge(adapter: str | Path, output: str | Path, dtype: torch.dtype = torch.fl
     when that is no adapter, or its model is not to be found.
     """
     output = Path(output)
-    if (
-        output.exists()
-        and not (output / SPEECH_FILE).is_file()
-        and (output.is_file() or any(output.iterdir()))
-    ):
-        raise UserError(f"{output} exists and is no speech language model: give another output directory")
+    check_replaceable(output, (output / SPEECH_FILE).is_file(), "is no speech language model")
     directory = find_slm(adapter)
     if not (directory / ADAPTER_CONFIG).is_file():
         raise UserError(f"{adapter} is no adapter but a model by itself: there is nothing to merge")

@@ -165,7 +165,7 @@ class PackedLanguageModel(nn.Module):
         logits = head(hidden)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         nats = F.cross_entropy(logits, targets, reduction="none")  # (predicted,)
-        losses = nats + z_loss * logits.logsumexp(-1).square() if z_loss else nats
+        losses = nats + z_loss * _log_normalizers(logits, targets, nats).square() if z_loss else nats
         return (losses * weights.to(nats.dtype)).sum(), nats
 
 
@@ -248,10 +248,11 @@ class _Chunked(torch.autograd.Function):
                 logits = F.linear(inputs, matrix, None if bias is None else bias.to(dtype)).to(wide)
                 nats[places] = F.cross_entropy(logits, labels, reduction="none")
                 weights = loss_weights[places].to(wide)
-                normalizers = (
-                    logits.logsumexp(-1) if z_loss else torch.zeros((), dtype=wide, device=hidden.device)
-                )
-                loss += ((nats[places] + z_loss * normalizers.square()) * weights).sum()
+                losses = nats[places]
+                if z_loss:
+                    normalizers = _log_normalizers(logits, labels, losses)
+                    losses = losses + z_loss * normalizers.square()
+                loss += (losses * weights).sum()
                 if not (needs_hidden or needs_weight or needs_bias):
                     continue
                 # d loss / d logits = w (softmax (1 + 2 z log Z) - one hot), in the logits' own memory
@@ -279,6 +280,11 @@ class _Chunked(torch.autograd.Function):
         scaled = [None if gradient is None else gradient.mul_(grad_loss) for gradient in ctx.gradients]
         del ctx.gradients
         return (*scaled, None, None, None, None)
+
+
+def _log_normalizers(logits: Tensor, targets: Tensor, nats: Tensor) -> Tensor:
+    """The logarithm of the softmax's denominator, (places,), from the cross-entropies."""
+    return nats + logits.gather(1, targets[:, None]).squeeze(1)
 
 
 def _loss_dtype(dtype: torch.dtype) -> torch.dtype:

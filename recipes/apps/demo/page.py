@@ -5,13 +5,13 @@ import json
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
 from fastapi import FastAPI, File, Form, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
+from huggingface_hub.repocard import metadata_load
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import iterate_in_threadpool
 from torch import nn
@@ -46,11 +46,11 @@ def create_app(speaker: SpeechLM, limits: DemoLimits, codec: Codec | None = None
 
     codec: what the tab Codec shows; by default the model's own.
     """
-    codec = speaker.codec if codec is None else codec
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     rate = speaker.vocabulary.codec.sampling_rate
-    colors, codec_colors, line = TokenColors(speaker.codec), TokenColors(codec), WaitingLine(limits)
+    colors, line = TokenColors(speaker.codec), WaitingLine(limits)
     page = _written(speaker, limits, codec)
+    shown, shown_colors = (speaker.codec, colors) if codec is None else (codec, TokenColors(codec))
 
     def answer(begin: Callable[[], Iterator[Event]]) -> StreamingResponse:
         events = line.serve(_told(begin))
@@ -95,8 +95,11 @@ def create_app(speaker: SpeechLM, limits: DemoLimits, codec: Codec | None = None
 
     @app.post("/codec")
     async def encode(recording: Recording = b"") -> StreamingResponse:
-        codec_rate = codec.config.sampling_rate
-        return answer(lambda: through_codec(codec, codec_colors, *read_upload(recording, codec_rate, limits)))
+        def begin() -> Iterator[Event]:
+            uploaded = read_upload(recording, shown.config.sampling_rate, limits)
+            return through_codec(shown, shown_colors, *uploaded)
+
+        return answer(begin)
 
     @app.post("/continue")
     async def go_on(
@@ -170,7 +173,7 @@ def _told(begin: Callable[[], Iterator[Event]]) -> Iterator[Event]:
         yield {"error": "something went wrong here"}
 
 
-def _written(speaker: SpeechLM, limits: DemoLimits, codec: Codec) -> str:
+def _written(speaker: SpeechLM, limits: DemoLimits, codec: Codec | None) -> str:
     templates = Environment(
         loader=FileSystemLoader(_HERE), undefined=StrictUndefined, autoescape=True, trim_blocks=True
     )
@@ -179,8 +182,8 @@ def _written(speaker: SpeechLM, limits: DemoLimits, codec: Codec) -> str:
         codec_size=_millions(speaker.codec),
         model_size=_millions(speaker.model),
         heard=heard_voices(speaker.codec),
-        other_codec=None if codec is speaker.codec else codec.config.name,
-        other_heard=heard_voices(codec),
+        other_codec=codec and codec.config.name,
+        other_heard=codec and heard_voices(codec),
         voices=list(speaker.vocabulary.voices),
         clones=speaker.capabilities.prompts,
         sentences=[sentence for sentence in _SENTENCES if len(sentence) <= limits.characters],
@@ -197,8 +200,7 @@ def heard_voices(codec: Codec) -> str | None:
     card = Path(directory) / "README.md"
     if not directory or not card.is_file():
         return None
-    header: Any = card.read_text(encoding="utf-8").split("---\n")[1:2]
-    return (yaml.safe_load(header[0]) or {}).get("voices") if header else None
+    return (metadata_load(card) or {}).get("voices")
 
 
 def _millions(model: nn.Module) -> str:
