@@ -37,12 +37,13 @@ _ROMAN_DIGITS = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000
 _CAPITALS = re.compile(
     r"(?<![\w.'’])[^\W\d_a-zß-ÿ](?:[^\W_a-zß-ÿ]|\.(?=[A-Z]))*(?P<end>'?s)?(?![\w])(?P<dot>\.?)"
 )
+_ELEMENTS = "(?:[HBCNOFPSKIU]|He|Li|Na|Mg|Al|Si|Cl|Ca|Ti|Cr|Mn|Fe|Co|Ni|Cu|Zn|Br|Ag|Ba|Au|Hg|Pb)\\d*"
 # Unicode's categories of what is not said: emoji, what joins them, what stands for nothing.
 _UNSPOKEN = ("So", "Sk", "Cf", "Mn", "Co", "Cn", "Cs", "Cc")
 _JOINERS = ("Sk", "Cf", "Mn", "Cc")
 # What a voice reads into a mark that its model does not know.
 _MARKS = {"—": ",", "–": ",", ";": ",", ":": ",", "…": "..."}
-_QUOTES = str.maketrans("“”„‟«»‘’‚‛\u00a0\u202f\u2009−", '""""""\'\'\'\'   -')
+_QUOTES = str.maketrans("“”„‟«»‘’‚‛\u00a0\u202f\u2009−₀₁₂₃₄₅₆₇₈₉", '""""""\'\'\'\'   -0123456789')
 
 
 def normalize(text: str, language: str = "en") -> str:
@@ -95,7 +96,7 @@ class _Rules:
         self.table: dict[str, Any] = table
         for name in ("titles", "labels", "abbreviations"):  # at the start of a sentence too
             table[name] = {
-                k[0].upper() + k[1:]: v[0].upper() + v[1:] for k, v in table[name].items()
+                k[0].upper() + k[1:]: v[0].upper() + v[1:] for k, v in table[name].items() if len(k) > 1
             } | table[name]
         self.words: dict[str, str] = table["words"]
         self.spelled, self.said = table["spelled"].split(), table["said"].split()
@@ -113,23 +114,30 @@ class _Rules:
             _alternatives(table[name]) for name in ("titles", "abbreviations", "labels")
         )
         scale = rf"(?:\s?(?P<scale>{scales})(?!\w))?"
+        long_scales = _alternatives(name for name in table["scales"] if len(name) > 1)
         dates = zip(table["dates"], table["date"], strict=True)
         year = rf"(?<![\w.,])(?P<year>\d{{4}})(?=(?P<range> {self.words['to']} \d{{2}}(?:\d\d)?\b)?)(?![.,]\d|\w)"
         rules: list[tuple[str, Callable[[Match[str]], str]]] = [
             *((pattern, partial(_expand, form)) for pattern, form in table["first"]),
             (r"\b[A-Z]{1,3}&[A-Z]{1,3}\b", self._joint_initials),
-            (rf"\b({days})(?:\.?\s?[-–]\s?({days})\b\.?|\.(?=,| \d| {{MONTH}}))", self._weekday),
+            (rf"\b({days})(?:\.?\s?[-–]\s?({days})\b\.?|\.(?=,| \d| [a-zäöü]| {{MONTH}}))", self._weekday),
             *((pattern, self._date(form)) for pattern, form in dates),
             (r"\b(?P<year>\d{4})-(?P<number>\d\d)-(?P<day>\d\d)\b", self._date(table["date"][-1])),
-            (rf"\b({shorts_of_months})(?:\.(?= [\da-zß-ÿ–-]|,)|(?= \d{{4}}\b))", self._month),
+            (
+                rf"\b({shorts_of_months})(?:\.(?= [\da-zß-ÿ–-]|,)|(?= \d{{4}}\b| {self.words['to']} ))",
+                self._month,
+            ),
+            (rf"(?<= {self.words['to']} )({shorts_of_months})\b\.?", self._month),
             (r"(?<![\w-])\d+(?:-\d+){2,}(?![\w-])", self._phone),
             (table["decades"], self._decade),
+            (rf"\b{_ROMAN}(?={table['ranked_romans']})", self._ranked_roman),
             (table["ordinals"], self._ranked),
             *((pattern, self._time) for pattern in table["times"]),
             (rf"(?P<sign>{money})\s?{amount}{scale}{per}", self._money),
             (rf"{alone}{scale}\s?(?P<sign>{money})(?!\w){per}", self._money),
             (rf"(?<![\d/.,])((?P<whole>\d+ )?\d/(?:[2-9]|10))\s?(?P<unit>{units})(?!\w)", self._part_of_unit),
-            (rf"{alone}{scale}[\s-]?(?P<unit>{units})(?![\w²³]){per}", self._unit),
+            (rf"{alone}{scale}[\s-]?(?P<unit>{units})(?![\w²³])(?:\.(?= [a-zäöüß]))?{per}", self._unit),
+            (rf"{alone}\s?(?P<scale>{long_scales})(?!\w)", self._scaled),
             (rf"\b(?P<short>{titles})\. (?=[^\W\d_a-zß-ÿ])", self._short("titles", " ")),
             (rf"\b(?P<short>{labels})(?:\.|(?<=\w{{3}})) ?(?=\d|[IVX]+\b)", self._short("labels", " ")),
             *((pattern, partial(_expand, form)) for pattern, form in table["rewrites"]),
@@ -139,12 +147,15 @@ class _Rules:
                 rf"\b(?P<name>{table['numbered']}|[A-Z]\w+(?= [IVX]{{2,}}\b)) (?![CDLM]\b){_ROMAN}",
                 self._numbered,
             ),
-            (r"(?<![\d/.,])(?:(?P<whole>\d+) )?(?P<part>\d)/(?P<parts>[2-9]|10)(?![\d/])", self._fraction),
+            (
+                r"(?<![\d/.,])(?:(?P<whole>\d+) )?(?P<part>\d\d?)/(?P<parts>[2-9]|1\d|20|32|64|100)(?![\d/])",
+                self._fraction,
+            ),
             (rf"\b(?P<before>{table['digits_after']} )(?P<digits>\d{{3,}})\b", self._digits),
             (rf"(?P<before>{table['year_before']})?{year}", self._year),
-            (r"\b(?!\d{1,3}(?:\.\d{3})+\b)\d+(?:\.\d+){2,}\b", self._version),
+            (r"\b(?!\d{1,3}(?:\.\d{3})+(?!\.?\d))\d+(?:\.\d+){2,}\b", self._version),
             (r"(?<=[A-Za-z])-(?=\d)", lambda found: " "),
-            (r"\b(?=\w*\d)(?=\w*[A-Z])[A-Z\d]+\b", self._mixed),
+            (rf"\b(?:(?=\w*\d)(?=\w*[A-Z])[A-Z\d]+|(?=[A-Z\d]*[a-z])(?:{_ELEMENTS}){{2,}})\b", self._mixed),
             (alone, self._amount),
             (number, lambda found: f" {self._cardinal(found[0])} "),
         ]
@@ -189,7 +200,7 @@ class _Rules:
         return found["before"] + self._digit_by_digit(found["digits"])
 
     def _version(self, found: Match[str]) -> str:
-        return f" {self.words['point']} ".join(found[0].split("."))
+        return f" {self.words['version']} ".join(found[0].split("."))
 
     def _amount(self, found: Match[str]) -> str:
         """A number or a range of them."""
@@ -219,6 +230,8 @@ class _Rules:
             if not (1 <= number <= 12 and 1 <= day <= 31):
                 return found[0]
             before, year = there.get("before") or "", there.get("year") or ""
+            if len(year) == 2:
+                year = ("20" if year < "50" else "19") + year
             month = self.table["months"][number - 1]
             said = form.format(month=month, day=self._ordinal(day, f"{before}# {month}"))
             return before + said + (f" {self._year_in_words(year)}" if year else "")
@@ -250,8 +263,10 @@ class _Rules:
         return f"{self._one(number, article)} {one if number == 1 else many}"
 
     def _scaled(self, found: Match[str]) -> str:
-        scale = found.groupdict().get("scale")
-        return self._amount(found) + (f" {self.table['scales'][scale]}" if scale else "")
+        scale = self.table["scales"].get(found.groupdict().get("scale"))
+        if found["first"] == "1" and not found["last"] and scale in self.table["one_of"]:
+            return f"{self.words['minus']} " * bool(found["minus"]) + str(self.table["one_of"][scale])
+        return self._amount(found) + (f" {scale}" if scale else "")
 
     def _is_one(self, found: Match[str]) -> bool:
         return found["first"] == "1" and not found["last"] and not found.groupdict().get("scale")
@@ -301,8 +316,14 @@ class _Rules:
         return f" {self.words['to']} ".join(self.weekdays[name] for name in found.groups() if name)
 
     def _ranked(self, found: Match[str]) -> str:
-        before, after = (found.groupdict().get(name) or "" for name in ("before", "after"))
-        return before + self._ordinal(int(found["number"].replace(",", "")), f"{before}# {after}")
+        there = {name: text or "" for name, text in found.groupdict().items()}
+        before, after = there.get("before", ""), there.get("after", "")
+        ranks = [there["number"].replace(",", ""), there.get("other")]
+        said = [self._ordinal(int(rank), f"{before}# {after}") for rank in ranks if rank]
+        return before + re.sub("[-–]", f" {self.words['to']} ", there.get("join", "")).join(said)
+
+    def _ranked_roman(self, found: Match[str]) -> str:
+        return str(_roman(found["roman"])) + ("." if self.language == "de" else "th")
 
     def _decade(self, found: Match[str]) -> str:
         century, ten = found["century"] or "", found["ten"]
@@ -312,7 +333,7 @@ class _Rules:
             said = (self._year_in_words(century + "00") if century else "") + self._cardinal(ten)
         else:
             said = (f"{self._cardinal(century)} " if century else "") + self._cardinal(ten)
-        return said + "er" if self.language == "de" else _plural(said)
+        return said + found["ending"] if self.language == "de" else _plural(said)
 
     def _year(self, found: Match[str]) -> str:
         year, before = int(found["year"]), found["before"] or ""
@@ -365,8 +386,8 @@ class _Rules:
         return " ".join(self.words["nought"] if digit == "0" else self._cardinal(digit) for digit in digits)
 
     def _mixed(self, found: Match[str]) -> str:
-        """`MP3`, `H2O`: letters and digits."""
-        pieces = re.findall(r"[A-Z]+|\d+", found[0])
+        """`MP3`, `H2O`, `NaCl`: letters and digits."""
+        pieces = re.findall(r"[A-Za-z]+|\d+", found[0])
         say = {True: self._year_in_words, False: self._cardinal}
         return " ".join(
             _spelled(piece) if piece.isalpha() else say[bool(re.fullmatch("(?:19|20)..", piece))](piece)
