@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import Resample
 
-from codec.foundation import UserError
+from codec.foundation import UserError, check_regular
 from data.decoding import AudioSource, Recording, sndfile_reason
 from data.recordings import SOFTWARE, written_format
 
@@ -133,6 +133,7 @@ def write_audio(
     """
     path = Path(path)
     format, subtype = written_format(path)
+    check_regular(path)
     blocks = [torch.as_tensor(waveform)] if isinstance(waveform, Tensor | np.ndarray) else waveform
     temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:

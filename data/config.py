@@ -14,6 +14,7 @@ CorpusFormat = Literal[
     "emilia",
     "seed-tts-eval",
     "common-voice",
+    "kaldi",
     "webdataset",
     "folder",
     "manifest",

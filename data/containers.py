@@ -135,8 +135,11 @@ def _ranges(starts: list[int], size: int) -> list[tuple[int, int]]:
     return [(start, stop - start) for start, stop in zip(starts, [*starts[1:], size], strict=True)]
 
 
-def cut_off(file: BinaryIO, size: int) -> bool:
-    """Whether a WAV, RF64, W64, AIFF, CAF or AU file ends before its header says. Sizes of streams count as unknown."""
+def wrong_length(file: BinaryIO, size: int) -> str | None:
+    """ "more" or "less" where the header of a WAV, RF64, W64, AIFF, CAF or AU file promises that than there is.
+
+    Sizes of streams count as unknown. There is more than the header says where no chunk follows, but more than a tag.
+    """
     file.seek(0)
     head = file.read(12)
     if head[:4] in (b"RIFF", b"RF64"):
@@ -149,14 +152,14 @@ def cut_off(file: BinaryIO, size: int) -> bool:
         return _promised(file, size, 8, 4, 8, "big", b"data")
     if head[:4] == b".snd":
         start, length = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big")
-        return not _is_unknown(length) and start + length > size
-    return False
+        return "more" if not _is_unknown(length) and start + length > size else None
+    return None
 
 
 def _promised(
     file: BinaryIO, size: int, position: int, name_bytes: int, size_bytes: int, order: str, wanted: bytes
-) -> bool:
-    """Whether the chunk `wanted` is missing or longer than the file."""
+) -> str | None:
+    """Whether the chunk `wanted` is longer than the file, or ends where no other begins."""
     long_size: int | None = None
     while position + name_bytes + size_bytes <= size:
         file.seek(position)
@@ -172,11 +175,18 @@ def _promised(
             if long_size is not None and length == 0xFFFFFFFF:
                 length = long_size
             elif (size_bytes == 4 and _is_unknown(length)) or length == 2**64 - 1:
-                return False
-            return start + length > size
+                return None
+            if start + length > size:
+                return "more"
         step = 8 if name_bytes == 16 else 1 if size_bytes == 8 else 2
         position = start + max(0, -(-length // step) * step)
-    return False  # libsndfile says what is wrong with it
+        if name == wanted:
+            file.seek(start + length)
+            follows = file.read(16)  # a name, perhaps behind the padding that some programs forget; or zeros
+            names = (follows[:4], follows[position - start - length :][:4])
+            is_known = any(name == bytes(4) or name.decode("latin-1").isprintable() for name in names)
+            return None if is_known or size - position <= _SLACK else "less"
+    return None  # libsndfile says what is wrong with it
 
 
 def _is_unknown(length: int) -> bool:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from codec.foundation import UserError, first_line
-from data.containers import cut_off, mpeg_extent, ogg_links
+from data.containers import mpeg_extent, ogg_links, wrong_length
 
 # One read fills at most this many values over all channels: 4 MiB of float32.
 _VALUES_PER_READ = 2**20
@@ -314,9 +314,13 @@ def _opened(source: "str | os.PathLike[str] | AudioObject", name: str) -> list[_
                 file.close()
                 parts = [SequentialSoundFile(_buffered(ByteRange(_raw(source), *link))) for link in links]
                 return [_Opened(part, part.frames) for part in parts]
-        elif cut_off(raw, size):
+        elif wrong := wrong_length(raw, size):
             file.close()
-            raise AudioError(f"{name}: truncated: its header promises more than it holds")
+            cut = "truncated: " if wrong == "more" else ""
+            raise AudioError(f"{name}: {cut}its header promises {wrong} than it holds")
+        else:
+            with suppress(soundfile.SoundFileError):  # of what cannot seek
+                file.seek(0)  # for some streams share their position with `raw`
     raw.close()
     return [_Opened(file, frames)]
 

@@ -3,6 +3,7 @@ from .directory import checkpoint_step as checkpoint_step
 from .directory import plain_config as plain_config
 from .errors import UserError as UserError
 from .errors import first_line as first_line
+from .files import check_regular as check_regular
 from .files import check_replaceable as check_replaceable
 from .files import local_path as local_path
 from .files import remove_directory as remove_directory

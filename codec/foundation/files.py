@@ -40,6 +40,12 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Raises UserError for a device or a pipe, which a file that is renamed to this path would take the place of."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise UserError(f"{os.fspath(path)}: is a device or a pipe: give a file")
+
+
 def check_replaceable(directory: Path, is_known: bool, otherwise: str) -> None:
     """Raises UserError where something is there that is not known to be of the kind that replaces it.
 
@@ -55,6 +61,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     The parent directory must exist.
     """
     path = Path(path)
+    check_regular(path)
     temporary = _temporary_sibling(path, "new")
     try:
         with open(temporary, "wb") as file:
@@ -62,9 +69,10 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
     _sync(path.parent)
 
 

@@ -97,16 +97,20 @@ def _read_archive(path: Path) -> tuple[list[Utterance], int]:
     """The pairs of one tar file, which need not lie beside each other; and how many JSON files have no recording."""
     audio: dict[str, AudioSource] = {}
     about: dict[str, bytes] = {}
+    twice: set[str] = set()
     for file in archived_files(path, read_suffix=".json"):
         stem, extension = os.path.splitext(file.audio.name)
         if extension.lower() in AUDIO_EXTENSIONS:
-            audio[stem] = file.audio
-        elif extension == ".json" and file.content is not None:
-            about[stem] = file.content
+            if audio.setdefault(stem, file.audio) is not file.audio:
+                twice.add(stem)
+        elif file.content is not None and about.setdefault(stem, file.content) is not file.content:
+            twice.add(stem)
     found = []
     for stem, source in audio.items():
         name = os.path.basename(stem)
         try:
+            if stem in twice:
+                raise UserError(f"{path}, {stem}: the archive holds several files of this name")
             found.append(_utterance(_parsed(about.get(stem, b"{}"), f"{path}, {stem}.json"), source, name))
         except UserError as error:
             found.append(bad_utterance(name, str(error)))

@@ -80,6 +80,8 @@ def audio_files(root: Path, reading: Reading | None = None, texts: set[Path] | N
                         reading.left_out[f"{suffix} files, which are not unpacked"] += 1
                     elif texts is not None and is_text_file(name):
                         texts.add(Path(folder, name))
+                    elif reading is not None:
+                        reading.left_out[f"{suffix or '(no extension)'} files, which no reader knows"] += 1
         waiting = links  # after all that is no link
     # Files of a folder before its folders.
     yield from sorted(found, key=lambda path: [(1, part) for part in path.parts[:-1]] + [(0, path.name)])

@@ -14,7 +14,7 @@ import pyarrow as pa
 import soundfile
 from datasets import Dataset
 
-from codec.foundation import UserError
+from codec.foundation import UserError, first_line
 from data.corpora.reading import NOT_FOR_TRAINING, TEXT_COLUMNS, Reading
 from data.corpora.utterance import Utterance, split_name
 from data.decoding import AudioError
@@ -85,7 +85,7 @@ def _load(name: str) -> Mapping[Any, Dataset]:
             hub, _, config = name.partition(":")
             loaded = datasets.load_dataset(hub, config or None)
     except Exception as error:  # the library raises many kinds, among them plain OSError and HTTP errors
-        first = str(error).strip().split("\n")[0]
+        first = first_line(error.__cause__ or error)  # which is told as "an error occurred"
         raise UserError(f"{name}: not a dataset that Hugging Face datasets opens ({first[:200]})") from None
     found = loaded if isinstance(loaded, Mapping) else {str(loaded.split or "train"): loaded}
     return {split: _undecoded(dataset) for split, dataset in found.items()}

@@ -21,12 +21,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from codec.foundation import UserError
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from codec.foundation import UserError, first_line
 from data.corpora.reading import AUDIO_COLUMNS, NOT_FOR_TRAINING, Reading, bad_utterance, parse_json
 from data.corpora.utterance import SPLIT_WORDS, Utterance, split_name
 from data.decoding import RemoteAudio, printable
 
 MANIFESTS = (".jsonl", ".json", ".csv", ".tsv")
+_PARQUET = "metadata.parquet"  # of Hugging Face's audiofolder; other Parquet files hold audio
 _FIXED_NAMES = (
     "manifest.jsonl",
     "manifest.csv",
@@ -34,6 +38,7 @@ _FIXED_NAMES = (
     "metadata.csv",
     "manifest.json",
     "manifest.tsv",
+    _PARQUET,
 )
 _FOLDERS = ("clips", "wavs", "wav", "audio")
 _MOST_TABLES = 50
@@ -45,7 +50,7 @@ _CUTS = ("MonoCut", "MultiCut", "MixedCut", "PaddingCut")
 def manifest_suffix(path: Path) -> str | None:
     """`.jsonl`, `.csv` and so on for the name of a manifest, compressed or not; else None."""
     suffix = Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
-    return suffix if suffix in MANIFESTS else None
+    return suffix if suffix in MANIFESTS or path.name == _PARQUET else None
 
 
 def manifests_in(root: Path, reading: Reading) -> list[tuple[Path, str | None, str]]:
@@ -121,16 +126,19 @@ def read_common_voice(root: Path, reading: Reading) -> Iterator[Utterance]:
 
 
 def read_manifest(
-    path: Path, reading: Reading, split: str | None = None, prefix: str = ""
+    path: Path, reading: Reading, split: str | None = None, prefix: str = "", by_folder: bool = False
 ) -> Iterator[Utterance]:
     """The utterances of a `.jsonl`, `.json`, `.csv` or `.tsv` file; a row that is wrong has a `BadRow` as audio.
 
     split: of rows that do not say it
     prefix: of the ids
+    by_folder: whether, without a `split`, that of a row is the folder of its recording, where there are two such
     """
+    folders = [entry.name for entry in path.parent.iterdir() if entry.is_dir() and split_name(entry.name)]
+    by_folder = by_folder and split is None and len(folders) > 1
     if path.name.split(".")[0] in NOT_FOR_TRAINING and manifest_suffix(path) == ".tsv":
         raise UserError(f"{path}: these texts of Common Voice are not checked or wrong, and not for training")
-    base = _Base(path)
+    base = RecordingsFolder(path.parent)
     for number, row in _rows(path, reading):
         place = f"{path}, line {number}"
         if isinstance(row, str):
@@ -147,18 +155,18 @@ def read_manifest(
             audio = audio.get("path")
         named = isinstance(audio, str)
         stem = Path(audio).with_suffix("").as_posix() if named else f"{path.stem}-line-{number}"
+        own = split_name(Path(stem).parts[0]) if by_folder and os.path.dirname(stem) else split
         utterance = reading.utterance(
-            row, base.path(audio) if named else None, prefix + printable(stem), split, place, channel=channel
+            row, base.path(audio) if named else None, prefix + printable(stem), own, place, channel=channel
         )
         if utterance is not None:
             yield utterance
 
 
-class _Base:
-    """The folder that a manifest's relative paths start from."""
+class RecordingsFolder:
+    """The folder that relative paths start from of the lists in the folder `here`."""
 
-    def __init__(self, manifest: Path) -> None:
-        here = manifest.parent
+    def __init__(self, here: Path) -> None:
         above = list(here.resolve().parents)[:3]
         self._folders = [here, *(here / name for name in _FOLDERS), *above, Path()]
         self._found: Path | None = None
@@ -199,6 +207,8 @@ def _lists_audio(path: Path, reading: Reading) -> bool:
     except (UserError, ValueError, csv.Error):
         return False
     asked = reading.options.audio_column
+    if path.name == _PARQUET:
+        return "file_name" in first
     return bool(set(first) & {*AUDIO_COLUMNS, *([asked] if asked else [])})
 
 
@@ -210,6 +220,13 @@ def _rows(path: Path, reading: Reading, first: bool = False) -> Iterator[tuple[i
     suffix = manifest_suffix(path)
     if suffix in (".csv", ".tsv"):
         yield from _table(path, reading, first)
+        return
+    if suffix == ".parquet":
+        try:
+            batches = pq.ParquetFile(path).iter_batches()
+            yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{path}: cannot be read ({first_line(error)})") from None
         return
     lines = reading.lines(path, errors="replace" if first else "strict")
     start = next(((number, line) for number, line in lines if line.strip()), None)
@@ -241,7 +258,10 @@ def _table(path: Path, reading: Reading, first: bool) -> Iterator[tuple[int, Map
     header_line = next((line for _, line in reading.lines(path, "", errors)), "")
     tabs = manifest_suffix(path) == ".tsv"
     delimiter = "\t" if tabs else max(",;\t|", key=header_line.count)
-    header = next(csv.reader([header_line], delimiter=delimiter), [])
+    header = [name.strip() for name in next(csv.reader([header_line], delimiter=delimiter), [])]
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice and not first:
+        raise UserError(f"{path}: its header names {twice[0]} twice")
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
     if tabs and not first and (set(header) >= _COMMON_VOICE or not _is_quoted(path, reading, len(header))):
         quoting = csv.QUOTE_NONE

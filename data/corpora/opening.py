@@ -12,6 +12,7 @@ from data.config import CorpusFormat, CorpusOptions, CorpusSource
 from data.corpora.emilia import is_emilia, read_emilia
 from data.corpora.folder import ARCHIVES, audio_files, read_folder
 from data.corpora.huggingface import read_huggingface
+from data.corpora.kaldi import kaldi_folders, read_kaldi
 from data.corpora.librispeech import librispeech_subsets, read_librispeech
 from data.corpora.ljspeech import ljspeech_audio, read_ljspeech
 from data.corpora.manifest import (
@@ -33,8 +34,10 @@ from data.decoding import AudioPart, AudioSource, BadRow
 _EXPECTED = (
     "expected metadata.csv beside wavs/ (LJSpeech layout), train-*/dev-*/test-* folders (LibriSpeech, LibriTTS), "
     "wav48_silence_trimmed/ beside txt/ (VCTK), Emilia's or WebDataset's tar files, meta.lst (Seed-TTS-eval), a "
-    ".jsonl, .csv or .tsv manifest, Common Voice, a Hugging Face audio dataset, or a folder of audio files"
+    ".jsonl, .csv or .tsv manifest, Common Voice, Kaldi's wav.scp, a Hugging Face audio dataset, or a folder of audio "
+    "files"
 )
+_MOST_COUNTED = 100_000  # recordings of a list that are looked for among the files beside it
 Reader = Callable[[Path, Reading], Iterable[Utterance]]
 
 
@@ -60,10 +63,16 @@ class Listing:
     def read(self) -> Iterator[Utterance]:
         """What it lists, in the order of its files. Raises UserError for columns that were asked for in vain."""
         reading, channel = self.reading, self.source.options.channel
-        for utterance in _READERS[self.format](Path(self.source.path), reading):
+        path, listed = Path(self.source.path), set[tuple[int, int] | None]()
+        for utterance in _READERS[self.format](path, reading):
+            if len(listed) < _MOST_COUNTED:
+                listed.add(_identity(utterance.path))
             if channel is not None:
                 utterance = replace(utterance, path=_of_channel(utterance.path, channel))
             yield utterance
+        if self.format in ("manifest", "kaldi") and path.is_dir() and len(listed) < _MOST_COUNTED:
+            below = {_identity(str(file)) for file in audio_files(path)}
+            reading.left_out["recordings that no list names"] += len(below - listed)
         for name in ("text", "audio", "id", "speaker", "split"):
             asked = getattr(reading.options, f"{name}_column")
             if asked is not None and asked not in reading.used.get(name, ()):
@@ -105,6 +114,16 @@ def open_corpus(
     return replace(corpus, utterances=list(corpus.utterances))
 
 
+def _identity(source: AudioSource) -> tuple[int, int] | None:
+    """Of a file, under whatever name."""
+    source = source.source if isinstance(source, AudioPart) else source
+    try:
+        about = os.stat(source) if isinstance(source, str) else None
+    except (OSError, ValueError):
+        about = None
+    return None if about is None else (about.st_dev, about.st_ino)
+
+
 def _of_channel(source: AudioSource, channel: int) -> AudioSource:
     if isinstance(source, BadRow):
         return source
@@ -119,6 +138,8 @@ def _sniff(path: Path, reading: Reading) -> CorpusFormat:
             return "manifest"
         if path.suffix.lower() == ".lst":
             return "seed-tts-eval"
+        if path.name == "wav.scp":
+            return "kaldi"
         if path.suffix.lower() == ".tar":
             return "emilia" if is_emilia(path) else "webdataset"
         if path.suffix.lower() == ".parquet":
@@ -144,6 +165,8 @@ def _sniff(path: Path, reading: Reading) -> CorpusFormat:
         return "emilia"
     if common_voice_files(path):
         return "common-voice"
+    if kaldi_folders(path):
+        return "kaldi"
     if any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):
         return "huggingface"
     if manifests_in(path, reading):
@@ -167,7 +190,7 @@ def _read_manifests(path: Path, reading: Reading) -> Iterator[Utterance]:
     if not listed:
         raise UserError(f"{path}: no manifest in it: {_EXPECTED}")
     for file, split, prefix in listed:
-        yield from read_manifest(file, reading, split, prefix)
+        yield from read_manifest(file, reading, split, prefix, by_folder=path.is_dir())
 
 
 def _read_huggingface(path: Path, reading: Reading) -> Iterable[Utterance]:
@@ -209,6 +232,7 @@ _READERS: dict[str, Reader] = {
     "emilia": read_emilia,
     "seed-tts-eval": read_seed_tts_eval,
     "common-voice": _of_directory(read_common_voice),
+    "kaldi": read_kaldi,
     "webdataset": read_webdataset,
     "folder": _of_directory(read_folder),
     "manifest": _read_manifests,

@@ -278,6 +278,8 @@ def _plain(kind: str, value: Any) -> str | None:
     """Text that can be written as UTF-8. Raises ValueError for another."""
     if value is None:
         return None
+    if isinstance(value, Mapping | list | bool) and kind in ("text", "id"):
+        raise ValueError(f"its {kind} is no text ({printable(str(value))[:60]})")
     text = str(value)
     try:
         text.encode()

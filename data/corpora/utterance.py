@@ -225,14 +225,17 @@ def checked(
 ) -> Iterator[Utterance]:
     """Utterances that come sorted (see `order`), with a speaker and a language filled in where none is known.
 
-    Of utterances with one id all but the first are failures. Raises UserError when there is no utterance, or none that
-    can be used.
+    Of utterances with one id all but the first are failures, and so is text that another encoding was taken for.
+    Raises UserError when there is no utterance, or none that can be used.
     """
     count, usable, first, former = 0, False, None, None
     for latter in utterances:
         if former is not None and former.id == latter.id and not isinstance(latter.path, BadRow):
             both = latter.path if isinstance(former.path, BadRow) else f"{former.path} and {latter.path}"
             reason = printable(f"two utterances have the id {former.id!r} ({both}): ids must be unique")
+            latter = Utterance(latter.id, BadRow(reason), split=latter.split)
+        if "\0" in (latter.text or "") and not isinstance(latter.path, BadRow):
+            reason = printable(f"{latter.path}: its text holds NUL characters: is --encoding right?")
             latter = Utterance(latter.id, BadRow(reason), split=latter.split)
         if speaker or language:
             latter = replace(latter, speaker=latter.speaker or speaker, language=latter.language or language)

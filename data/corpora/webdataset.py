@@ -51,17 +51,25 @@ def read_webdataset(path: Path, reading: Reading) -> list[Utterance]:
 def _read(archive: Path, reading: Reading) -> list[Utterance]:
     audio: dict[str, ArchivedAudio] = {}
     about: dict[str, dict[str, bytes]] = {}
+    twice: set[str] = set()  # of which it is not known what belongs together
     for file in archived_files(archive, _TEXTS):
         stem, extension = os.path.splitext(file.audio.name)
+        kind = extension.lower().removeprefix(".")
         if extension.lower() in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS:
-            audio.setdefault(stem, file.audio)
+            if audio.setdefault(stem, file.audio) is not file.audio:
+                twice.add(stem)
         elif file.content is not None:
-            about.setdefault(stem, {})[extension.lower().removeprefix(".")] = file.content
+            if about.setdefault(stem, {}).setdefault(kind, file.content) is not file.content:
+                twice.update((stem, _key(stem)))
+        else:
+            reading.columns.setdefault(kind)
     split = _split(archive)
     found = []
     for stem, source in audio.items():
         identity, place = printable(stem), f"{archive}, {stem}"
         try:
+            if {stem, _key(stem)} & twice:
+                raise ValueError("the archive holds several files of this name")
             row = _row(about.get(stem) or about.get(_key(stem)) or {}, reading)
         except ValueError as error:
             found.append(bad_utterance(identity, f"{place}: {error}", split))

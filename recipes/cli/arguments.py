@@ -26,7 +26,7 @@ from typing import Any
 import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from codec.foundation import UserError, local_path
+from codec.foundation import UserError, check_regular, local_path
 from data.recordings import refuse_recording
 from recipes.inputs import STANDARD
 
@@ -243,6 +243,7 @@ def check_output(values: Mapping[str, Any]) -> None:
     if not isinstance(output, str | Path) or str(output) in ("", STANDARD):
         return
     refuse_recording(output)
+    check_regular(output)
     written = _identity(output)
     if written is None:
         return

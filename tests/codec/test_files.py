@@ -17,6 +17,7 @@ from codec.foundation import (
     remove_directory,
     remove_leftovers,
     whole_directory,
+    write_bytes,
     write_json,
     write_text,
 )
@@ -139,6 +140,15 @@ def test_a_full_disk_is_named_with_the_path_whatever_a_library_says(tmp_path: Pa
     with pytest.raises(OSError, match="No space left") as caught, whole_directory(tmp_path / "directory"):
         raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
     assert caught.value.filename == str(tmp_path / "directory")
+
+
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe: is a device or a pipe"):
+        write_bytes(tmp_path / "pipe", b"x")
+    with pytest.raises(OSError, match="File name too long") as caught:
+        write_bytes(tmp_path / ("n" * 256), b"x")
+    assert caught.value.filename == str(tmp_path / ("n" * 256)) and os.listdir(tmp_path) == ["pipe"]
 
 
 def test_an_address_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,6 +163,10 @@ def test_clipped_floats_stay_as_they_are(tmp_path: Path) -> None:
 
 
 def test_write_and_read_back(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(UserError, match=r"pipe\.wav: is a device or a pipe"):
+        write_audio(tmp_path / "pipe.wav", torch.zeros(9), 24000)
+    (tmp_path / "pipe.wav").unlink()
     waveform = torch.from_numpy(tone(3000)[:, 0])
     write_audio(tmp_path / "a.wav", waveform[None, None], 24000)
     torch.testing.assert_close(read_audio(tmp_path / "a.wav", 24000), waveform, rtol=0, atol=2**-15)
@@ -231,6 +235,22 @@ def test_a_file_that_was_cut_off_is_named(tmp_path: Path, name: str, format: str
     for share in (0.3, 0.6, 0.95):
         path.write_bytes(whole[: int(share * len(whole))])
         with pytest.raises(AudioError, match=name):
+            read_audio(path, 24000)
+
+
+def test_a_header_that_promises_less_than_there_is_is_named(tmp_path: Path) -> None:
+    """As of 32-bit sizes that ran over. Chunks behind the samples, a tag, and zeros to a block's end are no samples."""
+    path = tmp_path / "a.wav"
+    for format, order in (("WAV", "little"), ("AIFF", "big")):
+        soundfile.write(path, tone(24000), 24000, format=format)
+        content = bytearray(path.read_bytes())
+        at = content.index(b"data" if format == "WAV" else b"SSND") + 4
+        for behind in (b"LIST" + bytes([0, 32, 0, 0]) + b"x" * 8192, bytes(8192), b"junk\xff" * 100):
+            path.write_bytes(content + behind)
+            assert len(read_audio(path, 24000)) == 24000
+        content[at : at + 4] = (30_001).to_bytes(4, order)  # type: ignore[arg-type]
+        path.write_bytes(content)
+        with pytest.raises(AudioError, match=r"a\.wav: its header promises less than it holds"):
             read_audio(path, 24000)
 
 

@@ -140,6 +140,7 @@ def test_manifests_say_the_same_in_jsonl_and_csv(tmp_path: Path) -> None:
         ('{"audio": "a.wav", "words": [["a", 1, 2], ["b", 0, 1]]}', "'b' starts before the word ahead"),
         ('{"audio": ', "line 2: not JSON"),
         ("[1]", "line 2: expected a JSON object"),
+        ('{"audio": "a.wav", "text": ["a", "b"]}', "line 2: its text is no text"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: str, words: str) -> None:
@@ -218,8 +219,8 @@ def test_what_is_no_corpus_is_told_so(tmp_path: Path) -> None:
         open_corpus(tmp_path / "notes.pdf")
     with pytest.raises(UserError, match=r"no metadata\.csv in it"):
         open_corpus(tmp_path, format="ljspeech")
-    with pytest.raises(UserError, match="unknown corpus format 'kaldi'"):
-        open_corpus(tmp_path, format="kaldi")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="unknown corpus format 'klingon'"):
+        open_corpus(tmp_path, format="klingon")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="holds no utterance"):
         open_corpus(tmp_path, format="folder")
     with pytest.raises(UserError, match="not a dataset that Hugging Face datasets opens"):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
@@ -127,11 +129,51 @@ def test_what_has_no_partner_is_counted(tmp_path: Path) -> None:
     wav(chapter / "1-2-0.wav")
     lines(chapter / "1-2.trans.txt", "1-2-0 ZERO", "1-2-1 ONE")
     assert open_corpus(tmp_path / "ls").noticed.left_out == {"transcripts without a recording": 1}
-    kaldi = tmp_path / "kaldi"
-    wav(kaldi / "wav" / "u.wav")
-    lines(kaldi / "wav.scp", "u wav/u.wav")
-    lines(kaldi / "text", "u HELLO")
-    assert "1 .scp files; 1 text files" in (lost_texts(open_corpus(kaldi)) or "")
+    (tmp_path / "f" / "raw.pcm").write_bytes(b"no header")
+    told = open_corpus(tmp_path / "f").noticed.left_out
+    assert told[".pcm files, which no reader knows"] == 1 and told.total() == 3
+    listed = tmp_path / "listed"
+    for name in "abc":
+        wav(listed / f"{name}.wav")
+    lines(listed / "metadata.csv", "file_name,text", "a.wav,A", "./a.wav,A again")
+    assert open_corpus(listed).noticed.left_out == {"recordings that no list names": 2}
+
+
+def test_kaldi(tmp_path: Path) -> None:
+    for name in "rst":
+        wav(tmp_path / "wav" / f"{name}.wav", 2.0)
+    for split in ("train", "dev_other"):
+        lines(tmp_path / "data" / split / "text", f"{split}-1 ONE  WORD", f"{split}-9 NOBODY")
+        lines(tmp_path / "data" / split / "utt2spk", f"{split}-1 s1", f"{split}-2 s2")
+    train, dev = tmp_path / "data" / "train", tmp_path / "data" / "dev_other"
+    lines(train / "wav.scp", "train-1 wav/r.wav", "train-2 cat wav/s.wav |")
+    lines(dev / "wav.scp", "s wav/s.wav", f"t {tmp_path / 'wav' / 't.wav'}")
+    lines(
+        dev / "segments",
+        "dev_other-1 s 0.5 0.75",
+        "dev_other-2 s 1.5 1.0",
+        "dev_other-3 u 0 1",
+        "dev_other-4 s 0",
+    )
+    corpus = open_corpus(tmp_path)
+    assert corpus.format == "kaldi" and corpus.splits == {"train": 2, "validation": 4}
+    facts = {u.id: (u.text, u.speaker) for u in corpus.utterances if u.speaker}
+    assert facts == {"train-1": ("ONE  WORD", "s1"), "dev_other-1": ("ONE  WORD", "s1")}
+    samples = read_audio(corpus.utterances[0].path, RATE) * 32768
+    np.testing.assert_array_equal(samples.numpy(), np.arange(8000, 12000))
+    whys = (
+        "lasts from 1.5 to 1 s",
+        "no recording u",
+        "found 's 0'",
+        "a command, which is not run (cat wav/s.wav |)",
+    )
+    assert all(why in told for why, told in zip(whys, failures(corpus), strict=True))
+    assert corpus.noticed.left_out == {
+        "lines of text without an utterance": 2, "recordings without a segment": 1, "recordings that no list names": 1,
+    }  # fmt: skip
+    assert [u.id for u in open_corpus(train / "wav.scp").utterances] == ["train-1", "train-2"]
+    with pytest.raises(UserError, match=r"Kaldi's layout is wav\.scp beside text"):
+        open_corpus(tmp_path / "wav", format="kaldi")
 
 
 def test_a_path_as_windows_writes_it(tmp_path: Path) -> None:
@@ -184,12 +226,20 @@ def test_tables_in_and_below_a_folder(tmp_path: Path) -> None:
     lines(one / "metadata.csv", "file_name,transcription,mood", '0.wav,"hello, you",3')
     corpus = open_corpus(one)
     assert facts(corpus) == [("0", "hello, you", "train")] and corpus.noticed.ignored == ["mood"]
+    (one / "metadata.csv").unlink()
+    table = pa.table({"file_name": ["0.wav"], "transcription": ["hi"], "duration": [1.0]})
+    pq.write_table(table, one / "metadata.parquet")
+    assert open_corpus(one).format == "manifest" and facts(open_corpus(one)) == [("0", "hi", "train")]
     by_split = tmp_path / "split"
     for split in ("train", "test"):
         wav(by_split / split / "0.wav")
         lines(by_split / split / "metadata.jsonl", {"file_name": "0.wav", "sentence": split})
     assert facts(open_corpus(by_split)) == [("test/0", "test", "test"), ("train/0", "train", "train")]
     assert facts(open_corpus(by_split, format="huggingface")) == facts(open_corpus(by_split))
+    at_root = [f"{split}/0.wav,{split}" for split in ("train", "test")]
+    lines(by_split / "metadata.csv", "file_name,text", *at_root, "0.wav,")
+    assert facts(open_corpus(by_split))[1:] == [("test/0", "test", "test"), ("train/0", "train", "train")]
+    assert open_corpus(by_split / "metadata.csv").splits == {"train": 3}  # a table alone is one split
     nemo = tmp_path / "nemo"
     for split in ("train", "dev"):
         wav(nemo / f"{split}.wav")
@@ -249,6 +299,12 @@ def test_quotes_in_other_tables(tmp_path: Path) -> None:
     assert [u.text for u in open_corpus(quoted).utterances] == ['He said "no".\nmore', "x"]
     opened = lines(tmp_path / "o.tsv", "audio\ttext", 'a.wav\t"Open', "b.wav\tx", 'c.wav\tclosed"')
     assert [u.text for u in open_corpus(opened).utterances] == ['"Open', "x", 'closed"']
+    spaced = lines(tmp_path / "s.csv", "audio , text", "a.wav,x")
+    assert [u.text for u in open_corpus(spaced).utterances] == ["x"]
+    (tmp_path / "twice").mkdir()
+    lines(tmp_path / "twice" / "metadata.csv", "audio,text,text", "a.wav,x,y")
+    with pytest.raises(UserError, match=r"metadata\.csv: its header names text twice"):
+        open_corpus(tmp_path / "twice")
     comma = lines(tmp_path / "c.csv", "audio,text", "a.wav,one, two", "b.wav,x")
     assert "has 3 cells, the header 2" in failures(open_corpus(comma))[1]
 
@@ -274,6 +330,18 @@ def test_webdataset(tmp_path: Path) -> None:
     assert facts(corpus)[0] == ("dev-000000/00", "dev-000000 00", "validation")
     assert corpus.utterances[0].speaker == "s" and set(corpus.noticed.ignored) == {"cls", "snr"}
     assert corpus.noticed.left_out == {"txt files without audio beside them": 2}
+    with tarfile.open(tmp_path / "d" / "twice.tar", "w") as archive:
+        for key, suffixes in (
+            ("a", ("wav", "txt", "txt")),
+            ("b", ("wav", "flac")),
+            ("c", ("wav", "txt", "spk")),
+        ):
+            for suffix in suffixes:
+                add(archive, f"{key}.{suffix}", b"text" if suffix == "txt" else sound)
+    twice = open_corpus(tmp_path / "d" / "twice.tar")
+    assert facts(twice) == [("a", None, "train"), ("b", None, "train"), ("c", "text", "train")]
+    assert len([r for r in failures(twice) if "the archive holds several files of this name" in r]) == 2
+    assert twice.noticed.ignored == ["spk"]
     by_class = open_corpus(tmp_path / "d" / "train-000000.tar", options=CorpusOptions(speaker_column="cls"))
     assert [(u.id, u.speaker) for u in by_class.utterances] == [("00", "7"), ("01", "7")]
 
@@ -329,6 +397,8 @@ def test_encodings(tmp_path: Path) -> None:
     (tmp_path / "f" / "a.txt").write_bytes(b"caf\xe9")
     folder = open_corpus(tmp_path / "f")
     assert facts(folder)[0] == ("a", None, "train") and "a.txt, line 1: not utf-8" in failures(folder)[0]
+    (tmp_path / "f" / "a.txt").write_bytes("ja".encode("utf-16-le"))  # which is UTF-8 as well
+    assert "a.wav: its text holds NUL characters" in failures(open_corpus(tmp_path / "f"))[0]
     with pytest.raises(UserError, match="unknown encoding 'klingon'"):
         CorpusOptions(encoding="klingon")
 

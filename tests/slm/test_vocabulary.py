@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from codec.foundation import UserError
 from data.text_tokenizer import train_text_tokenizer
+from slm.models.checkpoint import find_slm
 from slm.vocabulary import Vocabulary, split_words
 from tests.slm.token_rows import SENTENCES, codec_info, train_text_model
 
@@ -173,7 +174,9 @@ def test_the_saved_tokenizer_knows_every_token_by_name(saved, vocabularies):
     assert tokenizer.decode(expected, skip_special_tokens=True) == ""
 
 
-def test_what_is_saved_asks_for_nothing_that_transformers_4_lacks(saved):
+@pytest.mark.parametrize("bundled", [False, True])
+def test_what_is_saved_asks_for_nothing_that_transformers_4_lacks(saved, bundled):
+    saved = find_slm("slm-tiny") if bundled else saved
     config = json.loads((saved / "tokenizer_config.json").read_text())
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert not {"extra_special_tokens", "backend", "is_local"} & config.keys()
