@@ -1,5 +1,6 @@
 """What holds for all tests: no network, one thread each, the same examples every time."""
 
+import gc
 import os
 
 # Before anything imports torch or a Hugging Face library. Test processes share the cores, so each gets one.
@@ -9,16 +10,24 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "Agg"
 
-import hypothesis
 import pytest
-import torch
 
-torch.set_num_threads(1)
-hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("project")
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Before the first test is imported, and not in the process that only hands out tests to others."""
+    if isinstance(collector, pytest.Session):
+        import hypothesis
+        import torch
+
+        torch.set_num_threads(1)
+        hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
+        hypothesis.settings.load_profile("project")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
+    gc.freeze()  # all that was imported is never garbage: collecting it again and again takes seconds
     if torch.cuda.is_available():
         return
     for item in items:

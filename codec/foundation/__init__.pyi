@@ -20,6 +20,7 @@ from .process import StopSignal as StopSignal
 from .process import duration as duration
 from .process import local_rank as local_rank
 from .process import rank as rank
+from .process import worker_context as worker_context
 from .process import world_size as world_size
 from .random import generator as generator
 from .random import seed_globals as seed_globals

@@ -6,11 +6,13 @@ but these variables is read: no process group is made, so nothing can time out.
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
+from multiprocessing.context import ForkServerContext
 from types import FrameType, TracebackType
 from typing import Any, Self, TextIO
 
@@ -46,6 +48,16 @@ def world_size() -> int:
 def local_rank() -> int:
     """Number of this process on its own machine, from 0; 0 without a launcher."""
     return _read(_LOCAL_RANK, 0)
+
+
+def worker_context(module: str) -> ForkServerContext:
+    """Processes forked from one that has imported `module`, and has no threads and no GPU as this one may have.
+
+    They start at once, and share the memory of what is imported.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([module])
+    return context
 
 
 def _read(names: tuple[str, str], default: int) -> int:

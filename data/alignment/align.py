@@ -1,6 +1,5 @@
 """From a corpus to its word times: sharded, resumable, on any number of processes."""
 
-import multiprocessing
 import os
 import signal
 from collections import deque
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codec.foundation import Progress, StopSignal, UserError
+from codec.foundation import Progress, StopSignal, UserError, worker_context
 from data.alignment.aligner import Aligner, AlignmentError
 from data.alignment.stored import SPLIT, AlignedRow, AlignmentDirectory
 from data.audio import read_blocks
@@ -157,9 +156,8 @@ def _at_work(aligner: Aligner, workers: int) -> Iterator[_Work]:
         return
     pool: Executor
     if aligner.in_processes:
-        # Spawned, not forked: torch has threads by now, and a fork would copy their locks in whatever state they are.
-        spawn = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, spawn, initializer=_start_process, initargs=(aligner,))
+        context = worker_context(__name__)
+        pool = ProcessPoolExecutor(workers, context, initializer=_start_process, initargs=(aligner,))
     else:
         pool = ThreadPoolExecutor(workers)
     try:

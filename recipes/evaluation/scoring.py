@@ -1,6 +1,5 @@
 """Scores waveforms in worker processes: waveform metrics and speech recognition, in the order of the tasks."""
 
-import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -12,7 +11,7 @@ from typing import Generic, Self, TypeVar
 import numpy as np
 import torch
 
-from codec.foundation import UserError
+from codec.foundation import UserError, worker_context
 from codec.metrics import (
     POCKETSPHINX,
     WAVEFORM_METRICS,
@@ -121,8 +120,7 @@ class Scorer:
         elif names or in_worker:
             self._pool = ProcessPoolExecutor(
                 processes,
-                # not a fork: this process has threads of torch, and perhaps a GPU
-                mp_context=multiprocessing.get_context("spawn"),
+                mp_context=worker_context(__name__),
                 initializer=_start_worker,
                 initargs=(names, in_worker),
             )

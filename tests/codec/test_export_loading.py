@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel
 
 from codec import (
-    PRESETS,
     CodecInfo,
     CodecModel,
     UserError,
@@ -26,8 +25,8 @@ from codec.training.config import CodecTrainingConfig, Stage
 from codec.training.initialization import build_model, model_config
 from tests.codec.small_codecs import small_codec, small_config, speech_like
 
-PRESET_NAMES = sorted(PRESETS)
-ONE_OF_A_KIND = "hh-codec-tiny", "hybrid-codec-tiny", "hh-codec-24hz"  # the last with BigVGAN
+# each encoder, decoder and vocoder once; the other presets are the same parts in other numbers
+ONE_OF_A_KIND = "hh-codec-tiny", "hybrid-codec", "hh-codec-24hz"  # the last with BigVGAN
 
 
 def same_weights(first: CodecModel, second: CodecModel) -> bool:
@@ -36,10 +35,8 @@ def same_weights(first: CodecModel, second: CodecModel) -> bool:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    ("preset", "exported"),
-    [*((name, True) for name in PRESET_NAMES), *((name, False) for name in ONE_OF_A_KIND)],
-)
+@pytest.mark.parametrize("exported", [True, False])
+@pytest.mark.parametrize("preset", ONE_OF_A_KIND)
 def test_a_saved_codec_is_the_same_by_every_road(preset: str, exported: bool, tmp_path: Path) -> None:
     model = small_codec(preset, exported=exported)
     model.save_pretrained(tmp_path)
@@ -75,7 +72,7 @@ def test_a_saved_codec_is_the_same_by_every_road(preset: str, exported: bool, tm
 @pytest.mark.parametrize(
     ("preset", "dtype"),
     [
-        *((name, "float16") for name in PRESET_NAMES),
+        *((name, "float16") for name in ONE_OF_A_KIND),
         *((ONE_OF_A_KIND[0], dtype) for dtype in ("float32", "bfloat16")),
     ],
 )
@@ -103,7 +100,7 @@ def test_what_is_stored_in_16_bits_is_read_as_float32(preset: str, dtype: str, t
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("preset", PRESET_NAMES)
+@pytest.mark.parametrize("preset", ONE_OF_A_KIND)
 def test_the_fingerprint_is_of_what_codes_mean_and_nothing_else(preset: str) -> None:
     codec = small_codec(preset)
     own = fingerprint(codec)

@@ -19,11 +19,11 @@ def codec(request: pytest.FixtureRequest) -> CodecModel:
     return small_codec(request.param)
 
 
-def padded(lengths: list[int], garbage: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch whose rows carry `garbage` behind their own samples."""
+def padded(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch whose rows carry garbage behind their own samples."""
     batch = speech_like(len(lengths), max(lengths))[:, None]
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    return torch.where(mask[:, None], batch, garbage), mask
+    return torch.where(mask[:, None], batch, 3.0), mask
 
 
 def near_ties(codec: CodecModel, latent: torch.Tensor) -> torch.Tensor:
@@ -62,9 +62,8 @@ def looked_up_by_hybrid(
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("garbage", [0.0, 3.0])
-def test_codes_do_not_depend_on_the_batch(codec: CodecModel, garbage: float) -> None:
-    batch, mask = padded(LENGTHS, garbage)
+def test_codes_do_not_depend_on_the_batch(codec: CodecModel) -> None:
+    batch, mask = padded(LENGTHS)
     together = codec.encode(batch, mask)
     exact = copy.deepcopy(codec).double()  # in float64 the law holds to rounding; in float32, up to near ties
     latents = exact.encode_to_latent(batch.double(), mask)

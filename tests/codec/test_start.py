@@ -159,7 +159,7 @@ def sample_recipe(output: Path, model: str, stage: Stage, hybrid: bool) -> Codec
     )
 
 
-@pytest.mark.parametrize("preset", ["hh-codec-24hz", "hh-codec-24hz-streaming", "hybrid-codec"])
+@pytest.mark.parametrize("preset", ["hh-codec-24hz-streaming", "hybrid-codec"])
 def test_codes_stay_in_use_over_the_first_steps(preset: str, tmp_path: Path) -> None:
     config = small_config(preset)
     config.quantizer["semantic_codebook_size" if preset == "hybrid-codec" else "codebook_size"] = 1_024

@@ -51,6 +51,7 @@ DISCRIMINATORS: dict[str, dict[str, Any]] = {
         "rates": [1, 2],
         "scale_channels": [4, 8, 8, 8],
         "fft_sizes": [256],
+        "bands": [[0.0, 0.25], [0.25, 1.0]],
         "band_channels": 4,
     },
 }

@@ -33,6 +33,7 @@ from recipes.benchmark.timing import (
 from recipes.benchmark.tokenization import TokenizeMemory, TokenizeTiming
 from recipes.benchmark.training import TrainingTiming
 from recipes.cli.main import main
+from tests.codec.small_codecs import small_codec
 
 CPU = torch.device("cpu")
 
@@ -267,7 +268,11 @@ def test_the_command_times_what_it_is_told(tmp_path: Path, capsys: pytest.Captur
     assert "no codec opus to time; there are MimiModel" in capsys.readouterr().err
 
 
-def test_tokenize_beside_its_encoder(tmp_path: Path) -> None:
+def test_tokenize_beside_its_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # the presets at a width that takes less time
+    monkeypatch.setattr(
+        "recipes.benchmark.tokenization.preset_or_bundled", lambda name, device: small_codec(name)
+    )
     arguments = ["bench", "--output", str(tmp_path), "--parts", "tokenize", "--quick", "--rounds", "1"]
     assert main([*arguments, "--threads", "1", "--device", "cpu"]) == 0
     results = json.loads((tmp_path / "bench.json").read_text())

@@ -22,7 +22,10 @@ def test_agreement_ends_at_the_first_difference() -> None:
     assert agreement([1, 2], [1, 2]) == 2 and agreement([], []) == 0
 
 
-def test_the_same_tokens_as_transformers_draws(tmp_path: Path) -> None:
+def test_the_same_tokens_as_transformers_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "recipes.benchmark.generation._SENTENCES", ("The tide was low.", "It rains.", "Who is there?")
+    )
     save_codec(tmp_path / "codec")
     capabilities = SpeechCapabilities(["aligned"], 2, False, [0.05, 0.06, 0.09])
     model = save_slm(tmp_path / "slm", tmp_path / "codec", ["slt"], capabilities)
@@ -33,7 +36,8 @@ def test_the_same_tokens_as_transformers_draws(tmp_path: Path) -> None:
     assert len(rounds) == 4 and all(0 < found.first_audio <= found.working for found in rounds)
 
 
-def test_training_counts_real_tokens_on_both_sides() -> None:
+def test_training_counts_real_tokens_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recipes.benchmark.training._ROWS", 100)
     timing = time_training(length=512, blocks=1, rounds=1, device="cpu")
     assert timing.fill > 0.9 and 0.2 < timing.padded_fill < 0.95
     ours, theirs = timing.ours.stretches[0].amount, timing.transformers.stretches[0].amount

@@ -216,8 +216,7 @@ def said(events: list[dict[str, Any]], track: str) -> np.ndarray:
     return np.frombuffer(b"".join(pieces), "<i2") / 32_768
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"])
 def test_everything_fits_and_can_be_read(users: Any, size: tuple[int, int], scheme: str) -> None:
     user = users(size, scheme)
     user.fits()

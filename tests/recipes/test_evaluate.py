@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import resample
 
-from codec import HHCodecModel, export_codec, load_codec, preset_config
+from codec import load_codec
 from codec.foundation import UserError
 from codec.metrics import DEV_LOG_MEL, Column, EditCounts, log_mel, log_mel_l1, usable_metrics
 from data import Utterance, open_corpus, read_audio, write_audio
@@ -31,6 +31,7 @@ from recipes.evaluation.codec_evaluation import (
 from recipes.evaluation.codec_report import summary, systems_table
 from recipes.evaluation.scoring import Scorer, Scores, ScoringTask
 from tests.codec.small_adapters import save_small
+from tests.recipes.untrained_models import save_codec
 
 RATE = 24_000
 CODEC = "halving"
@@ -181,10 +182,7 @@ def test_error_rates_are_those_of_the_corpus(corpus: Path, monkeypatch: pytest.M
 
 @pytest.fixture(scope="module")
 def codec_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    directory = tmp_path_factory.mktemp("codecs") / "an untrained codec"
-    export_codec(HHCodecModel(preset_config("hh-codec-tiny")).eval()).save_pretrained(directory)
-    return directory
+    return save_codec(tmp_path_factory.mktemp("codecs") / "an untrained codec")
 
 
 def test_the_command_leaves_tables_pictures_and_audio(
@@ -358,12 +356,19 @@ def test_a_dead_worker_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
             list(scorer.run([(i, task) for i in range(20)]))
 
 
-def test_odd_recordings_without_transcripts(tmp_path: Path) -> None:
+def test_odd_recordings_without_transcripts(codec_directory: Path, tmp_path: Path) -> None:
     """Silence, and less than a shift, spoil no result; error rates that nobody could measure are named."""
     (tmp_path / "corpus").mkdir()
     write_audio(tmp_path / "corpus" / "silent.wav", torch.zeros(RATE // 2), RATE)
     write_audio(tmp_path / "corpus" / "short.wav", tone(1.0, 120.0)[-200:], RATE)
-    arguments = ["evaluate-codec", str(tmp_path / "corpus"), "--codec", "hh-codec-tiny", "--split", "train"]
+    arguments = [
+        "evaluate-codec",
+        str(tmp_path / "corpus"),
+        "--codec",
+        str(codec_directory),
+        "--split",
+        "train",
+    ]
     arguments += [
         "--output",
         str(tmp_path / "out"),

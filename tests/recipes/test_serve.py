@@ -19,7 +19,6 @@ import torch
 pytest.importorskip("fastapi")
 
 import httpx
-import openai
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -99,6 +98,8 @@ def test_speech_is_that_of_the_model_and_comes_in_pieces(client: TestClient, spe
 
 
 def test_openai_s_client_lists_models_and_speaks(speaker: SpeechLM) -> None:
+    import openai  # takes seconds, and only here
+
     with TestClient(create_app(speaker, LIMITS, "tiny", api_key="a key")) as http:
         client = openai.OpenAI(
             api_key="a key", base_url="http://testserver/v1", http_client=http, max_retries=0

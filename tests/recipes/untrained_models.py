@@ -6,19 +6,24 @@ from pathlib import Path
 import sentencepiece
 import torch
 
-from codec import CodecInfo, HHCodecModel, export_codec, preset_config
+from codec import CodecInfo, export_codec
+from codec.loading import model_of
 from slm.models.build import build_model
 from slm.models.checkpoint import SpeechCapabilities, save_checkpoint
 from slm.models.config import ModelConfig
 from slm.vocabulary import Vocabulary
+from tests.codec.small_codecs import small_config
 
 TEXT = "Hello there, it rains. The next train to the city leaves in twenty minutes. "
 
 
 def save_codec(directory: Path, seed: int = 0) -> Path:
-    """An exported hh-codec-tiny as it is before training."""
+    """A narrow codec with the rates and the number of codes of hh-codec-tiny, exported before training."""
+    config = small_config("hh-codec-tiny")
+    config.name = "hh-codec-tiny"
+    config.quantizer["codebook_size"] = 2_048
     torch.manual_seed(seed)
-    export_codec(HHCodecModel(preset_config("hh-codec-tiny")).eval()).save_pretrained(directory)
+    export_codec(model_of(config).eval()).save_pretrained(directory)
     return directory
 
 

@@ -14,7 +14,7 @@ from tests.codec.small_codecs import small_codec
 from tests.slm.test_generation import Inclined, speech_lm
 from tests.slm.token_rows import codec_info, train_text_model
 
-LONG = "Will we ever forget it?  No. " * 12 + "It rained, and nobody came. " + "a" * 30 + " The end."
+LONG = "Will we ever forget it?  No. " * 6 + "It rained, and nobody came. " + "a" * 30 + " The end."
 WILD = SamplingConfig(temperature=2.0)
 
 
@@ -89,7 +89,7 @@ def test_a_voice_without_a_name_is_kept_by_going_on_from_the_passage_before(voic
 
 def test_many_texts_are_said_as_each_alone(vocabulary):
     speaker = speech_lm(vocabulary, positions=384)
-    texts = ["Yes.", LONG[:150], "Not at this particular case.", "No, no, no; never."]
+    texts = ["Yes.", LONG[:100], "Not at this particular case.", "No, no, no; never."]
     requests = [
         SpeechRequest(text, voice) for text, voice in zip(texts, ["rms", None, "slt", "rms"], strict=True)
     ]
@@ -242,7 +242,7 @@ def test_streams_generated_together_say_what_each_says_alone(vocabulary):
     speaker = speech_lm(vocabulary, positions=384)
     texts = [
         "Yes.",
-        LONG[:150],
+        LONG[:100],
         "Not at this [pause 0.5] particular case.",
         "No, no, no; never.",
         "It rained.",
@@ -255,7 +255,7 @@ def test_streams_generated_together_say_what_each_says_alone(vocabulary):
         speaker.stream(text, sampling=WILD, seed=seed, chunk_frames=(48 if seed else 6,))
         for seed, text in enumerate(texts)
     ]
-    stopped = speaker.stream(LONG[:150], sampling=WILD)
+    stopped = speaker.stream(LONG[:100], sampling=WILD)
     audio = {stream: [] for stream in [*streams, stopped]}
     going, later = [*streams[:-1], stopped], streams[-1:]
     while going:
