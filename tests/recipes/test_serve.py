@@ -35,7 +35,7 @@ from slm import SamplingConfig, SpeechLM, SpeechStream
 from slm.models.checkpoint import SpeechCapabilities
 from tests.codec.test_voice import voiced_codec
 from tests.recipes.malformed import encoded, hum
-from tests.recipes.untrained_models import save_slm, save_speaker
+from tests.recipes.untrained_models import save_codec, save_slm, save_speaker
 
 RATE = 24_000
 LIMITS = ServiceLimits(megabytes=0.5, seconds=4.0, characters=80)
@@ -85,6 +85,8 @@ def test_speech_is_that_of_the_model_and_comes_in_pieces(client: TestClient, spe
     with client.stream("POST", "/speak", json=request) as answer:
         assert answer.status_code == 200 and "content-length" not in answer.headers
         content = b"".join(answer.iter_raw())
+    # its header cannot know the length, so readers take all there is
+    assert content[40:44] == b"\xff" * 4 and len(soundfile.read(io.BytesIO(content))[0]) == len(wav(content))
     said = speaker.speak("Hello there, it rains.", "bert", sampling=SamplingConfig(0.9, 0, 0.9), seed=7)
     audio = wav(content)
     assert len(audio) == len(said.audio)
@@ -147,6 +149,20 @@ def test_a_recording_is_continued(client: TestClient, speaker: SpeechLM) -> None
     waveform = torch.from_numpy(soundfile.read(io.BytesIO(content), dtype="float32")[0])
     expected = speaker.continue_speech(speaker.prompt(waveform, RATE), 2.0, seed=3).audio.clamp(-1, 1).numpy()
     assert np.abs(whole - expected).max() < 2 / 32_768 and np.array_equal(new, whole[RATE:])
+
+
+def test_a_recording_is_transcribed(tmp_path: Path) -> None:
+    capabilities = SpeechCapabilities(["aligned", "asr"], 2, False, [0.02, 0.04, 0.06])
+    model = save_slm(tmp_path / "listener", save_codec(tmp_path / "codec"), ["anna"], capabilities)
+    speaker = SpeechLM.from_pretrained(model)
+    client = TestClient(create_app(speaker, LIMITS))
+    content = encoded(hum(1.0))
+    waveform = torch.from_numpy(soundfile.read(io.BytesIO(content), dtype="float32")[0])
+    heard = speaker.transcribe_recording(waveform, RATE)
+    answer = client.post("/transcribe", content=content)
+    assert answer.status_code == 200 and heard.text
+    assert answer.json() == {"text": heard.text, "cuts": heard.cuts}
+    assert client.post("/transcribe", content=encoded(hum(1.0, 8_000), 8_000, "FLAC")).json()["text"]
 
 
 def test_the_voice_goes_through_encode_and_decode(tmp_path: Path) -> None:
