@@ -1,5 +1,6 @@
 """A Hugging Face audio dataset: saved to disk, a folder that `load_dataset` opens, or a name on the hub."""
 
+import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -80,7 +81,8 @@ def _load(name: str) -> Mapping[Any, Dataset]:
         elif path.is_file():
             loaded = datasets.load_dataset("parquet", data_files={split_name(path.stem) or "train": name})
         elif path.exists():
-            loaded = datasets.load_dataset(name)
+            # Its cache knows a directory with a README by name alone, wherever it lies and whatever has changed in it.
+            loaded = datasets.load_dataset(name, description=_state(path))
         else:
             hub, _, config = name.partition(":")
             loaded = datasets.load_dataset(hub, config or None)
@@ -89,6 +91,16 @@ def _load(name: str) -> Mapping[Any, Dataset]:
         raise UserError(f"{name}: not a dataset that Hugging Face datasets opens ({first[:200]})") from None
     found = loaded if isinstance(loaded, Mapping) else {str(loaded.split or "train"): loaded}
     return {split: _undecoded(dataset) for split, dataset in found.items()}
+
+
+def _state(path: Path) -> str:
+    """What changes with the place of a directory and with its files."""
+    files = sorted(
+        (str(file), file.stat().st_size, file.stat().st_mtime_ns)
+        for file in path.rglob("*.*")
+        if file.is_file()
+    )
+    return hashlib.sha256(repr((str(path.resolve()), files)).encode()).hexdigest()[:16]
 
 
 def _undecoded(dataset: Dataset) -> Dataset:

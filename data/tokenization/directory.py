@@ -276,6 +276,8 @@ def dataset_card(metadata: Mapping[str, Any]) -> str:
         "configs": [
             {
                 "config_name": "default",
+                # `datasets` would else take another directory of this name and these splits from its cache.
+                "description": f"content {metadata['content_hash']}",
                 "data_files": [
                     {"split": split, "path": f"{split}-*.parquet"} for split in metadata["splits"]
                 ],

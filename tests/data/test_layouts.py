@@ -369,6 +369,18 @@ def test_huggingface_audio_columns(tmp_path: Path) -> None:
         open_corpus(saved("noisy", noisy=cells(0), clean=cells(1)))
 
 
+def test_huggingface_directories_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """The cache of `datasets` goes by name and README."""
+    sound = wav(tmp_path / "a.wav").read_bytes()
+    for place, text in (("one", "a"), ("two", "b"), ("two", "c")):
+        (tmp_path / place / "corpus").mkdir(parents=True, exist_ok=True)
+        table = pa.table({"audio": [{"bytes": sound, "path": None}], "text": [text]})
+        pq.write_table(table, tmp_path / place / "corpus" / "train.parquet")
+        card = "---\nconfigs:\n- config_name: default\n  data_files: train.parquet\n---\n"
+        (tmp_path / place / "corpus" / "README.md").write_text(card)
+        assert [u.text for u in open_corpus(tmp_path / place / "corpus").utterances] == [text]
+
+
 def test_folders_links_and_names(tmp_path: Path) -> None:
     wav(tmp_path / "c" / "b" / "x.wav")
     wav(tmp_path / "elsewhere" / "y.wav")

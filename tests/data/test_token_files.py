@@ -153,6 +153,14 @@ def test_directories_of_data_alone(tokens: Path) -> None:
     assert {split: len(rows) for split, rows in loaded.items()} == {"train": 20, "validation": 4}
 
 
+def test_the_cache_of_datasets_tells_directories_of_one_name_apart(tmp_path: Path) -> None:
+    """It goes by the name and the README of a directory."""
+    found = [
+        write_tokens(tmp_path / place / "mine", {"train": some_rows(n)}) for place, n in (("a", 4), ("b", 6))
+    ]
+    assert [len(datasets.load_dataset(str(path))["train"]) for path in found] == [4, 6]
+
+
 def test_a_dataset_of_before_is_read(tokens: Path) -> None:
     """Without links, sizes in the metadata, and names for other tools."""
     shutil.rmtree(tokens / "data")
