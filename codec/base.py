@@ -461,6 +461,8 @@ class SingleCodebookModel(CodecModel):
 def check_codes(audio_codes: Tensor, codebook_sizes: Sequence[int]) -> None:
     """Raise UserError unless (batch, quantizers, frames) are codes of the first quantizers of a codec."""
     most = len(codebook_sizes)
+    if audio_codes.dtype.is_floating_point or audio_codes.dtype == torch.bool:
+        raise UserError(f"codes are whole numbers, not {audio_codes.dtype}")
     if audio_codes.ndim != 3 or not 1 <= audio_codes.shape[1] <= most:
         raise UserError(
             f"codes have the shape (batch, quantizers, frames) with 1 to {most} quantizers, "

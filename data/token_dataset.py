@@ -20,7 +20,7 @@ from codec import CodecInfo
 from codec.foundation import UserError, first_line, remove_leftovers
 from data.corpora.utterance import Word
 from data.sharded_directory import METADATA
-from data.token_files import find_files
+from data.token_files import arrow_table, find_files, rows_of
 from data.tokenization.directory import TokenRow, token_schema
 
 _CODES_SHOWN = 48
@@ -82,11 +82,16 @@ class TokenDataset:
         if codec is not None:
             codec.check_same(found.info, what=str(path))
         files = found.splits[split]
-        if path.is_dir() and not any(pq.read_metadata(file).num_rows for file in files):
+        if path.is_dir() and not any(map(rows_of, files)):
             why = ": failures.jsonl says why each recording failed" if found.metadata else ""
             raise UserError(f"{path}: its {split} split has no rows{why}")
         try:
-            table = pq.read_table(path).combine_chunks() if path.is_file() else _mapped_table(path, files)
+            if path.is_file():
+                table = pq.read_table(path).combine_chunks()
+            elif files[0].suffix == ".arrow":
+                table = pa.concat_tables([arrow_table(file) for file in files])
+            else:
+                table = _mapped_table(path, files)
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"{path}: cannot be read ({first_line(error)})") from None
         if not found.metadata:

@@ -49,6 +49,8 @@ def find_files(path: Path) -> TokenFiles:
         raise UserError(
             f"{path}: this token dataset is not whole yet: run its codec-slm tokenize command again"
         )
+    if saved := _saved_files(path):
+        return TokenFiles(_codec([file for files in saved.values() for file in files], metadata), saved, {})
     folder = path if _parquet_files(path) else path / DATA  # where the hub has them
     found = _parquet_files(folder)
     names = TokenDirectory.shard_names(metadata) if metadata else []
@@ -77,8 +79,34 @@ def find_files(path: Path) -> TokenFiles:
 
 def holds_tokens(path: Path) -> bool:
     """Whether a directory or file is a token dataset, and no corpus of audio."""
-    files = [path] if path.suffix == ".parquet" else _parquet_files(path) or _parquet_files(path / DATA)
+    saved = [file for files in _saved_files(path).values() for file in files]
+    files = (
+        [path] if path.suffix == ".parquet" else saved or _parquet_files(path) or _parquet_files(path / DATA)
+    )
     return (path / METADATA).is_file() or any("codes" in _schema(file)[0].names for file in files[:1])
+
+
+def arrow_table(file: Path) -> pa.Table:
+    """A file that `Dataset.save_to_disk` has written, mapped into memory."""
+    return pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
+
+
+def rows_of(file: Path) -> int:
+    """Number of rows, without reading them."""
+    return arrow_table(file).num_rows if file.suffix == ".arrow" else pq.read_metadata(file).num_rows
+
+
+def _saved_files(path: Path) -> dict[str, list[Path]]:
+    """Arrow files by split, where `save_to_disk` of `datasets` has left a Dataset or a DatasetDict; else none."""
+    folders = {}
+    if (path / "dataset_dict.json").is_file():
+        folders = {split: path / split for split in read_json(path / "dataset_dict.json")["splits"]}
+    elif (path / "state.json").is_file():
+        folders = {split_name(read_json(path / "state.json").get("_split") or "") or "train": path}
+    return {
+        split: [folder / file["filename"] for file in read_json(folder / "state.json")["_data_files"]]
+        for split, folder in folders.items()
+    }
 
 
 def _parquet_files(folder: Path) -> list[Path]:
@@ -106,16 +134,17 @@ def _as_made(files: Sequence[Path], counts: Mapping[str, Any]) -> bool:
     """Whether the files of a split are those that `metadata.json` counts."""
     if "bytes" in counts:
         return sum(file.stat().st_size for file in files) == counts["bytes"]
-    return sum(pq.read_metadata(file).num_rows for file in files) == counts["rows"]
+    return sum(map(rows_of, files)) == counts["rows"]
 
 
 def _schema(file: Path) -> tuple[pa.Schema, CodecInfo | None]:
     """What is in a file, and the codec that it names."""
     try:
-        schema = pq.read_schema(file)
+        schema = arrow_table(file).schema if file.suffix == ".arrow" else pq.read_schema(file)
         return schema, codec_of_schema(schema)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file}: not a Parquet file ({first_line(error)})") from None
+        kind = "an Arrow" if file.suffix == ".arrow" else "a Parquet"
+        raise UserError(f"{file}: not {kind} file ({first_line(error)})") from None
 
 
 def _codec(files: Sequence[Path], metadata: Mapping[str, Any]) -> CodecInfo:

@@ -128,6 +128,8 @@ def refuses_codes_out_of_range(codec: Any) -> None:
     sizes = codec.config.codebook_sizes
     last = torch.tensor(sizes)[None, :, None].expand(1, -1, 3) - 1
     assert codec.decode(last).audio_values.shape[-1] == 3 * codec.config.hop_length
+    with pytest.raises(UserError, match=r"codes are whole numbers, not torch\.float32"):
+        codec.decode(last.float())
     for quantizer, size in enumerate(sizes):
         for wrong in (size, -1, 60_000):
             codes = last.clone()

@@ -96,6 +96,14 @@ def by_datasets_in_pieces(tokens: Path, made: Path) -> None:
         joined.shard(2, number).to_parquet(made / f"data/train-{number:05d}-of-00002.parquet")
 
 
+def by_datasets_saved(tokens: Path, made: Path) -> None:
+    rows = datasets.load_dataset(str(tokens))["train"].filter(lambda row: row["seconds"] < LIMIT)
+    parts = [rows.select(range(5)), rows.select(range(5, len(rows)))]
+    datasets.DatasetDict({"train": datasets.concatenate_datasets(parts)}).save_to_disk(
+        made, num_shards={"train": 2}
+    )
+
+
 def by_pandas(tokens: Path, made: Path) -> None:
     rows = pd.read_parquet(tokens / "data")
     rows = pd.concat([rows[~rows.id.str.startswith("held out")], rows.iloc[:0]])
@@ -119,7 +127,9 @@ def by_duckdb(tokens: Path, made: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("tool", [by_datasets, by_datasets_in_pieces, by_pandas, by_pyarrow, by_duckdb])
+@pytest.mark.parametrize(
+    "tool", [by_datasets, by_datasets_in_pieces, by_datasets_saved, by_pandas, by_pyarrow, by_duckdb]
+)
 def test_what_other_tools_make_of_it_is_a_token_dataset(
     tool: Callable[[Path, Path], None], tokens: Path, tmp_path: Path
 ) -> None:
