@@ -1,17 +1,20 @@
 """A server as a user starts it: a process of its own, stopped by SIGTERM, its log kept."""
 
 import http.client
+import multiprocessing
 import os
 import re
-import signal
 import socket
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.context import ForkProcess
 from pathlib import Path
+
+from recipes.cli.main import main
 
 _PATIENCE = 600.0  # seconds until a server answers, on a machine with much else to do
 
@@ -28,7 +31,7 @@ class Answer:
 class Server:
     """A running server on this machine."""
 
-    process: subprocess.Popen[bytes]
+    process: ForkProcess
     port: int
     log: Path
 
@@ -67,30 +70,41 @@ class Server:
         assert found
         return int(found[1]) / 1_024
 
-    def terminate(self) -> int:
+    def terminate(self) -> int | None:
         """SIGTERM, and the exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(90)
+        self.process.terminate()
+        self.process.join(90)
+        return self.process.exitcode
 
 
 @contextmanager
-def running(command: str, *options: str, folder: Path) -> Iterator[Server]:
-    """`codec-slm COMMAND --port ... OPTIONS`, answering; temporary files go to `folder`, its log too."""
+def running(command: str, *options: str, folder: Path, fresh: bool = False) -> Iterator[Server]:
+    """`codec-slm COMMAND --port ... OPTIONS`, answering; temporary files go to `folder`, its log too.
+
+    Unless it is to start afresh, its process is a fork of this one, which has imported all that takes long.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = folder / "log.txt"
-    with open(log, "wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "recipes", command, "--port", str(port), *options],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"TMPDIR": str(folder)},
-        )
+    words = [command, "--port", str(port), *options]
+
+    def serve() -> None:
+        os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
+        with open(log, "w", buffering=1) as output:
+            sys.stdout = sys.stderr = output
+            for descriptor in (1, 2):
+                os.dup2(output.fileno(), descriptor)
+            if fresh:
+                os.execv(sys.executable, [sys.executable, "-m", "recipes", *words])
+            sys.exit(main(words))
+
+    process = multiprocessing.get_context("fork").Process(target=serve)
+    process.start()
     try:
         latest = time.monotonic() + _PATIENCE
         while True:
-            assert process.poll() is None and time.monotonic() < latest, log.read_text()
+            assert process.is_alive() and time.monotonic() < latest, log.read_text()
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
                 break
@@ -99,4 +113,4 @@ def running(command: str, *options: str, folder: Path) -> Iterator[Server]:
         yield Server(process, port, log)
     finally:
         process.kill()
-        process.wait()
+        process.join()

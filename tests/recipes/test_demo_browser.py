@@ -36,7 +36,10 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The command in a process of its own, for one user at a time; that it ends well is checked at the end."""
+    """The command in a process of its own, for one user at a time; that it ends well is checked at the end.
+
+    It comes before the browser, whose event loop a fork would have too.
+    """
     folder = tmp_path_factory.mktemp("demo")
     with running("demo", "--limits.concurrent", "1", folder=folder) as server:
         yield server.address
@@ -198,7 +201,7 @@ SWITCH = """async () => {
 
 
 @pytest.fixture
-def users(browser: Any, address: str) -> Iterator[Any]:
+def users(address: str, browser: Any) -> Iterator[Any]:
     """Opens the page for one user more."""
     there: list[User] = []
 

@@ -32,7 +32,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running("serve", "--model", str(model), *LIMITS, folder=tmp_path_factory.mktemp("log")) as server:
+    with running(
+        "serve", "--model", str(model), *LIMITS, folder=tmp_path_factory.mktemp("log"), fresh=True
+    ) as server:
         yield server
         log = server.log.read_bytes()
     # its first line is the address
