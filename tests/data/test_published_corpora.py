@@ -36,6 +36,7 @@ def test_vctk(tmp_path: Path) -> None:
         write(root / "txt" / speaker / f"{speaker}_001.txt", f"Please call {speaker}.\n")
     untold = write_audio_file(folder / "p315" / "p315_002_mic1.flac")
     write(folder / "log.txt", "p225_001_mic1 ...\n")
+    write(root / "txt" / "p225" / "p225_009.txt", "Nobody says this.\n")
     for path in (root, tmp_path):  # the folder itself, or what it was unpacked into
         corpus = open_corpus(path)
         assert corpus.format == "vctk"
@@ -46,6 +47,7 @@ def test_vctk(tmp_path: Path) -> None:
             ("p315_002", None, "p315", "en", "train"),
             ("s5_001", "Please call s5.", "s5", "en", "train"),
         ]
+    assert corpus.noticed.left_out == {"transcripts without a recording": 1}
     assert corpus.utterances[3].path == untold
     assert Path(str(corpus.utterances[0].path)).name == "p225_001_mic1.flac"
 
