@@ -166,6 +166,9 @@ class Recording:
             )
         if taken == 0:
             raise AudioError(f"{self.name}: holds no samples")
+        self._check_polarity(energy)
+
+    def _check_polarity(self, energy: Tensor) -> None:
         if energy[0] < _CANCELLED * energy[1]:
             raise AudioError(
                 f"{self.name}: its channels cancel out (opposite polarity): choose one of them with --channel"
@@ -176,15 +179,16 @@ class Recording:
         if stop <= start:
             return torch.zeros(0)
         self._seek(self._begin + start)
-        pieces, taken = [], 0
+        pieces, taken, energy = [], 0, torch.zeros(2, dtype=torch.float64)
         while taken < stop - start:
-            part = self._read(stop - start - taken, start + taken)
+            part = self._read(stop - start - taken, start + taken, energy)
             if len(part) == 0:
                 assert self.frames is not None
                 promised = self.frames / self.sampling_rate
                 raise AudioError(f"{self.name}: truncated: it ends before the {promised:.2f} s promised")
             pieces.append(part)
             taken += len(part)
+        self._check_polarity(energy)
         return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
     def _check(self) -> None:

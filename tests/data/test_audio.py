@@ -271,6 +271,8 @@ def test_channels(tmp_path: Path) -> None:
     soundfile.write(path, np.concatenate([left, -left], axis=1), 24000, subtype="FLOAT")
     with pytest.raises(AudioError, match=r"channels cancel out .*--channel"):
         read_audio(path, 24000)
+    with pytest.raises(AudioError, match="channels cancel out"):
+        read_segment(path, 16000, 100, 5000)
     for channel, sign in ((0, 1), (1, -1)):
         read = read_audio(AudioPart(str(path), channel=channel), 24000)
         np.testing.assert_array_equal(read.numpy(), sign * left[:, 0])
