@@ -245,6 +245,11 @@ def test_tables_in_and_below_a_folder(tmp_path: Path) -> None:
         wav(nemo / f"{split}.wav")
         lines(nemo / f"{split}_manifest.json", {"audio_filepath": f"{split}.wav", "text": split})
     assert facts(open_corpus(nemo)) == [("dev", "dev", "validation"), ("train", "train", "train")]
+    only = tmp_path / "only"
+    wav(only / "a.wav")
+    lines(only / "kathleen.jsonl", {"path": "a.wav", "raw_text": "Hi."})
+    lines(only / "notes.json", {"author": "nobody"})
+    assert open_corpus(only).format == "manifest" and facts(open_corpus(only)) == [("a", "Hi.", "train")]
     bare = tmp_path / "bare"
     for split in ("train", "test"):
         wav(bare / split / "a.wav")
@@ -363,6 +368,8 @@ def test_huggingface_audio_columns(tmp_path: Path) -> None:
     chosen = open_corpus(two, options=CorpusOptions(audio_column="prompt_audio"))
     assert read_audio(chosen.utterances[0].path, RATE).abs().max() == 0
     assert chosen.identity()["audio_column"] == "prompt_audio" and "audio_column" not in corpus.identity()
+    paths = saved("paths", wav=[str(tmp_path / "1.wav")], utterance_id=["u"], transcription=["b"])
+    assert facts(open_corpus(paths)) == [("u", "b", "train")] and not failures(open_corpus(paths))
     with pytest.raises(
         UserError, match="several columns of audio, noisy, clean: choose one with --audio_column"
     ):
