@@ -22,7 +22,7 @@ LANGUAGES = ("en", "de")
 _TOP_LEVEL = "com|org|net|edu|gov|io|ai|info|dev|app|eu|de|at|ch|fr|uk|us|tv|me|co"
 _SPELLED_PARTS = ("uk", "us", "de", "at", "io", "ai", "eu")
 _ADDRESS = re.compile(
-    rf"\b(?:https?://)?(?:[\w.+-]+(?P<at>@))?(?:[\w-]+\.)+(?:{_TOP_LEVEL})\b(?!\.\w)(?:/[\w./?=&%#~-]*\w)?/?"
+    rf"(?<![\w.+-])(?:https?://)?(?:[\w.+-]+(?P<at>@))?(?:[\w-]+\.)+(?:{_TOP_LEVEL})\b(?!\.\w)(?:/[\w./?=&%#~-]*\w)?/?"
 )
 # +1 555 123 4567, (555) 123-4567, 555-1234; with a nought for the trunk: 0170 1234567, 030/123456, 020 7946 0958.
 _PHONE = re.compile(
@@ -63,7 +63,14 @@ def speakable(text: str, knows: Callable[[str], bool]) -> tuple[str, list[str]]:
     lost_before = False
     for character in text:
         plain = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
-        forms = (character, plain, character.lower(), plain.lower(), character.upper(), _MARKS.get(character))
+        forms = (
+            character,
+            plain,
+            character.lower(),
+            plain.casefold(),
+            character.upper(),
+            _MARKS.get(character),
+        )
         kind = unicodedata.category(character)
         known = next((form for form in forms if form and all(map(knows, form))), None)
         if character.isspace() or (known and kind not in _UNSPOKEN):

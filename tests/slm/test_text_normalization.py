@@ -1,6 +1,7 @@
 """Written text to spoken words: pairs written by hand, plain text untouched, nothing lost without a word about it."""
 
 import re
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -72,6 +73,14 @@ def test_no_number_breaks_the_rules(text: str, language: str) -> None:
     assert not re.search("[0-9]", normalize(text, language))
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_work_grows_with_the_length_alone(language: str) -> None:
+    started = time.process_time()
+    for run in ("1", "a.", "V", "ABC ", "1.", "1/"):
+        normalize(run * 8_000, language)
+    assert time.process_time() - started < 3
+
+
 def test_a_language_without_rules_is_refused() -> None:
     with pytest.raises(UserError, match="en, de, not in 'fr'"):
         normalize("3", "fr")
@@ -81,6 +90,7 @@ def test_characters_that_a_model_does_not_know_are_folded_or_named() -> None:
     knows = set("abcdefghijklmnopqrstuvwxyzAE .,").__contains__
     assert speakable("Ab.", knows) == ("Ab.", [])
     assert speakable("café Élan X", knows) == ("cafe Elan x", [])  # without its accent; in the other case
+    assert speakable("Weiß", {*"Weis", "S"}.__contains__) == ("Weiss", [])
     assert speakable("yes—no (or so)", knows) == ("yes,no or so ", [])  # marks are not missed
     assert speakable("love ❤️ and 愛 愛", knows) == ("love and ", ["❤", "愛"])
     assert speakable("a👍🏽b", lambda character: True) == ("a b", ["👍"])
