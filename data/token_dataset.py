@@ -13,6 +13,7 @@ import datasets
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 
@@ -121,10 +122,15 @@ class TokenDataset:
             self.voice(index),
         )
 
-    def column(self, name: str) -> list[Any]:
-        """A column but `codes`, as Python's values; None where there is no such column."""
+    def column(self, name: str, rows: slice = slice(None)) -> list[Any]:
+        """A column but `codes`, of consecutive rows, as Python's values; None where there is no such column."""
+        first, stop, _ = rows.indices(len(self))
         there = name in self._table.column_names
-        return self._table.column(name).to_pylist() if there else [None] * len(self)
+        return (
+            self._table.column(name).slice(first, stop - first).to_pylist()
+            if there
+            else [None] * (stop - first)
+        )
 
     def id(self, index: int) -> str:
         return self._cell("id", index)
@@ -161,6 +167,21 @@ class TokenDataset:
         """Words and when they are spoken, in seconds; a word that could not be placed has no times."""
         words = self._cell("words", index)
         return None if words is None else [Word(w["word"], w["start"], w["end"]) for w in words]
+
+    def word_columns(self, rows: slice) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:
+        """The words of consecutive rows, row after row: how many each row has, (rows,) int64; how they are written; and
+        start and end, (words,) float, in seconds, NaN where not known.
+        """
+        first, stop, _ = rows.indices(len(self))
+        if "words" not in self._table.column_names:
+            return np.zeros(stop - first, dtype=np.int64), [], np.zeros(0), np.zeros(0)
+        lists = self._table.column("words").slice(first, stop - first).combine_chunks()
+        counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        words = lists.flatten()
+        start, end = (
+            words.field(name).to_numpy(zero_copy_only=False).astype(float) for name in ("start", "end")
+        )
+        return counts, words.field("word").to_pylist(), start, end
 
     @property
     def content_hash(self) -> str:

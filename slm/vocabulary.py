@@ -9,8 +9,9 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 
 import numpy as np
@@ -279,24 +280,34 @@ class Vocabulary:
 
         A token that reaches over a cut belongs to the piece in which it starts.
         """
-        pieces = split_words(text)
-        if self._space_ids is not None:  # every byte of the text is in a token
-            ids = self.encode_text(text)
-            before = np.cumsum(self.text_bytes[ids]) - self.text_bytes[ids]
-            sizes = [len(piece.encode()) for piece in pieces]
+        tokens = self.encode_texts_and_words([text])
+        return tokens.ids, tokens.piece
+
+    def encode_texts_and_words(self, texts: Sequence[str]) -> "WordTokens":
+        """`encode_text_and_words` of many texts at once, on all cores."""
+        split = [split_words(text) for text in texts]
+        pieces = list(chain.from_iterable(split))
+        if self._space_ids is not None:  # every byte of a text is in a token
+            encoded = self.encode_texts(texts)
+            ids = np.concatenate(encoded)
+            tokens = self.text_bytes[ids]
+            before = tokens.cumsum() - tokens
+            sizes = [len(piece) if piece.isascii() else len(piece.encode()) for piece in pieces]
         else:
-            encoding = self._encode(text)
-            ids = np.array(encoding.ids, dtype=np.int32)
-            before = np.array([start for start, _ in encoding.offsets], dtype=np.int64)
+            encoded = self._encode_batch(texts, with_offsets=True)
+            ids = np.array(list(chain.from_iterable(encoding.ids for encoding in encoded)), dtype=np.int32)
+            offsets = chain.from_iterable(encoding.offsets for encoding in encoded)
+            before = np.array([start for start, _ in offsets], dtype=np.int64)
             sizes = [len(piece) for piece in pieces]
-        return ids, np.searchsorted(before, np.cumsum(sizes, dtype=np.int64) - sizes)
+        starts, piece_starts = (np.array([0, *accumulate(map(len, each))]) for each in (encoded, split))
+        ends = np.array([0, *accumulate(sizes)])
+        if self._space_ids is None:  # their offsets are those in one text
+            before += np.repeat(ends[piece_starts[:-1]], np.diff(starts))
+        return WordTokens(ids, starts, np.searchsorted(before, ends[:-1]), piece_starts)
 
     def encode_texts(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode_text` of many texts at once, on all cores."""
-        try:
-            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        except (TypeError, UnicodeEncodeError):
-            return [self.encode_text(text) for text in texts]  # which says what text it is
+        encodings = self._encode_batch(texts)
         ids = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
         if self._space_ids is not None:
             for index, text in enumerate(texts):
@@ -314,7 +325,7 @@ class Vocabulary:
 
     def count_text(self, texts: Sequence[str]) -> np.ndarray:
         """Lengths of `encode_text` of many texts, (texts,) int32, without making the ids."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        encodings = self._encode_batch(texts)
         counts = np.array([len(encoding) for encoding in encodings], dtype=np.int32)
         if self._space_ids is not None:
             for index, text in enumerate(texts):
@@ -350,6 +361,13 @@ class Vocabulary:
             return self._tokenizer.encode(text, add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):
             raise UserError(f"not valid Unicode text: {text!r}") from None
+
+    def _encode_batch(self, texts: Sequence[str], with_offsets: bool = False) -> list[Encoding]:
+        encode = self._tokenizer.encode_batch if with_offsets else self._tokenizer.encode_batch_fast
+        try:
+            return encode(list(texts), add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError):
+            return [self._encode(text) for text in texts]  # which says what text it is
 
     # Speech
 
@@ -406,6 +424,16 @@ def _check_voices(voices: Sequence[str]) -> None:
     for name in voices:
         if not name or "|>" in name:
             raise UserError(f"{name!r} cannot be the name of a voice")
+
+
+@dataclass(frozen=True)
+class WordTokens:
+    """The tokens of texts, and where the pieces of `split_words` start in them, text after text."""
+
+    ids: np.ndarray  # (tokens,) int32
+    starts: np.ndarray  # (texts + 1,) int64, where each text's tokens begin
+    piece: np.ndarray  # (pieces,) int64, the first token of each piece, counted over all texts
+    piece_starts: np.ndarray  # (texts + 1,) int64, where each text's pieces begin
 
 
 def split_words(text: str) -> list[str]:

@@ -237,7 +237,8 @@ def write_jsonl(random: np.random.Generator, root: Path) -> tuple[Path, int | No
         return root / "m.json", None
     content = encoded(random, "\n".join(lines) + "\n")
     (root / "m.jsonl").write_bytes(content)
-    return root / "m.jsonl", None if b"\x00" in content or b"\xff" in content else sum(map(bool, lines))
+    written = sum(bool(line.strip()) for line in content.split(b"\n"))  # damage may join lines
+    return root / "m.jsonl", None if b"\x00" in content or b"\xff" in content else written
 
 
 def write_table(random: np.random.Generator, root: Path) -> tuple[Path, int | None]:

@@ -12,8 +12,14 @@ import numpy as np
 
 from codec import CodecInfo
 from slm.array_cache import cache_root, load_or_make, write_arrays
-from slm.documents.word_frames import TimedWord, WordFrames, assign_frames, cut_points
-from slm.vocabulary import Vocabulary
+from slm.documents.word_frames import (
+    TimedWord,
+    TimedWords,
+    WordFrames,
+    assign_frames_of_rows,
+    cut_points,
+)
+from slm.vocabulary import Vocabulary, WordTokens
 
 _VERSION = 2  # of what the cache holds
 _LARGE = 50_000  # rows: fewer are read in seconds
@@ -293,44 +299,49 @@ def _read(dataset: TokenRows, vocabulary: Vocabulary, needed: TextsNeeded) -> Te
     text, stretches = np.zeros(rows, dtype=np.int32), np.zeros(rows, dtype=np.int32)
     if not needed.text:
         return TextSizes(text, stretches, _no_units(rows))
-    frames = (np.asarray(dataset.lengths) // dataset.info.num_quantizers).tolist()
+    frames = np.asarray(dataset.lengths) // dataset.info.num_quantizers
     parts: list[UnitTable] = []
     for first in range(0, rows, _CHUNK):
-        chunk = range(first, min(first + _CHUNK, rows))
-        texts = [dataset.text(row) or "" for row in chunk]
-        text[first : chunk.stop] = vocabulary.count_text(texts)
-        if not (needed.words or needed.frames):
+        chunk = slice(first, min(first + _CHUNK, rows))
+        texts, words = _texts_and_words(dataset, chunk, needed.words or needed.frames)
+        if words is None:
+            text[chunk] = vocabulary.count_text(texts)
             continue
-        units = [
-            assign_frames(row_text, dataset.words(row), frames[row], dataset.info.frame_rate)
-            for row, row_text in zip(chunk, texts, strict=True)
-        ]
+        units = assign_frames_of_rows(texts, words, frames[chunk], dataset.info.frame_rate)
         if needed.words:
-            stretches[first : chunk.stop] = [
-                0 if found is None else len(cut_points(found, frames[row]))
-                for row, found in zip(chunk, units, strict=True)
-            ]
+            stretches[chunk] = np.diff(cut_points(units, frames[chunk]).starts)
         if needed.frames:
-            parts.append(_unit_table(texts, units, vocabulary))
+            tokens = vocabulary.encode_texts_and_words(texts)
+            text[chunk] = np.diff(tokens.starts)
+            parts.append(_unit_table(units, tokens, vocabulary.num_quantizers))
+        else:
+            text[chunk] = vocabulary.count_text(texts)
     return TextSizes(text, stretches, _join(parts) if parts else _no_units(rows))
 
 
-def _unit_table(
-    texts: Sequence[str], units: Sequence[WordFrames | None], vocabulary: Vocabulary
-) -> UnitTable:
-    counts, tokens, sizes = [0], [], []
-    for text, found in zip(texts, units, strict=True):
-        counts.append(0 if found is None else len(found))
-        if found is not None:
-            ids, piece_starts = vocabulary.encode_text_and_words(text)
-            tokens.append(np.diff(piece_starts[found.first_piece], append=len(ids)))
-            sizes.append((found.end - found.begin) * vocabulary.num_quantizers)
-    none = [np.zeros(0, dtype=np.int64)]
-    return UnitTable(
-        np.cumsum(counts),
-        np.concatenate(tokens or none).astype(np.int32),
-        np.concatenate(sizes or none).astype(np.int32),
-    )
+def _texts_and_words(
+    dataset: TokenRows, chunk: slice, with_words: bool
+) -> tuple[list[str], TimedWords | None]:
+    if hasattr(dataset, "word_columns"):  # ten times as fast as row by row
+        texts, words = dataset.column("text", chunk), None
+        if with_words:
+            counts, *columns = dataset.word_columns(chunk)
+            words = TimedWords(np.append(0, np.cumsum(counts)), *columns)
+    else:
+        rows = range(chunk.start, chunk.stop)
+        texts = [dataset.text(row) for row in rows]
+        words = TimedWords.of([dataset.words(row) for row in rows]) if with_words else None
+    return [text or "" for text in texts], words
+
+
+def _unit_table(units: WordFrames, tokens: WordTokens, num_quantizers: int) -> UnitTable:
+    rows = units.rows
+    first_tokens = tokens.piece[tokens.piece_starts[rows] + units.first_piece]
+    last_of_row = np.append(np.diff(rows) > 0, True)[: len(rows)]
+    following = np.append(first_tokens[1:], 0)[: len(rows)]
+    text = np.where(last_of_row, tokens.starts[rows + 1], following) - first_tokens
+    speech = (units.end - units.begin) * num_quantizers
+    return UnitTable(units.starts, text.astype(np.int32), speech.astype(np.int32))
 
 
 def _no_units(rows: int) -> UnitTable:

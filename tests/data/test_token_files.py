@@ -81,6 +81,21 @@ def same(found: TokenDataset, expected: list[TokenRow]) -> bool:
     return [plain(found.row(number)) for number in range(len(found))] == [plain(row) for row in expected]
 
 
+def check_columns(found: TokenDataset) -> None:
+    """Columns of consecutive rows hold what the rows hold."""
+    for first, stop in ((0, len(found)), (1, 4), (2, 2)):
+        rows = range(first, stop)
+        assert found.column("text", slice(first, stop)) == [found.text(row) for row in rows]
+        counts, word, start, end = found.word_columns(slice(first, stop))
+        words = [found.words(row) or [] for row in rows]
+        assert counts.tolist() == list(map(len, words))
+        flat = [each for of_row in words for each in of_row]
+        assert word == [each.word for each in flat]
+        for column, name in ((start, "start"), (end, "end")):
+            wanted = np.array([getattr(each, name) for each in flat], dtype=float)
+            np.testing.assert_array_equal(column, wanted)
+
+
 def by_datasets(tokens: Path, made: Path) -> None:
     rows = datasets.load_dataset(str(tokens))["train"].filter(lambda row: row["seconds"] < LIMIT)
     rows.to_parquet(made / "train-00000-of-00001.parquet")
@@ -137,6 +152,7 @@ def test_what_other_tools_make_of_it_is_a_token_dataset(
     made.mkdir()
     tool(tokens, made)
     found = TokenDataset.open(made, codec=CODEC)
+    check_columns(found)
     expected = [row for row in some_rows(20) if row.seconds < LIMIT]
     assert 5 < len(expected) < 18 and same(found, expected) and found.info == CODEC
     assert found.content_hash not in ("", TokenDataset.open(tokens).content_hash)

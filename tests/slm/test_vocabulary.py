@@ -1,5 +1,6 @@
 import json
 import pickle
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,26 @@ def test_words_are_the_text_ids_cut_between_words(kind, vocabularies):
         words = vocabulary.encode_words(text)
         assert [vocabulary.decode_text(ids) for ids in words] == split_words(text)
         assert np.concatenate([*words, []]).tolist() == vocabulary.encode_text(text).tolist()
+
+    check()
+
+
+def check_many_texts(vocabulary: Vocabulary, some: list[str]) -> None:
+    """All texts at once give what each gives alone."""
+    tokens = vocabulary.encode_texts_and_words(some)
+    parts = zip(pairwise(tokens.starts), pairwise(tokens.piece_starts), strict=True)
+    for text, ((first, last), (piece, end)) in zip(some, parts, strict=True):
+        ids, starts = vocabulary.encode_text_and_words(text)
+        assert tokens.ids[first:last].tolist() == ids.tolist() == vocabulary.encode_text(text).tolist()
+        assert (tokens.piece[piece:end] - first).tolist() == starts.tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_texts_are_as_each_alone(kind, vocabularies):
+    @given(st.lists(texts, min_size=1, max_size=5))
+    @settings(max_examples=50, deadline=None)
+    def check(some):
+        check_many_texts(vocabularies[kind], some)
 
     check()
 
@@ -278,6 +299,7 @@ def test_a_pretrained_tokenizer_is_extended(pretrained, tmp_path):
         assert reloaded.encode_text(text).tolist() == expected
         assert tokenizer.encode(text, add_special_tokens=False) == expected
         assert np.concatenate([*reloaded.encode_words(text), []]).tolist() == expected
+        check_many_texts(reloaded, ["Well, it is", text, "so."])
 
     @given(texts)
     @example("<|endoftext|>")

@@ -6,7 +6,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slm.documents.word_frames import WordFrames, assign_frames, cut_points
+from slm.documents.word_frames import (
+    TimedWords,
+    WordFrames,
+    assign_frames,
+    assign_frames_of_rows,
+    cut_points,
+)
 from slm.vocabulary import split_words
 
 # Random alignments: in order or not, some words without times, silences anywhere, audio of any length.
@@ -243,3 +249,30 @@ def test_words_of_one_frame_stay_together_also_around_a_word_without_times() -> 
     words = [("a", 0.0, 0.4), ("b", 0.5, 0.5), ("c", None, None), ("d", 0.51, 0.7), ("e", 1.0, 1.2)]
     points = cut_points(assign_frames("a b c d e", words, 48, 24.0), 48)
     assert points.piece.tolist() == [0, 1, 4] and points.frame.tolist() == [0, 12, 24]
+
+
+@given(st.lists(alignments(), min_size=2, max_size=6), st.randoms())
+@settings(deadline=None, max_examples=150)
+def test_many_rows_are_as_each_alone(rows, random) -> None:
+    texts, words, frames = (list(column) for column in zip(*rows, strict=True))
+    texts[0], words[-1] = random.choice([texts[0], "", "x\n2", "- -"]), random.choice([words[-1], None, []])
+    together = assign_frames_of_rows(texts, TimedWords.of(words), np.array(frames), 24.0)
+    points = cut_points(together, np.array(frames))
+    for row, (text, of_row, count) in enumerate(zip(texts, words, frames, strict=True)):
+        alone = assign_frames(text, of_row, count, 24.0)
+        part = slice(*together.starts[row : row + 2])
+        stretches = slice(*points.starts[row : row + 2])
+        if alone is None:
+            assert part.start == part.stop and stretches.start == stretches.stop
+            continue
+        for name in ("first_piece", "begin", "end", "timed"):
+            assert getattr(together, name)[part].tolist() == getattr(alone, name).tolist()
+        own = cut_points(alone, count)
+        assert points.piece[stretches].tolist() == own.piece.tolist()
+        assert points.frame[stretches].tolist() == own.frame.tolist()
+
+
+def test_only_letters_count_even_in_words_of_several_lines() -> None:
+    words = [("a\nb", 0.0, 0.5), ("c", 0.5, 1.0)]
+    units = assign_frames("a b c", words, 24, 24.0)
+    assert units is not None and units.first_piece.tolist() == [0, 2] and units.end.tolist() == [12, 24]
