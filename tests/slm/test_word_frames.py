@@ -272,6 +272,13 @@ def test_many_rows_are_as_each_alone(rows, random) -> None:
         assert points.frame[stretches].tolist() == own.frame.tolist()
 
 
+def test_a_late_word_is_not_joined_to_the_row_before() -> None:
+    words = TimedWords.of([[("a", 0.0, 0.5)], [("b", 5.0, 6.0)]])
+    units = assign_frames_of_rows(["a", "b"], words, np.array([12, 24]), 24.0)
+    assert units.starts.tolist() == [0, 1, 2]
+    assert units.begin.tolist() == [0, 0] and units.end.tolist() == [12, 24]
+
+
 def test_only_letters_count_even_in_words_of_several_lines() -> None:
     words = [("a\nb", 0.0, 0.5), ("c", 0.5, 1.0)]
     units = assign_frames("a b c", words, 24, 24.0)
