@@ -59,7 +59,7 @@ def read_emilia(path: Path, reading: Reading) -> Iterator[Utterance]:
 
     A broken line has a `BadRow` as audio. Raises UserError for a broken archive, and when no file has Emilia's layout.
     """
-    archives, batches, singles = _files(path)
+    archives, batches, singles = _files(path, reading)
     if not archives + batches + singles:
         raise UserError(
             f"{path}: Emilia's layout is tar files of <id>.mp3 with <id>.json, those pairs unpacked, or "
@@ -67,15 +67,18 @@ def read_emilia(path: Path, reading: Reading) -> Iterator[Utterance]:
         )
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(archives), _THREADS):
-            for found, lonely in pool.map(_read_archive, archives[start : start + _THREADS]):
+            some = archives[start : start + _THREADS]
+            for found, lonely in pool.map(lambda archive: _read_archive(archive, reading), some):
                 reading.left_out["JSON files without a recording of the same name"] += lonely
                 yield from found
     for batch in batches:
         yield from _read_batch(batch, reading)
-    yield from map(_single, singles)
+    yield from filter(None, (_single(file, reading) for file in singles))
 
 
-def _files(path: Path) -> tuple[list[Path], list[Path], list[Path]]:  # archives, batches, single JSON files
+def _files(
+    path: Path, reading: Reading
+) -> tuple[list[Path], list[Path], list[Path]]:  # archives, batches, single JSON files
     if path.is_file():
         return [path], [], []
     archives, batches, singles = [], [], []
@@ -90,10 +93,15 @@ def _files(path: Path) -> tuple[list[Path], list[Path], list[Path]]:  # archives
                 batches.append(Path(folder, name))
             elif name.endswith(".json") and _UTTERANCE.fullmatch(name.removesuffix(".json")):
                 singles.append(Path(folder, name))
+        if told := {name.removesuffix(".json") for name in names if name.endswith(".json")}:
+            sounds = {
+                os.path.splitext(name)[0] for name in names if os.path.splitext(name)[1] in AUDIO_EXTENSIONS
+            }
+            reading.left_out["recordings without a JSON file of the same name"] += len(sounds - told)
     return archives, batches, singles
 
 
-def _read_archive(path: Path) -> tuple[list[Utterance], int]:
+def _read_archive(path: Path, reading: Reading) -> tuple[list[Utterance], int]:
     """The pairs of one tar file, which need not lie beside each other; and how many JSON files have no recording."""
     audio: dict[str, AudioSource] = {}
     about: dict[str, bytes] = {}
@@ -105,16 +113,17 @@ def _read_archive(path: Path) -> tuple[list[Utterance], int]:
                 twice.add(stem)
         elif file.content is not None and about.setdefault(stem, file.content) is not file.content:
             twice.add(stem)
-    found = []
+    found: list[Utterance | None] = []
     for stem, source in audio.items():
         name = os.path.basename(stem)
         try:
             if stem in twice:
                 raise UserError(f"{path}, {stem}: the archive holds several files of this name")
-            found.append(_utterance(_parsed(about.get(stem, b"{}"), f"{path}, {stem}.json"), source, name))
+            place = f"{path}, {stem}.json"
+            found.append(_utterance(_parsed(about.get(stem, b"{}"), place), source, name, place, reading))
         except UserError as error:
             found.append(bad_utterance(name, str(error)))
-    return found, len(about.keys() - audio.keys())
+    return [one for one in found if one is not None], len(about.keys() - audio.keys())
 
 
 def _read_batch(path: Path, reading: Reading) -> Iterator[Utterance]:
@@ -129,10 +138,12 @@ def _read_batch(path: Path, reading: Reading) -> Iterator[Utterance]:
         except UserError as error:
             yield bad_utterance(f"{path.stem}-line-{number}", str(error))
             continue
-        yield _utterance(row, str(path.parent / row["wav"]), Path(row["wav"]).stem)
+        source = str(path.parent / row["wav"])
+        if utterance := _utterance(row, source, Path(row["wav"]).stem, place, reading):
+            yield utterance
 
 
-def _single(path: Path) -> Utterance:
+def _single(path: Path, reading: Reading) -> Utterance | None:
     try:
         row = _parsed(path.read_bytes(), str(path))
     except UserError as error:
@@ -140,7 +151,7 @@ def _single(path: Path) -> Utterance:
     beside: Iterable[Path] = (path.with_suffix(suffix) for suffix in (".mp3", ".wav", ".flac", ".ogg"))
     # A text without a recording keeps its place: reading it is a failure that gets counted.
     audio = next((file for file in beside if file.is_file()), path.with_suffix(".mp3"))
-    return _utterance(row, str(audio), path.stem)
+    return _utterance(row, str(audio), path.stem, str(path), reading)
 
 
 def _parsed(content: str | bytes, place: str) -> Mapping[str, Any]:
@@ -153,13 +164,13 @@ def _parsed(content: str | bytes, place: str) -> Mapping[str, Any]:
     return row
 
 
-def _utterance(row: Mapping[str, Any], audio: AudioSource, name: str) -> Utterance:
-    def field(key: str) -> str | None:
-        value = row.get(key)
-        return str(value).strip() or None if value is not None else None
-
+def _utterance(
+    row: Mapping[str, Any], audio: AudioSource, name: str, place: str, reading: Reading
+) -> Utterance | None:
+    if isinstance(row.get("text"), str):
+        row = {**row, "text": row["text"].strip()}
     # The id is in the speaker's name and the file's as well; releases differ in which fields they fill.
-    return Utterance(field("id") or name, audio, field("text"), field("speaker"), field("language"))
+    return reading.utterance(row, audio, name, None, place, ("text",))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)

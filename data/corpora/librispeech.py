@@ -57,6 +57,7 @@ def _chapter_texts(chapter: Path, reading: Reading) -> dict[str, str]:
         for _, line in reading.lines(path):
             identity, _, text = line.strip().partition(" ")
             if text:
+                reading.left_out["transcripts of an id that has another"] += identity in texts
                 texts[identity] = text
                 reading.used.setdefault("text", {})["*.trans.txt"] = None
     for suffix in _TEXTS:

@@ -42,7 +42,7 @@ def read_ljspeech(root: Path, reading: Reading) -> list[Utterance]:
         columns = line.split("|")
         identity = columns[0].strip()
         place = f"{metadata}, line {number}"
-        if len(columns) < 2 or not identity:
+        if len(columns) < 2 or not identity or any(column.strip() for column in columns[3:]):
             reason = f"{place}: expected `id|text|normalised text`, found {line[:60]!r}"
             bad.append(bad_utterance(f"metadata-line-{number}", reason))
             continue
@@ -55,7 +55,7 @@ def read_ljspeech(root: Path, reading: Reading) -> list[Utterance]:
         texts[identity] = normalised or columns[1].strip() or None
         reading.used.setdefault("text", {})["the third" if normalised else "the second"] = None
     folder = ljspeech_audio(root) or root / "wavs"
-    files = _audio_by_stem(folder)
+    files = _audio_by_stem(folder, reading)
     splits = _splits(root, texts, reading)
     reading.left_out["rows of metadata.csv that no split file lists"] += len(texts.keys() - splits.keys())
     reading.left_out["recordings that metadata.csv does not list"] += len(files.keys() - texts.keys())
@@ -91,15 +91,17 @@ def _chapter_split(identity: str) -> str:
     return _HELD_OUT.get(published["chapter"], "train") if published else "train"
 
 
-def _audio_by_stem(folder: Path) -> dict[str, str]:
+def _audio_by_stem(folder: Path, reading: Reading) -> dict[str, str]:
     """Path by id; of several files for one id the first by name."""
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries)
     found: dict[str, str] = {}
     for name in names:
         stem, extension = os.path.splitext(name)
-        if extension.lower() in AUDIO_EXTENSIONS:
-            found.setdefault(stem, str(folder / name))
+        if extension.lower() in AUDIO_EXTENSIONS and found.setdefault(stem, str(folder / name)) != str(
+            folder / name
+        ):
+            reading.left_out["recordings of an id that has another"] += 1
     return found
 
 

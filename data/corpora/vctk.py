@@ -60,8 +60,8 @@ def read_vctk(path: Path, reading: Reading) -> list[Utterance]:
             if text:
                 reading.used["text"] = {"txt/": None}
             utterances.append(Utterance(identity, str(folder / name), text or None, folder.name, "en", split))
-    written = {path.stem for path in (root / "txt").glob("*/*.txt")}
-    reading.left_out["transcripts without a recording"] += len(written - {one.id for one in utterances})
+    transcripts = {path.stem for path in (root / "txt").glob("*/*.txt")}
+    reading.left_out["transcripts without a recording"] += len(transcripts - {one.id for one in utterances})
     return utterances
 
 

@@ -116,19 +116,25 @@ def test_what_has_no_partner_is_counted(tmp_path: Path) -> None:
     lj = tmp_path / "lj"
     for name in "abd":
         wav(lj / "wavs" / f"{name}.wav")
-    lines(lj / "metadata.csv", "a|A|a!", "b|B", "c|C")
+    wav(lj / "wavs" / "a.aiff")
+    lines(lj / "metadata.csv", "a|A|a!", "b|B", "c|C", "d|a | in the text|x")
     lines(lj / "train.txt", "a", "c")
     speech = open_corpus(lj)
-    assert facts(speech) == [("a", "a!", "train"), ("c", "C", "train")] and len(failures(speech)) == 1
+    rows = [("a", "a!", "train"), ("c", "C", "train"), ("metadata-line-4", None, "train")]
+    assert facts(speech) == rows and len(failures(speech)) == 2
     assert dict(speech.noticed.left_out) == {
         "rows of metadata.csv that no split file lists": 1,
         "recordings that metadata.csv does not list": 1,
+        "recordings of an id that has another": 1,
     }
     assert "the third/the second (text)" in understood(speech, {"train": 0.0})
     chapter = tmp_path / "ls" / "train-clean-100" / "1" / "2"
     wav(chapter / "1-2-0.wav")
-    lines(chapter / "1-2.trans.txt", "1-2-0 ZERO", "1-2-1 ONE")
-    assert open_corpus(tmp_path / "ls").noticed.left_out == {"transcripts without a recording": 1}
+    lines(chapter / "1-2.trans.txt", "1-2-0 ZERO", "1-2-1 ONE", "1-2-0 NOUGHT")
+    assert open_corpus(tmp_path / "ls").noticed.left_out == {
+        "transcripts without a recording": 1,
+        "transcripts of an id that has another": 1,
+    }
     (tmp_path / "f" / "raw.pcm").write_bytes(b"no header")
     told = open_corpus(tmp_path / "f").noticed.left_out
     assert told[".pcm files, which no reader knows"] == 1 and told.total() == 3

@@ -1,6 +1,7 @@
 """Corpora as they are published: miniatures of their layouts, their texts, speakers and splits."""
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -94,6 +95,8 @@ def test_emilia_in_its_three_forms(tmp_path: Path) -> None:
 
     corpora = [open_corpus(path) for path in (tmp_path / "Emilia", pairs, tmp_path / "batches")]
     assert [corpus.format for corpus in corpora] == ["emilia"] * 3
+    for corpus in corpora:
+        assert "text" in corpus.noticed.used and "dnsmos" in corpus.noticed.ignored
     assert len({corpus.content_hash() for corpus in corpora}) == 1
     for archived, single, batched in zip(*(corpus.utterances for corpus in corpora), strict=True):
         assert (archived.text, archived.speaker, archived.language, archived.split) == (
@@ -109,6 +112,16 @@ def test_emilia_in_its_three_forms(tmp_path: Path) -> None:
 
 
 def test_emilia_that_is_broken(tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs"
+    for number, text in enumerate(["fine", ["no", "text"]]):
+        write_audio_file(pairs / f"EN_B00000_S00000_W00000{number}.mp3")
+        write(pairs / f"EN_B00000_S00000_W00000{number}.json", json.dumps({"text": text}))
+    write_audio_file(pairs / "EN_B00000_S00000_W000009.mp3")
+    corpus = open_corpus(pairs)
+    assert [u.text for u in corpus.utterances] == ["fine", None]
+    assert "its text is no text" in str(corpus.utterances[1].path)
+    assert corpus.noticed.left_out == {"recordings without a JSON file of the same name": 1}
+    shutil.rmtree(pairs)
     content = write_audio_file(tmp_path / "a.flac")
     with tarfile.open(tmp_path / "EN-B000000.tar", "w") as archive:
         archive.add(content, "EN_B00000_S00000_W000000.flac")
