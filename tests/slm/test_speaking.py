@@ -14,7 +14,7 @@ from tests.codec.small_codecs import small_codec
 from tests.slm.test_generation import Inclined, speech_lm
 from tests.slm.token_rows import codec_info, train_text_model
 
-LONG = "Will we ever forget it?  No. " * 6 + "It rained, and nobody came. " + "a" * 30 + " The end."
+LONG = "Will we ever forget it?  No. " * 3 + "It rained, and nobody came. " + "a" * 30 + " The end."
 WILD = SamplingConfig(temperature=2.0)
 
 
@@ -68,7 +68,7 @@ def test_passages_leave_room_for_the_slowest_speech(vocabulary):
     shorter = Planner(vocabulary, speaker.capabilities, SpeechBounds(passage_seconds=1.5), 384).passages(
         LONG, [5]
     )
-    assert len(shorter) > len(passages)
+    assert len(shorter) > len(passages) > 1
 
 
 def test_a_voice_without_a_name_is_kept_by_going_on_from_the_passage_before(voiceless):
