@@ -67,6 +67,8 @@ def spoken_form(text: str, vocabulary: Vocabulary, language: str | None) -> Spok
 
 
 _NO_TEXT = np.zeros(0, dtype=np.int32)
+# Peaks of full scale that stay as they are; codes may depend on the level, so others are brought to the middle.
+_PEAKS = (0.25, 0.7)
 # A recording whose loudest tenth of a second is quieter than this (full scale is 0 dB) holds noise at best.
 _SILENCE_DB = -55.0
 _SHORTEST_SECONDS = 0.2
@@ -361,7 +363,7 @@ def _sounds(text: str) -> bool:
 
 
 def prompt_from(waveform: Tensor, sampling_rate: int, codec: CodecInfo, name: str) -> Tensor:
-    """A recording (samples,) of any rate, resampled to the codec's.
+    """A recording (samples,) of any rate, resampled to the codec's, as loud as what codecs are trained on.
 
     Raises UserError, naming the recording, if it is empty, too short, silent or not finite.
     """
@@ -378,8 +380,10 @@ def prompt_from(waveform: Tensor, sampling_rate: int, codec: CodecInfo, name: st
         raise UserError(
             f"{name} is silent ({level:.0f} dB at its loudest): give a recording in which somebody speaks"
         )
+    peak = waveform.abs().max().item()
+    gain = 1.0 if _PEAKS[0] <= peak <= _PEAKS[1] else sum(_PEAKS) / 2 / peak
     resampler = Resampler(sampling_rate, codec.sampling_rate)
-    return torch.cat([resampler.push(waveform.float()), resampler.finish()])
+    return torch.cat([resampler.push(waveform.float() * gain), resampler.finish()])
 
 
 def cut_at_pauses(waveform: Tensor, sampling_rate: int, most_seconds: float) -> list[Tensor]:

@@ -6,7 +6,7 @@ import torch
 
 from codec.foundation import UserError
 from slm.generation.config import SamplingConfig, SpeechBounds
-from slm.generation.planning import Planner, Prompt, SpeechRequest, cut_at_pauses
+from slm.generation.planning import Planner, Prompt, SpeechRequest, cut_at_pauses, prompt_from
 from slm.generation.results import stretched
 from slm.generation.speech_lm import SpeechLM
 from slm.vocabulary import Vocabulary
@@ -166,6 +166,15 @@ def test_prompts_that_cannot_be_followed_are_refused(vocabulary):
         speaker.speak("No.", prompt=long)
     with pytest.raises(UserError, match="does not clone strangers"):
         speech_lm(vocabulary).speak("No.", prompt=long)
+
+
+def test_a_prompt_is_as_loud_as_what_codecs_were_trained_on(vocabulary):
+    rate = vocabulary.codec.sampling_rate
+    tone = torch.sin(torch.arange(rate) * 0.05)
+    usual, quiet, loud = (prompt_from(tone * peak, rate, vocabulary.codec, "it") for peak in (0.3, 0.01, 1.0))
+    assert torch.equal(usual, tone * 0.3)
+    assert quiet.abs().max().item() == pytest.approx(0.475, rel=1e-3)
+    assert torch.allclose(quiet, loud, atol=1e-6)
 
 
 def test_a_long_recording_is_continued_from_its_end(vocabulary):
