@@ -111,7 +111,7 @@ def fitting_rows(
     if not parts:
         return source
     whole = np.setdiff1d(np.arange(len(dataset)), [part.row for part in parts])
-    fresh = read_sizes(RowParts(dataset, whole[:0], parts), vocabulary, needed, cached=False)
+    fresh = read_sizes(RowParts(dataset, whole[:0], parts), vocabulary, needed)
     order = np.concatenate([whole, len(dataset) + np.arange(len(parts))])
     joined = TextSizes(
         np.concatenate([sizes.text, fresh.text])[order],

@@ -24,6 +24,7 @@ from slm.vocabulary import Vocabulary, WordTokens
 _VERSION = 2  # of what the cache holds
 _LARGE = 50_000  # rows: fewer are read in seconds
 _CHUNK = 8192  # texts at a time
+_WINDOWS_KEPT = 16
 
 
 class TokenRows(Protocol):
@@ -268,20 +269,24 @@ def speaker_numbers(dataset: TokenRows, default: str | None) -> tuple[np.ndarray
 
 
 def read_sizes(
-    dataset: TokenRows, vocabulary: Vocabulary, needed: TextsNeeded, cached: bool = True
+    dataset: TokenRows, vocabulary: Vocabulary, needed: TextsNeeded, shards: Sequence[int] | None = None
 ) -> TextSizes:
     """Counts the tokens of every text, and matches its words, as far as needed.
 
-    The sizes of a large dataset on the disk are read once and kept in the cache (unless not `cached`).
+    The sizes of a large dataset with a hash of its content are read once for all processes of a machine, and kept in
+    the cache.
+
+    shards: of a streamed split, those that the dataset holds; sizes of few of them are kept.
     """
     content = getattr(dataset, "content_hash", None)
-    if content is None or not cached or not needed.text or len(dataset) < _LARGE:
+    if content is None or not needed.text or len(dataset) < _LARGE:
         return _read(dataset, vocabulary, needed)
     facts = [_VERSION, content, getattr(dataset, "split", ""), len(dataset), vocabulary.text_hash]
-    key = blake2b(
-        json.dumps([*facts, vocabulary.num_quantizers, needed.words, needed.frames]).encode(), digest_size=16
-    )
-    path = cache_root() / "sizes" / key.hexdigest()
+    facts += [vocabulary.num_quantizers, needed.words, needed.frames]
+    if shards is not None:
+        facts.append(list(shards))
+    key = blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+    path = cache_root() / ("sizes" if shards is None else "sizes-of-shards") / key
 
     def make(directory: Path) -> dict[str, str]:
         sizes = _read(dataset, vocabulary, needed)
@@ -289,7 +294,7 @@ def read_sizes(
         write_arrays(directory, {"text": sizes.text, "stretches": sizes.stretches} | placed)
         return {"dataset": dataset.name}
 
-    arrays = load_or_make(path, make).arrays
+    arrays = load_or_make(path, make, kept=None if shards is None else _WINDOWS_KEPT).arrays
     placed = UnitTable(arrays["placed_starts"], arrays["placed_text"], arrays["placed_speech"])
     return TextSizes(arrays["text"], arrays["stretches"], placed)
 

@@ -88,7 +88,7 @@ class ShardWindows:
             source.stream.forget(
                 "train", {shard for w in (window - 1, window) for shard in self._shards(number, w)}
             )
-            sizes = read_sizes(rows, self.vocabulary, texts_needed(self.config), cached=False)
+            sizes = read_sizes(rows, self.vocabulary, texts_needed(self.config), numbers)
             opened.append(Source(rows, voice=source.voice, sizes=sizes))
         return Documents(opened, self.vocabulary, self.config, self.seed, longest=self.longest)
 
@@ -98,7 +98,7 @@ class ShardWindows:
             part, whole = replace(source, weight=None), 1.0
         else:
             rows = source.stream.open("train", [0])
-            sizes = read_sizes(rows, self.vocabulary, texts_needed(self.config), cached=False)
+            sizes = read_sizes(rows, self.vocabulary, texts_needed(self.config), [0])
             part = Source(rows, voice=source.voice, sizes=sizes)
             codec = self.vocabulary.codec
             seconds = float(rows.lengths.sum()) / (codec.frame_rate * rows.info.num_quantizers)

@@ -9,6 +9,7 @@ import pytest
 from codec.foundation import UserError
 from data.token_dataset import TokenStream
 from data.tokenization import TokenRow, parquet_bytes
+from slm.documents import rows as measure
 from slm.documents.config import DocumentConfig
 from slm.documents.documents import Documents
 from slm.documents.rows import Source, TextRows
@@ -84,6 +85,23 @@ def test_every_row_comes_once_a_pass_and_few_shards_lie_on_the_disk(stream, voca
         assert window != 2 or max(seen.values()) <= 2
     assert sorted(seen) == list(range(SHARDS * ROWS)) and set(seen.values()) == {2}
     assert set(orders[0]) != set(orders[3]) or orders[0] != orders[3]
+
+
+def test_shards_are_measured_once_for_all_processes(stream, vocabulary, tmp_path, monkeypatch):
+    monkeypatch.setenv("CODEC_SLM_CACHE", str(tmp_path))
+    monkeypatch.setattr(measure, "_LARGE", 10)
+
+    def lengths(window: int) -> list[int]:
+        windows = ShardWindows([StreamedSource(stream)], vocabulary, PLAIN, seed=0, shards=2)
+        return windows.documents(window).lengths(window).tolist()
+
+    first = lengths(0)
+    with monkeypatch.context() as patched:
+        patched.setattr(measure, "_read", None)
+        assert lengths(0) == first
+        with pytest.raises(TypeError):  # other shards of as many rows
+            lengths(1)
+    assert lengths(1) != first
 
 
 def test_what_lies_on_the_disk_is_mixed_in(stream, vocabulary):
