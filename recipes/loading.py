@@ -56,6 +56,16 @@ def load_codec_on(name: str, device: str, num_quantizers: int | None = None) -> 
     return load_codec(name, device=resolve_device(device), num_quantizers=num_quantizers)
 
 
+def load_codec_of(dataset: TokenDataset, name: str | None, device: str) -> Codec:
+    """The codec that made a dataset: that of `--codec`, else the bundled one of the name that the dataset gives.
+
+    Raises UserError when it is not there, and when it is another one.
+    """
+    codec = load_codec_on(name or dataset.info.name, device)
+    CodecInfo.of(codec).check_same(dataset.info, what=dataset.name)
+    return codec
+
+
 def load_slm_on(
     name: str, device: str, normalize: bool = True, language: str | None = None
 ) -> "slm.SpeechLM":

@@ -46,7 +46,7 @@ def encode(
 
 
 def decode(
-    tokens: str, output: str, split: str = "train", codec: str = "hh-codec-any-voice", device: str = "auto"
+    tokens: str, output: str, split: str = "train", codec: str | None = None, device: str = "auto"
 ) -> None:
     """Decode codes into WAV files, one a row.
 
@@ -54,17 +54,17 @@ def decode(
         tokens: a Parquet file that `encode` wrote, or a token dataset.
         output: directory of the WAV files.
         split: which split of a token dataset.
-        codec: name of a bundled codec, a model directory, or a hub id; the one that made the codes.
+        codec: name of a bundled codec, a model directory, or a hub id; the one that made the codes. Unset: the bundled
+            codec of the name that is in the file.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    from codec import CodecInfo
     from data import TokenDataset
-    from recipes.loading import decode_row, load_codec_on, use_few_threads, wav_path
+    from recipes.loading import decode_row, load_codec_of, use_few_threads, wav_path
 
     check_folder_output(output)
-    model = load_codec_on(codec, device)
+    dataset = TokenDataset.open(tokens, split)
+    model = load_codec_of(dataset, codec, device)
     use_few_threads(model)
-    dataset = TokenDataset.open(tokens, split, codec=CodecInfo.of(model))
     for row in range(len(dataset)):
         decode_row(model, dataset, row, wav_path(Path(output), dataset.id(row)))
     print(f"{output}: {len(dataset):,} recordings")

@@ -225,7 +225,7 @@ def inspect(
     split: str = "train",
     format: str | None = None,
     audio: Path | None = None,
-    codec: str = "hh-codec-tiny",
+    codec: str | None = None,
     text_model: str | None = None,
     documents: DocumentConfig = _DOCUMENTS,
     seed: int = 0,
@@ -243,17 +243,17 @@ def inspect(
         split: which split of a token dataset.
         format: a document format: speech, text, tts, asr, aligned or interleaved.
         audio: write the row's sound to this file (.wav or .flac).
-        codec: name of a bundled codec, a model directory, or a hub id; the one that made the codes.
+        codec: name of a bundled codec, a model directory, or a hub id; the one that made the codes. Unset: the bundled
+            codec of the name that is in the dataset.
         text_model: with a format, the text tokenizer of a training run; by default that of the bundled model.
         documents: with a format, what else decides a document.
         seed: with a format, the seed of a training run.
         epoch: with a format, the epoch of a training run, from 0.
         device: "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one.
     """
-    from codec import CodecInfo
     from data import TokenDataset
     from data.token_dataset import describe_row
-    from recipes.loading import decode_row, decode_streams, load_codec_on
+    from recipes.loading import decode_row, decode_streams, load_codec_of
     from slm import Vocabulary, find_slm
     from slm.documents.documents import Documents
     from slm.documents.inspection import describe_document
@@ -279,8 +279,7 @@ def inspect(
         return
     if speech == []:
         raise UserError(f"{audio}: not written, the document has no speech; try another seed or epoch")
-    model = load_codec_on(codec, device)
-    CodecInfo.of(model).check_same(opened.info, what=dataset)
+    model = load_codec_of(opened, codec, device)
     if speech is None:
         decode_row(model, opened, row, audio)
     else:

@@ -40,6 +40,15 @@ def test_encode_decode_and_reconstruct_agree(corpus_path: Path, tmp_path: Path) 
             np.testing.assert_allclose(written.numpy(), levels, atol=2**-15)
 
 
+def test_the_file_says_what_codec_to_decode_with(corpus_path: Path, tmp_path: Path) -> None:
+    recording = str(corpus_path / "wavs/utt001.flac")
+    codes, audio = str(tmp_path / "codes.parquet"), str(tmp_path / "row.wav")
+    for codec, status in (("fake-codec", 0), ("a", 2)):  # of both, the name in the file is fake-codec
+        assert main(["encode", recording, "--output", codes, "--codec", codec]) == 0
+        assert main(["decode", codes, "--output", str(tmp_path / codec)]) == status
+        assert main(["inspect", codes, "--audio", audio]) == status
+
+
 def test_tokenize_inspect_and_train_tokenizer(
     corpus_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
