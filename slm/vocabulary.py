@@ -289,17 +289,19 @@ class Vocabulary:
         pieces = list(chain.from_iterable(split))
         if self._space_ids is not None:  # every byte of a text is in a token
             encoded = self.encode_texts(texts)
+            counts = [len(of_text) for of_text in encoded]
             ids = np.concatenate(encoded)
             tokens = self.text_bytes[ids]
             before = tokens.cumsum() - tokens
             sizes = [len(piece) if piece.isascii() else len(piece.encode()) for piece in pieces]
         else:
-            encoded = self._encode_batch(texts, with_offsets=True)
-            ids = np.array(list(chain.from_iterable(encoding.ids for encoding in encoded)), dtype=np.int32)
-            offsets = chain.from_iterable(encoding.offsets for encoding in encoded)
+            encodings = self._encode_batch(texts, with_offsets=True)
+            counts = [len(encoding) for encoding in encodings]
+            ids = np.array([number for encoding in encodings for number in encoding.ids], dtype=np.int32)
+            offsets = chain.from_iterable(encoding.offsets for encoding in encodings)
             before = np.array([start for start, _ in offsets], dtype=np.int64)
             sizes = [len(piece) for piece in pieces]
-        starts, piece_starts = (np.array([0, *accumulate(map(len, each))]) for each in (encoded, split))
+        starts, piece_starts = (np.array([0, *accumulate(each)]) for each in (counts, map(len, split)))
         ends = np.array([0, *accumulate(sizes)])
         if self._space_ids is None:  # their offsets are those in one text
             before += np.repeat(ends[piece_starts[:-1]], np.diff(starts))
