@@ -1,7 +1,6 @@
 """A server as a user starts it: a process of its own, stopped by SIGTERM, its log kept."""
 
 import http.client
-import multiprocessing
 import os
 import re
 import socket
@@ -11,9 +10,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.context import ForkProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from codec.foundation import worker_context
 from recipes.cli.main import main
 
 _PATIENCE = 600.0  # seconds until a server answers, on a machine with much else to do
@@ -31,7 +31,7 @@ class Answer:
 class Server:
     """A running server on this machine."""
 
-    process: ForkProcess
+    process: ForkServerProcess
     port: int
     log: Path
 
@@ -77,11 +77,22 @@ class Server:
         return self.process.exitcode
 
 
+def _serve(folder: Path, log: Path, words: list[str], fresh: bool) -> None:
+    os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
+    with open(log, "w", buffering=1) as output:
+        sys.stdout = sys.stderr = output
+        for descriptor in (1, 2):
+            os.dup2(output.fileno(), descriptor)
+        if fresh:
+            os.execv(sys.executable, [sys.executable, "-m", "recipes", *words])
+        sys.exit(main(words))
+
+
 @contextmanager
 def running(command: str, *options: str, folder: Path, fresh: bool = False) -> Iterator[Server]:
     """`codec-slm COMMAND --port ... OPTIONS`, answering; temporary files go to `folder`, its log too.
 
-    Unless it is to start afresh, its process is a fork of this one, which has imported all that takes long.
+    Unless it is to start afresh, its process is a fork of one that has imported all that takes long.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -89,17 +100,7 @@ def running(command: str, *options: str, folder: Path, fresh: bool = False) -> I
     log = folder / "log.txt"
     words = [command, "--port", str(port), *options]
 
-    def serve() -> None:
-        os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
-        with open(log, "w", buffering=1) as output:
-            sys.stdout = sys.stderr = output
-            for descriptor in (1, 2):
-                os.dup2(output.fileno(), descriptor)
-            if fresh:
-                os.execv(sys.executable, [sys.executable, "-m", "recipes", *words])
-            sys.exit(main(words))
-
-    process = multiprocessing.get_context("fork").Process(target=serve)
+    process = worker_context("recipes.loading").Process(target=_serve, args=(folder, log, words, fresh))
     process.start()
     try:
         latest = time.monotonic() + _PATIENCE
