@@ -13,15 +13,16 @@ os.environ["MPLBACKEND"] = "Agg"
 import pytest
 
 
-def pytest_collectstart(collector: pytest.Collector) -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Before the first test is imported, and not in the process that only hands out tests to others."""
-    if isinstance(collector, pytest.Session):
-        import hypothesis
-        import torch
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    import hypothesis
+    import torch
 
-        torch.set_num_threads(1)
-        hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
-        hypothesis.settings.load_profile("project")
+    torch.set_num_threads(1)
+    hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
+    hypothesis.settings.load_profile("project")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,11 +6,16 @@ import sys
 import tomllib
 
 import pytest
+from hypothesis import settings
 
 from recipes.cli.main import COMMANDS
 from tests.house import ROOT, circles, folder_circles, modules, upward
 
 MODULES = modules()
+
+
+def test_examples_are_the_same_every_time_and_take_as_long_as_they_need() -> None:
+    assert settings().derandomize and settings().deadline is None
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

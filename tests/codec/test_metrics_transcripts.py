@@ -48,7 +48,7 @@ def test_normalisation(written: str, compared: str) -> None:
 words = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat", "cats"]), max_size=9).map(" ".join)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(words, words)
 def test_edits_are_the_levenshtein_distance(reference: str, hypothesis: str) -> None:
     by_word, by_character = word_errors(reference, hypothesis), character_errors(reference, hypothesis)

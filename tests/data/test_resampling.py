@@ -30,7 +30,7 @@ def test_equals_torchaudio(orig: int, new: int) -> None:
     torch.testing.assert_close(whole(waveform, orig, new), expected, rtol=0, atol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rates=st.sampled_from([*RATES, (24000, 24000), (44101, 24000), (24000, 23999), (1000, 24000)]),
     lengths=st.lists(st.integers(0, 9000), min_size=1, max_size=12),

@@ -34,7 +34,7 @@ def processors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 # U+2581 is how SentencePiece writes a space: an encoder has to spell it in bytes, which is the vocabulary's
 # work.
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\u2581")))

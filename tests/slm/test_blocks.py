@@ -33,7 +33,7 @@ def pieces_of(block) -> list[dict[str, np.ndarray]]:
     return [{name: parts[name][i] for name in NAMES} for i in range(len(starts) + 1)]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     block_length=st.sampled_from([100, 333, 1024]),  # documents have up to 540 tokens: at 100 most are cut
     epoch=st.integers(0, 5),

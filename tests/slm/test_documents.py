@@ -164,7 +164,7 @@ def zip_spoken(text: str, words: list) -> list:
 # Lengths, purity
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**40),
     epoch=st.integers(0, 100),
@@ -541,7 +541,6 @@ def test_a_format_that_no_row_can_become_is_an_error(vocabulary):
 @given(
     st.lists(st.tuples(st.integers(1, 20), st.integers(0, 50)), min_size=1, max_size=4), st.integers(0, 99)
 )
-@settings(deadline=None)
 def test_rows_come_equally_often(sources, seed):
     sizes, counts = map(list, zip(*sources, strict=True))
     seen = Counter()

@@ -46,7 +46,7 @@ def row_of(text, words, frames, vocabulary, config, seed=0, epoch=0, key=0) -> R
     st.floats(0.1, 0.9),
     st.integers(0, 1000),
 )
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_word_is_in_one_modality(vocabularies, alignment, kind, lengths, mean, share, key):
     text, words, frames = alignment
     vocabulary = vocabularies[kind]

@@ -49,7 +49,7 @@ def long_rows(count: int, sizes: tuple[int, ...]) -> MemoryRows:
     )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), min_size=1, max_size=9), st.integers(1, 25))
 def test_as_few_parts_as_fit_and_the_longest_as_short_as_can_be(stretches, limit):
     sizes = np.array([size for size, _ in stretches])

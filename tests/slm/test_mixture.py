@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.foundation import UserError
@@ -22,7 +22,6 @@ shares = st.lists(
 
 
 @given(shares)
-@settings(deadline=None)
 def test_limited_shares_keep_their_proportions(sources):
     total = sum(share for share, _ in sources)
     wanted, limits = [share / total for share, _ in sources], [limit for _, limit in sources]

@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from filelock import FileLock
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.foundation import UserError, remove_directory
@@ -23,7 +23,6 @@ def blocks_of(plan: PackingPlan, lengths: list[int]) -> list[list[tuple[int, int
 
 
 @given(some_lengths, st.integers(1, 64))
-@settings(deadline=None)
 def test_every_token_is_in_one_block_and_no_block_overflows(lengths, block_length):
     plan = pack(np.array(lengths, dtype=np.int64), block_length)
     blocks = blocks_of(plan, lengths)
@@ -38,7 +37,6 @@ def test_every_token_is_in_one_block_and_no_block_overflows(lengths, block_lengt
 
 
 @given(some_lengths, st.integers(1, 64))
-@settings(deadline=None)
 def test_it_is_best_fit(lengths, block_length):
     lengths = [min(length, block_length) for length in lengths]
     free: list[int] = []  # of every block

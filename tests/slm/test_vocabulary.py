@@ -62,7 +62,7 @@ def test_text_ids_are_those_of_sentencepiece(kind, models_by_kind, vocabularies,
     @given(texts)
     @example("  two  spaces \n\n and\ttabs ")
     @example("<s> </s> <unk> <0x41> <0x4g>")
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     def check(text):
         text = text.replace("▁", "")  # which SentencePiece cannot tell from a space
         expected = processor.encode(text)
@@ -92,7 +92,7 @@ def test_text_comes_back_exactly_and_is_never_a_special_token(kind, vocabularies
     @given(texts | st.text(alphabet="▁ a<|s5>", max_size=20))
     @example("▁▁ a▁")
     @example("<|s5|><|eos|>")
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     def check(text):
         ids = vocabulary.encode_text(text)
         assert ids.dtype == np.int32
@@ -108,7 +108,6 @@ def test_text_comes_back_exactly_and_is_never_a_special_token(kind, vocabularies
 @example(" ")
 @example("")
 @example("\n a\x1c b\u2003c  ")
-@settings(deadline=None)
 def test_split_words_joins_to_the_text(text):
     pieces = split_words(text)
     assert "".join(pieces) == text
@@ -122,7 +121,7 @@ def test_words_are_the_text_ids_cut_between_words(kind, vocabularies):
     vocabulary = vocabularies[kind]
 
     @given(texts)
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def check(text):
         words = vocabulary.encode_words(text)
         assert [vocabulary.decode_text(ids) for ids in words] == split_words(text)
@@ -144,7 +143,7 @@ def check_many_texts(vocabulary: Vocabulary, some: list[str]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_texts_are_as_each_alone(kind, vocabularies):
     @given(st.lists(texts, min_size=1, max_size=5))
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     def check(some):
         check_many_texts(vocabularies[kind], some)
 
@@ -293,7 +292,7 @@ def test_a_pretrained_tokenizer_is_extended(pretrained, tmp_path):
     assert len(tokenizer) == len(vocabulary) and tokenizer.eos_token_id == vocabulary.eos_id
 
     @given(texts.filter(lambda text: "<|" not in text))
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def ordinary(text):
         expected = base.encode(text, add_special_tokens=False)
         assert reloaded.encode_text(text).tolist() == expected
@@ -303,7 +302,7 @@ def test_a_pretrained_tokenizer_is_extended(pretrained, tmp_path):
 
     @given(texts)
     @example("<|endoftext|>")
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def any_text(text):
         ids = reloaded.encode_text(text)
         assert not {base.eos_token_id, base.bos_token_id} & set(ids.tolist())

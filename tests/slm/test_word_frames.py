@@ -113,7 +113,7 @@ def owners_of(units: WordFrames, frames: int) -> list[int | None]:
 
 
 @given(alignments())
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_every_frame_has_the_owner_that_a_slow_search_finds(alignment):
     text, words, frames = alignment
     units, slow = assign_frames(text, words, frames, 24.0), slow_units(text, words)
@@ -146,7 +146,7 @@ def slow_cuts(units: list[tuple[int, float, float]], frames: int) -> list[tuple[
 
 
 @given(alignments())
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_text_and_speech_are_cut_where_words_of_known_time_begin(alignment):
     text, words, frames = alignment
     units, slow = assign_frames(text, words, frames, 24.0), slow_units(text, words)
@@ -160,7 +160,7 @@ def test_text_and_speech_are_cut_where_words_of_known_time_begin(alignment):
 
 
 @given(alignments())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_every_frame_is_of_one_word_at_most(alignment):
     text, words, frames = alignment
     units = assign_frames(text, words, frames, 24.0)
@@ -252,7 +252,7 @@ def test_words_of_one_frame_stay_together_also_around_a_word_without_times() -> 
 
 
 @given(st.lists(alignments(), min_size=2, max_size=6), st.randoms())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_many_rows_are_as_each_alone(rows, random) -> None:
     texts, words, frames = (list(column) for column in zip(*rows, strict=True))
     texts[0], words[-1] = random.choice([texts[0], "", "x\n2", "- -"]), random.choice([words[-1], None, []])
