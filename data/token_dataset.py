@@ -125,12 +125,9 @@ class TokenDataset:
     def column(self, name: str, rows: slice = slice(None)) -> list[Any]:
         """A column but `codes`, of consecutive rows, as Python's values; None where there is no such column."""
         first, stop, _ = rows.indices(len(self))
-        there = name in self._table.column_names
-        return (
-            self._table.column(name).slice(first, stop - first).to_pylist()
-            if there
-            else [None] * (stop - first)
-        )
+        if name not in self._table.column_names:
+            return [None] * (stop - first)
+        return self._table.column(name).slice(first, stop - first).to_pylist()
 
     def id(self, index: int) -> str:
         return self._cell("id", index)

@@ -5,6 +5,7 @@ from .errors import UserError as UserError
 from .errors import first_line as first_line
 from .files import check_regular as check_regular
 from .files import check_replaceable as check_replaceable
+from .files import file_identity as file_identity
 from .files import local_path as local_path
 from .files import remove_directory as remove_directory
 from .files import remove_leftovers as remove_leftovers

@@ -40,6 +40,15 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def file_identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """What is the same for all names of one file; None where none is."""
+    try:
+        about = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return about.st_dev, about.st_ino
+
+
 def check_regular(path: str | os.PathLike[str]) -> None:
     """Raises UserError for a device or a pipe, which a file that is renamed to this path would take the place of."""
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from codec.foundation import UserError
 from data.corpora.reading import Reading, bad_utterance, parse_json
 from data.corpora.utterance import Utterance
-from data.decoding import AudioError, AudioSource, ByteRange
+from data.decoding import AudioError, AudioObject, ByteRange
 from data.recordings import AUDIO_EXTENSIONS
 
 _BATCH = re.compile(r"[A-Z]{2}_B\d+")  # EN_B00000
@@ -103,7 +103,7 @@ def _files(
 
 def _read_archive(path: Path, reading: Reading) -> tuple[list[Utterance], int]:
     """The pairs of one tar file, which need not lie beside each other; and how many JSON files have no recording."""
-    audio: dict[str, AudioSource] = {}
+    audio: dict[str, ArchivedAudio] = {}
     about: dict[str, bytes] = {}
     twice: set[str] = set()
     for file in archived_files(path, read_suffix=".json"):
@@ -165,12 +165,12 @@ def _parsed(content: str | bytes, place: str) -> Mapping[str, Any]:
 
 
 def _utterance(
-    row: Mapping[str, Any], audio: AudioSource, name: str, place: str, reading: Reading
+    row: Mapping[str, Any], audio: str | AudioObject, name: str, place: str, reading: Reading
 ) -> Utterance | None:
     if isinstance(row.get("text"), str):
         row = {**row, "text": row["text"].strip()}
     # The id is in the speaker's name and the file's as well; releases differ in which fields they fill.
-    return reading.utterance(row, audio, name, None, place, ("text",))  # type: ignore[arg-type]
+    return reading.utterance(row, audio, name, None, place, ("text",))
 
 
 @dataclass(frozen=True, slots=True)

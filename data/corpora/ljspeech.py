@@ -98,10 +98,9 @@ def _audio_by_stem(folder: Path, reading: Reading) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in names:
         stem, extension = os.path.splitext(name)
-        if extension.lower() in AUDIO_EXTENSIONS and found.setdefault(stem, str(folder / name)) != str(
-            folder / name
-        ):
-            reading.left_out["recordings of an id that has another"] += 1
+        if extension.lower() in AUDIO_EXTENSIONS:
+            path = str(folder / name)
+            reading.left_out["recordings of an id that has another"] += found.setdefault(stem, path) != path
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from codec.foundation import UserError
+from codec.foundation import UserError, file_identity
 from data.config import CorpusFormat, CorpusOptions, CorpusSource
 from data.corpora.emilia import is_emilia, read_emilia
 from data.corpora.folder import ARCHIVES, audio_files, read_folder
@@ -64,14 +64,15 @@ class Listing:
         """What it lists, in the order of its files. Raises UserError for columns that were asked for in vain."""
         reading, channel = self.reading, self.source.options.channel
         path, listed = Path(self.source.path), set[tuple[int, int] | None]()
+        is_list = self.format in ("manifest", "kaldi") and path.is_dir()
         for utterance in _READERS[self.format](path, reading):
-            if len(listed) < _MOST_COUNTED:
-                listed.add(_identity(utterance.path))
+            if is_list and len(listed) < _MOST_COUNTED:
+                listed.add(_file_of(utterance))
             if channel is not None:
                 utterance = replace(utterance, path=_of_channel(utterance.path, channel))
             yield utterance
-        if self.format in ("manifest", "kaldi") and path.is_dir() and len(listed) < _MOST_COUNTED:
-            below = {_identity(str(file)) for file in audio_files(path)}
+        if is_list and len(listed) < _MOST_COUNTED:
+            below = {file_identity(file) for file in audio_files(path)}
             reading.left_out["recordings that no list names"] += len(below - listed)
         for name in ("text", "audio", "id", "speaker", "split"):
             asked = getattr(reading.options, f"{name}_column")
@@ -114,14 +115,10 @@ def open_corpus(
     return replace(corpus, utterances=list(corpus.utterances))
 
 
-def _identity(source: AudioSource) -> tuple[int, int] | None:
-    """Of a file, under whatever name."""
-    source = source.source if isinstance(source, AudioPart) else source
-    try:
-        about = os.stat(source) if isinstance(source, str) else None
-    except (OSError, ValueError):
-        about = None
-    return None if about is None else (about.st_dev, about.st_ino)
+def _file_of(utterance: Utterance) -> tuple[int, int] | None:
+    """The identity of the file that an utterance is from; None where it is in none of its own."""
+    source = utterance.path.source if isinstance(utterance.path, AudioPart) else utterance.path
+    return file_identity(source) if isinstance(source, str) else None
 
 
 def _of_channel(source: AudioSource, channel: int) -> AudioSource:

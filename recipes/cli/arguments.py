@@ -26,7 +26,7 @@ from typing import Any
 import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from codec.foundation import UserError, check_regular, local_path
+from codec.foundation import UserError, check_regular, file_identity, local_path
 from data.recordings import refuse_recording
 from recipes.inputs import STANDARD
 
@@ -224,9 +224,6 @@ def _user_error(error: ArgumentError, parser: ArgumentParser, program: str) -> E
 # ---- what a command must not write: one of its inputs, somebody's recording, an address that is no path
 
 
-_LONGEST = 4096  # characters of a path
-
-
 def check_output(values: Mapping[str, Any]) -> None:
     """Look at a command's arguments before it starts; `output` is what it writes.
 
@@ -244,14 +241,14 @@ def check_output(values: Mapping[str, Any]) -> None:
         return
     refuse_recording(output)
     check_regular(output)
-    written = _identity(output)
+    written = file_identity(output)
     if written is None:
         return
     for name, value in values.items():
         if name == "output":
             continue
         for path in _strings(value):
-            if _identity(path) == written:
+            if file_identity(path) == written:
                 raise UserError(f"--output {output}: is an input of this command: give another")
 
 
@@ -267,14 +264,3 @@ def _strings(value: Any) -> Iterator[str | Path]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _strings(item)
-
-
-def _identity(path: str | Path) -> tuple[int, int] | None:
-    """What is the same for all names of one file; None where none is."""
-    if not 0 < len(str(path)) <= _LONGEST:
-        return None
-    try:
-        about = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return about.st_dev, about.st_ino

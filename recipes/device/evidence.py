@@ -106,9 +106,8 @@ def main() -> None:
     text = ""
     for stage in plan(output, device, asked.rehearse):
         outcomes.append(run_stage(stage, output / "logs"))
-        text = report(
-            output, outcomes, facts
-        )  # after every stage: what is there stays, should the machine go
+        # after every stage: what is there stays, should the machine go
+        text = report(output, outcomes, facts)
     print(text)
     if not any(one.ended == "done" for one in outcomes):
         raise SystemExit(1)

@@ -309,18 +309,15 @@ def _read(dataset: TokenRows, vocabulary: Vocabulary, needed: TextsNeeded) -> Te
     for first in range(0, rows, _CHUNK):
         chunk = slice(first, min(first + _CHUNK, rows))
         texts, words = _texts_and_words(dataset, chunk, needed.words or needed.frames)
+        tokens = vocabulary.encode_texts_and_words(texts) if needed.frames else None
+        text[chunk] = vocabulary.count_text(texts) if tokens is None else np.diff(tokens.starts)
         if words is None:
-            text[chunk] = vocabulary.count_text(texts)
             continue
         units = assign_frames_of_rows(texts, words, frames[chunk], dataset.info.frame_rate)
         if needed.words:
             stretches[chunk] = np.diff(cut_points(units, frames[chunk]).starts)
-        if needed.frames:
-            tokens = vocabulary.encode_texts_and_words(texts)
-            text[chunk] = np.diff(tokens.starts)
+        if tokens is not None:
             parts.append(_unit_table(units, tokens, vocabulary.num_quantizers))
-        else:
-            text[chunk] = vocabulary.count_text(texts)
     return TextSizes(text, stretches, _join(parts) if parts else _no_units(rows))
 
 

@@ -122,10 +122,9 @@ def assign_frames_of_rows(
     origin = ((frames + 1).cumsum() - (frames + 1))[rows]
     stop_of_row = origin + limit
     begin, stop = stop_of_row.copy(), origin.copy()
-    timed = np.flatnonzero(known)
-    base, most = origin[timed], limit[timed]
-    begin[timed] = np.maximum.accumulate(base + _nearest(starts[timed], most, frame_rate))
-    stop[timed] = base + _nearest(ends[timed], most, frame_rate)
+    base, most = origin[known], limit[known]
+    begin[known] = np.maximum.accumulate(base + _nearest(starts[known], most, frame_rate))
+    stop[known] = base + _nearest(ends[known], most, frame_rate)
     # Units that begin in one frame are one; a last one without a frame goes with the one before it.
     goes_on = ~is_first
     goes_on[1:] &= known[1:] & known[:-1]
